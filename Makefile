@@ -1,0 +1,48 @@
+# Needs Python >= 3.10 and make; everything else is installed into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_OUT ?= runs/demo
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## fine-tune a small transformer on real text with C3A, HyDRA, LoRA and the head alone
+	$(BIN)/structune compare recipes/movie-sentences.yaml --methods c3a,hydra-toeplitz,lora,head --out $(DEMO_OUT)
+
+# The tests use no network: the hub is switched off, and one thread per process keeps two processes on two cores.
+test: export HF_HUB_OFFLINE = 1
+test: export OMP_NUM_THREADS = 1
+test: $(VENV)/.dev ## run the tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.dev ## lint, formatting, types, import direction, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_import_direction.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs: $(VENV)/.dev ## serve the documentation on this machine
+	$(BIN)/mkdocs serve
+
+clean: ## remove what the other targets made, except runs
+	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per set of extras: installed again only when the requirements change.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing structune[$*] into $(VENV) (minutes the first time) ..."
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "structune needs Python >= 3.10: set PYTHON, for instance: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,9 @@
+"""Structured weight updates for fine-tuning foundation models: HyDRA, C3A and beyond, inside Hugging Face PEFT."""
+
+from structune import pool, products, structures
+from structune.delta import StructuredDelta
+from structune.peft import StructuneConfig, c3a, hydra
+
+__version__ = "0.1.0"
+
+__all__ = ["StructuneConfig", "StructuredDelta", "c3a", "hydra", "pool", "products", "structures"]

@@ -1,0 +1,293 @@
+"""ΔW as a module: structure × generators × grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from structune import pool, products, structures
+from structune.grid import Grid
+from structune.products.precision import working_dtype
+from structune.structures import RankedStructure, Structure
+
+InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
+Scale: TypeAlias = float | Literal["1/in_features"]
+
+
+class StructuredDelta(nn.Module):
+    """ΔW = scale · crop(grid of S(θ_pq) − S(θ⁰_pq)), a structured out×in matrix made of few trainable numbers.
+
+    S maps raw numbers to blocks (`Structure.from_raw`, then `entries`). The raw numbers are θ = θ⁰ + δ: `pool` holds δ,
+    the only trainable thing, zeros at first; the start θ⁰ is regenerated from the seed and never stored. Blocks read
+    their numbers in order when there is no `pool_size` (own generators, as in C3A), or through `pool.index_map` from
+    P = `pool_size` numbers shared by all blocks (HyDRA). The first ⌈fixed_ratio · P⌉ numbers have no δ and stay at θ⁰.
+
+    At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
+    left out: families linear in all generators start from θ⁰ = 0; own generators of low-rank and "-like" families from
+    G = 0 and random H. Otherwise θ⁰ is uniform on (−1, 1) and its matrix is subtracted, so that frozen numbers of
+    linear families cancel and those of all others take part. `init_weights=False` is the papers' own form instead:
+    θ⁰ is random and nothing is subtracted.
+
+    Args:
+        out_features: rows of ΔW.
+        in_features: columns of ΔW.
+        structure: name of the family, one of `structures.names()`.
+        block_size: square blocks of this size; or
+        num_splits: this many blocks per axis. Sizes need not divide: the grid pads.
+        rank: R of low_rank and the "-like" families (default 1); None for the others.
+        pool_size: P, numbers in the pool; None gives every block its own.
+        fixed_ratio: share of the pool that is frozen, in [0, 1).
+        seed: determines index map and θ⁰, together with
+        stream: which of the seed's independent sequences; adapters give each layer its own.
+        scale: factor of ΔW; "1/in_features" divides by in_features, as PEFT's C3A does.
+        init_weights: True, a start at ΔW = 0; False or "xavier_uniform", θ⁰ uniform with bound √(6/(in + out)) and
+            nothing subtracted; "kaiming_uniform" likewise with bound √(1/in), PEFT's convention.
+        algorithm: how ΔW x is worked out: "auto" or a name in `products.ALGORITHMS`.
+        device: of the parameters.
+        dtype: of the parameters; blocks are built in at least fp32.
+
+    Raises:
+        ValueError: an argument is out of range or does not go with another; the message names it and the fix.
+
+    Source: TR2024-157, section 3.2; arXiv 2407.19342, section 3.4.
+    """
+
+    index: Tensor | None
+    start: Tensor | None
+    seed: Tensor | None
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        *,
+        structure: str = "circulant",
+        block_size: int | None = None,
+        num_splits: int | None = None,
+        rank: int | None = None,
+        pool_size: int | None = None,
+        fixed_ratio: float = 0.0,
+        seed: int = 0,
+        stream: int = 0,
+        scale: Scale = 1.0,
+        init_weights: InitWeights = True,
+        algorithm: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.grid = Grid.cut(out_features, in_features, block_size=block_size, num_splits=num_splits)
+        self.structure = block_structure(structure, self.grid.rows, self.grid.cols, rank)
+        products.check(algorithm, self.structure)
+        self.algorithm = algorithm
+        check_pool(pool_size, fixed_ratio)
+        self.scale = resolve_scale(scale, in_features)
+        bound = start_bound(init_weights, out_features, in_features)
+
+        demand = self.grid.num_blocks * self.structure.numel
+        self.pooled = pool_size is not None or fixed_ratio > 0
+        self.pool_size = demand if pool_size is None else pool_size
+        self.num_fixed = math.ceil(fixed_ratio * self.pool_size)
+        if self.num_fixed == self.pool_size:
+            raise ValueError(
+                f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers of the pool: lower it or raise pool_size"
+            )
+        # Own generators can be zeroed where W is linear in them; numbers of a pool play every part at once.
+        self._zeroed = self.structure.linear_in if bound is None and not self.pooled else ()
+        self._has_start = bound is not None or not self.structure.is_linear
+        self._start_step = (1.0 if bound is None else bound) * pool.UNIFORM_STEP
+        self.centred = bound is None and self._has_start and not self._zeroed
+
+        self.pool = nn.Parameter(torch.zeros(self.pool_size - self.num_fixed, device=device, dtype=dtype))
+        self.register_buffer("index", None, persistent=False)
+        self.register_buffer("start", None, persistent=False)
+        self.register_buffer("seed", None)
+        if self.pooled or self._has_start:
+            self.seed = torch.tensor([check_seed(seed), stream], dtype=torch.int64, device=device)
+            self._regenerate()
+
+    @property
+    def num_trainable(self) -> int:
+        """How many numbers are trained."""
+        return self.pool.numel()
+
+    def generators(self) -> dict[str, Tensor]:
+        """The generators (P, Q, *shape) of all blocks at θ, in at least fp32."""
+        return self._generators_at(self._raw())
+
+    def dense(self) -> Tensor:
+        """ΔW (out, in) in at least fp32, differentiable."""
+        blocks = self.structure.entries(**self.generators())
+        if self.centred:
+            blocks = blocks - self.structure.entries(**self._start_generators())
+        return self.grid.assemble(blocks) * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ΔW x: (…, in) to (…, out), in x's dtype."""
+        algorithm = self.resolved_algorithm(x)
+        if algorithm == "dense":
+            return nn.functional.linear(x, self.dense().to(x.dtype))
+        inputs = self.grid.split(x)
+        if not self.centred:
+            return (
+                self.grid.join(products.block_matmul(self.structure, inputs, self.generators(), algorithm)) * self.scale
+            )
+        # The two products nearly cancel: take their difference before rounding to x's dtype.
+        inputs = inputs.to(working_dtype(x, self.pool))
+        y = products.block_matmul(self.structure, inputs, self.generators(), algorithm)
+        y = y - products.block_matmul(self.structure, inputs, self._start_generators(), algorithm)
+        return (self.grid.join(y) * self.scale).to(x.dtype)
+
+    def resolved_algorithm(self, x: Tensor) -> str:
+        """The algorithm that `forward` uses for inputs like x (…, in)."""
+        tokens = x.numel() // max(self.grid.in_features, 1)
+        return products.resolve(self.algorithm, self.structure, self.grid.num_blocks, tokens, x.dtype, x.device.type)
+
+    def extra_repr(self) -> str:
+        grid, block = self.grid, self.structure
+        numbers = f"{self.num_trainable} trainable"
+        if self.num_fixed:
+            numbers += f" + {self.num_fixed} frozen"
+        rank = f", rank={block.rank}" if isinstance(block, RankedStructure) else ""
+        return (
+            f"{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
+            f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{' in a pool' if self.pooled else ''}, "
+            f"scale={self.scale:g}, algorithm={self.algorithm}"
+        )
+
+    def _raw(self) -> Tensor:
+        """θ = θ⁰ + δ, (P,), with δ = 0 for the frozen numbers."""
+        numbers = self.pool.to(working_dtype(self.pool))
+        if self.num_fixed:
+            numbers = nn.functional.pad(numbers, (self.num_fixed, 0))
+        return numbers if self.start is None else numbers + self._start_numbers()
+
+    def _start_numbers(self) -> Tensor:
+        """θ⁰, (P,)."""
+        assert self.start is not None
+        return self.start.to(working_dtype(self.pool)) * self._start_step
+
+    def _start_generators(self) -> dict[str, Tensor]:
+        return self._generators_at(self._start_numbers())
+
+    def _generators_at(self, numbers: Tensor) -> dict[str, Tensor]:
+        """Deal numbers (P,) to the blocks and map them to generators."""
+        grid, shapes = self.grid, self.structure.generators()
+        dealt = numbers if self.index is None else numbers[self.index]
+        dealt = dealt.view(grid.block_rows, grid.block_cols, self.structure.numel)
+        parts = torch.split(dealt, [math.prod(shape) for shape in shapes.values()], dim=-1)
+        raw = {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return self.structure.from_raw(**raw)
+
+    def _regenerate(self) -> None:
+        """Make index map and start anew from the seed; on the meta device only their shapes."""
+        assert self.seed is not None
+        device = self.pool.device
+        if self.seed.is_meta:
+            effective = 0
+            device = self.seed.device
+        else:
+            seed, stream = self.seed.tolist()
+            effective = pool.derive_seed(seed, stream)
+        if self.pooled:
+            index = pool.index_map(self.pool_size, self.grid.num_blocks, self.structure.numel, effective)
+            self.index = index.to(device)
+        if self._has_start:
+            start = pool.uniform_integers(self.pool_size, effective)
+            if self._zeroed:
+                offset = 0
+                per_block = start.view(self.grid.num_blocks, self.structure.numel)
+                for name, shape in self.structure.generators().items():
+                    if name in self._zeroed:
+                        per_block[:, offset : offset + math.prod(shape)] = 0
+                    offset += math.prod(shape)
+            self.start = start.to(device)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Load δ and the stream of the seed, then regenerate what follows from them."""
+        stored = state_dict.get(f"{prefix}seed")
+        if self.seed is not None and stored is not None and not self.seed.is_meta:
+            problem = seed_mismatch(int(stored[0]), int(self.seed[0]))
+            if problem:
+                error_messages = args[-1]
+                error_messages.append(f"{prefix}seed: {problem}")
+                return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.seed is not None and stored is not None:
+            self._regenerate()
+
+
+def block_structure(name: str, rows: int, cols: int, rank: int | None) -> Structure:
+    """The family `name` at block size; `rank` only where the family has one.
+
+    Raises:
+        ValueError: unknown family, or a rank that it does not have.
+    """
+    family = structures.get(name)
+    if issubclass(family, RankedStructure):
+        return family(rows, cols, 1 if rank is None else rank)
+    if rank is not None:
+        ranked = [n for n in structures.names() if issubclass(structures.get(n), RankedStructure)]
+        raise ValueError(
+            f"rank={rank} does not go with structure={name!r}, which has none: leave it out, or use one of {', '.join(ranked)}"
+        )
+    return family(rows, cols)
+
+
+def check_pool(pool_size: int | None, fixed_ratio: float) -> None:
+    """Raise ValueError unless pool_size is None or a positive integer and 0 ≤ fixed_ratio < 1."""
+    if pool_size is not None and (isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1):
+        raise ValueError(
+            f"pool_size={pool_size!r} must be an integer of at least 1, or None for numbers of each block's own"
+        )
+    if isinstance(fixed_ratio, bool) or not isinstance(fixed_ratio, (int, float)) or not 0 <= fixed_ratio < 1:
+        raise ValueError(f"fixed_ratio={fixed_ratio!r} must be a number in [0, 1): at 1 nothing would be left to train")
+
+
+def check_seed(seed: int) -> int:
+    """The seed itself, or ValueError unless it is an integer that 64 bits hold."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed={seed!r} must be an integer from −2⁶³ to 2⁶³ − 1")
+    return seed
+
+
+def seed_mismatch(stored: int, own: int) -> str | None:
+    """What is wrong when numbers trained with seed `stored` meet a layer of seed `own`; None when nothing is."""
+    if stored == own:
+        return None
+    return (
+        f"the checkpoint was trained with seed={stored}, this adapter is configured with seed={own}: index map and "
+        f"frozen numbers would differ; configure seed={stored}"
+    )
+
+
+def resolve_scale(scale: Scale, in_features: int) -> float:
+    """The factor of ΔW as a number.
+
+    Raises:
+        ValueError: not a finite number that is not zero, nor "1/in_features".
+    """
+    if scale == "1/in_features":
+        return 1.0 / in_features
+    if isinstance(scale, (str, bool)) or not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale == 0:
+        raise ValueError(f"scale={scale!r} must be a finite number other than 0, or '1/in_features'")
+    return float(scale)
+
+
+def start_bound(init_weights: InitWeights, out_features: int, in_features: int) -> float | None:
+    """Bound of the papers' random start, uniform on (−bound, bound); None for the start at ΔW = 0.
+
+    Raises:
+        ValueError: no such start.
+    """
+    if init_weights is True:
+        return None
+    if init_weights is False or init_weights == "xavier_uniform":
+        return math.sqrt(6 / (in_features + out_features))
+    if init_weights == "kaiming_uniform":
+        return math.sqrt(1 / in_features)
+    raise ValueError(f"init_weights={init_weights!r} must be True, False, 'xavier_uniform' or 'kaiming_uniform'")

@@ -1,0 +1,85 @@
+"""What a saved adapter must hold, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from structune.delta import seed_mismatch
+from structune.peft.layer import StructuneLayer
+
+KEY_PREFIX = "structune_"
+
+
+def check_adapter_folder(folder: str | Path) -> None:
+    """Look over the weight file of a local adapter folder without reading its tensors; other paths are left alone.
+
+    Raises:
+        ValueError: the file is a pickle, is truncated, or holds no structune numbers.
+    """
+    weights = Path(folder) / SAFETENSORS_WEIGHTS_NAME
+    pickle = Path(folder) / WEIGHTS_NAME
+    if not weights.exists():
+        if pickle.exists():
+            raise ValueError(
+                f"{pickle} is a pickle, which can run code when loaded: only {SAFETENSORS_WEIGHTS_NAME} is read; "
+                "save the adapter again with safe_serialization=True"
+            )
+        return
+    try:
+        with safe_open(weights, framework="pt") as file:
+            keys = list(file.keys())
+    except SafetensorError as error:
+        raise ValueError(
+            f"{weights} is not a whole safetensors file ({error}): it was cut off or is something else; copy it again"
+        ) from error
+    if not any(KEY_PREFIX in key for key in keys):
+        held = ", ".join(keys[:3]) or "nothing"
+        raise ValueError(f"{weights} holds no structune adapter (it has {held} …): is it another method's checkpoint?")
+
+
+def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Hold a checkpoint, keyed as the model is, against the adapter that it is for; nothing is changed.
+
+    Raises:
+        ValueError: numbers are missing or left over, have the wrong shape or dtype, or were made with another seed.
+    """
+    expected: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            prefix = f"{name}.structune_delta.{adapter_name}."
+            expected |= {
+                prefix + key: value for key, value in module.structune_delta[adapter_name].state_dict().items()
+            }
+    given = {key for key in state_dict if f".{KEY_PREFIX}" in key}
+    if missing := sorted(expected.keys() - given):
+        raise ValueError(
+            f"the checkpoint lacks {len(missing)} of the {len(expected)} tensors of adapter {adapter_name!r}, "
+            f"such as {missing[0]}: it is cut short, or was made with other target_modules or another model"
+        )
+    if extra := sorted(given - expected.keys()):
+        raise ValueError(
+            f"the checkpoint holds {len(extra)} tensors that adapter {adapter_name!r} has no place for, "
+            f"such as {extra[0]}: it was made with other target_modules or another model"
+        )
+    for key, own in expected.items():
+        _check_tensor(key, state_dict[key], own)
+
+
+def _check_tensor(key: str, stored: Tensor, own: Tensor) -> None:
+    if stored.shape != own.shape:
+        raise ValueError(
+            f"{key} has shape {tuple(stored.shape)} in the checkpoint and {tuple(own.shape)} in the model: "
+            "block_size, num_splits, rank, pool_size or fixed_ratio differ"
+        )
+    if stored.is_floating_point() != own.is_floating_point():
+        raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, {own.dtype} expected")
+    if own.dtype == torch.int64 and not own.is_meta:
+        problem = seed_mismatch(int(stored[0]), int(own[0]))
+        if problem:
+            raise ValueError(f"{key}: {problem}")

@@ -1,0 +1,182 @@
+"""The one configuration class; C3A and HyDRA are presets of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from peft import PeftConfig
+
+from structune import pool, products, structures
+from structune.delta import (
+    InitWeights,
+    Scale,
+    block_structure,
+    check_pool,
+    check_seed,
+    resolve_scale,
+    start_bound,
+)
+from structune.grid import Grid
+from structune.peft.checkpoint import check_adapter_folder
+from structune.peft.registration import peft_type
+
+PATTERNED = ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale")
+"""The options that `<option>_pattern` can override by module name."""
+
+
+@dataclass
+class StructuneConfig(PeftConfig):
+    """Configuration of a structured adapter: structure × generators × grid, and where it goes.
+
+    Args:
+        structure: family of the blocks, one of `structune.structures.names()`.
+        block_size: square blocks of this size; or
+        num_splits: this many blocks per axis. Exactly one of the two; sizes need not divide.
+        rank: R of low_rank and the "-like" families (default 1); None for the others.
+        pool_size: numbers per adapted matrix, shared by its blocks; None gives each block its own.
+        fixed_ratio: share of those numbers that is random and frozen, in [0, 1).
+        seed: determines index maps and random numbers; each layer draws its own from it.
+        scale: factor of ΔW; "1/in_features" is the convention of PEFT's C3A.
+        init_weights: True starts at ΔW = 0; False, "xavier_uniform" and "kaiming_uniform" start at random (papers).
+        algorithm: how ΔW x is worked out: "auto", "dense", "factored" or "fft".
+        dropout: probability with which entries of the adapter's input are zeroed during training, in [0, 1).
+        target_modules: module names (list), a regular expression (str), or "all-linear"; None takes the usual ones of
+            the architecture.
+        exclude_modules: module names (list) or a regular expression (str) left out.
+        modules_to_save: further modules that are trained in full and saved, such as a classifier.
+        layers_to_transform: only layers of these indices (with a list of target_modules).
+        layers_pattern: name of the layer list, where it is not one of the usual names.
+        bias: which biases are trained: "none", "all" or "structune_only".
+        structure_pattern, block_size_pattern, num_splits_pattern, rank_pattern, pool_size_pattern,
+        fixed_ratio_pattern, scale_pattern: overrides by module name or regular expression,
+            e.g. block_size_pattern={"fc1": 256}. A block size replaces num_splits there and the other way round.
+        sampler_version: version of the index map and random numbers; set by the library.
+
+    Raises:
+        ValueError: an option is out of range or does not go with another; the message names it and the fix.
+    """
+
+    structure: str = field(default="circulant", metadata={"help": "Family of the blocks."})
+    block_size: int | None = field(default=None, metadata={"help": "Size of square blocks; or give num_splits."})
+    num_splits: int | None = field(default=None, metadata={"help": "Blocks per axis; or give block_size."})
+    rank: int | None = field(default=None, metadata={"help": "Rank of low_rank and the -like families."})
+    pool_size: int | None = field(default=None, metadata={"help": "Numbers per matrix, shared by its blocks."})
+    fixed_ratio: float = field(default=0.0, metadata={"help": "Share of the numbers that is random and frozen."})
+    seed: int = field(default=0, metadata={"help": "Seed of index maps and random numbers."})
+    scale: Scale = field(default=1.0, metadata={"help": "Factor of the update, or '1/in_features'."})
+    init_weights: InitWeights = field(default=True, metadata={"help": "True starts as a no-op."})
+    algorithm: str = field(default="auto", metadata={"help": "How the product is worked out."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
+    target_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to adapt."})
+    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave out."})
+    modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained in full and saved."})
+    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
+    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the layer list."})
+    bias: Literal["none", "all", "structune_only"] = field(default="none", metadata={"help": "Biases to train."})
+    structure_pattern: dict[str, str] = field(default_factory=dict, metadata={"help": "Structure by module name."})
+    block_size_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "Block size by module name."})
+    num_splits_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "Splits by module name."})
+    rank_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "Rank by module name."})
+    pool_size_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "Pool size by module name."})
+    fixed_ratio_pattern: dict[str, float] = field(default_factory=dict, metadata={"help": "Fixed ratio by name."})
+    scale_pattern: dict[str, Scale] = field(default_factory=dict, metadata={"help": "Scale by module name."})
+    sampler_version: int = field(default=pool.SAMPLER_VERSION, metadata={"help": "Version of the sampler."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = peft_type()
+        if self.sampler_version != pool.SAMPLER_VERSION:
+            raise ValueError(
+                f"sampler_version={self.sampler_version!r} is not known to this version of structune "
+                f"(it has {pool.SAMPLER_VERSION}): index maps would differ; install the version that saved the adapter"
+            )
+        check_seed(self.seed)
+        if self.bias not in ("none", "all", "structune_only"):
+            raise ValueError(f"bias={self.bias!r} must be 'none', 'all' or 'structune_only'")
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout!r} must be a number in [0, 1)")
+        start_bound(self.init_weights, 1, 1)
+        _check_options(self._options())
+        for option in PATTERNED:
+            for pattern, value in self._patterns(option).items():
+                try:
+                    re.compile(pattern)
+                    _check_options(_override(self._options(), option, value))
+                except (ValueError, re.error) as error:
+                    raise ValueError(f"{option}_pattern[{pattern!r}]: {error}") from error
+        self._check_targets()
+
+    def layer_options(self, module_name: str) -> dict[str, Any]:
+        """Arguments of `StructuredDelta` for the module of that full name, patterns applied."""
+        options = self._options()
+        for option in PATTERNED:
+            for pattern, value in self._patterns(option).items():
+                if re.fullmatch(rf"(.*\.)?({pattern})", module_name):
+                    options = _override(options, option, value)
+                    break
+        return {**options, "seed": self.seed, "init_weights": self.init_weights}
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> StructuneConfig:
+        """Load the configuration of a saved adapter; a local folder's weight file is looked over before anything is built.
+
+        Raises:
+            ValueError: the configuration is not valid, or the weight file is truncated, foreign or a pickle.
+        """
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        check_adapter_folder(os.path.join(pretrained_model_name_or_path, subfolder or ""))
+        assert isinstance(config, cls)
+        return config
+
+    def _options(self) -> dict[str, Any]:
+        return {option: getattr(self, option) for option in (*PATTERNED, "algorithm")}
+
+    def _patterns(self, option: str) -> dict[str, Any]:
+        patterns: dict[str, Any] = getattr(self, f"{option}_pattern") or {}
+        if not isinstance(patterns, dict):
+            raise ValueError(f"{option}_pattern={patterns!r} must map module names to values")
+        return patterns
+
+    def _check_targets(self) -> None:
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # as PEFT's own configs do
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
+        for name in ("layers_to_transform", "layers_pattern"):
+            if isinstance(self.target_modules, str) and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} needs a list of target_modules, but target_modules="
+                    f"{self.target_modules!r} is a string: give a list, or write the layers into the expression"
+                )
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError(
+                f"layers_pattern={self.layers_pattern!r} says nothing without layers_to_transform: give both or neither"
+            )
+
+
+def _override(options: dict[str, Any], option: str, value: Any) -> dict[str, Any]:
+    """Options with one replaced; block_size and num_splits exclude each other."""
+    options = {**options, option: value}
+    if option == "block_size":
+        options["num_splits"] = None
+    if option == "num_splits":
+        options["block_size"] = None
+    if option == "structure" and not issubclass(structures.get(value), structures.RankedStructure):
+        options["rank"] = None
+    return options
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Everything about an option set that can be said without knowing a layer's size."""
+    block = block_structure(options["structure"], 1, 1, options["rank"])
+    products.check(options["algorithm"], block)
+    check_pool(options["pool_size"], options["fixed_ratio"])
+    resolve_scale(options["scale"], 1)
+    limit = options["block_size"] or options["num_splits"] or 1
+    size = limit if isinstance(limit, int) and limit > 0 else 1
+    Grid.cut(size, size, block_size=options["block_size"], num_splits=options["num_splits"])

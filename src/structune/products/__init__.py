@@ -1,0 +1,6 @@
+"""How a grid of blocks multiplies: one function, several algorithms, and the choice between them."""
+
+from structune.products.block_matmul import block_matmul
+from structune.products.choice import ALGORITHMS, check, choose, resolve
+
+__all__ = ["ALGORITHMS", "block_matmul", "check", "choose", "resolve"]

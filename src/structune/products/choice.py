@@ -1,0 +1,53 @@
+"""Which algorithm carries out a product, from static facts alone."""
+
+from __future__ import annotations
+
+import torch
+
+from structune.products import dense, factored, fft
+from structune.products.algorithm import Algorithm
+from structune.structures import Structure
+
+ALGORITHMS: dict[str, Algorithm] = {"dense": dense, "factored": factored, "fft": fft}
+"""Every algorithm by name: modules with `supports(structure)` and `multiply(structure, x, generators)`."""
+
+
+def choose(structure: Structure, num_blocks: int, tokens: int, dtype: torch.dtype, device_type: str) -> str:
+    """The algorithm that `auto` stands for.
+
+    Thin factors always win. A transform pays off when the matrix is large and its blocks long; below that one GEMM is
+    cheaper.
+
+    Args:
+        structure: the block, with its sizes.
+        num_blocks: P·Q.
+        tokens: T, all leading dimensions of x flattened.
+        dtype: of x.
+        device_type: "cpu", "cuda", ….
+    """
+    if factored.supports(structure):
+        return "factored"
+    return "dense"
+
+
+def resolve(
+    algorithm: str, structure: Structure, num_blocks: int, tokens: int, dtype: torch.dtype, device_type: str
+) -> str:
+    """`algorithm` itself, or the choice made for "auto".
+
+    Raises:
+        ValueError: the name is unknown, or the family has no such product.
+    """
+    if algorithm == "auto":
+        return choose(structure, num_blocks, tokens, dtype, device_type)
+    check(algorithm, structure)
+    return algorithm
+
+
+def check(algorithm: str, structure: Structure) -> None:
+    """Raise ValueError unless `algorithm` is "auto" or one that can carry out this family's product."""
+    able = [name for name, module in ALGORITHMS.items() if module.supports(structure)]
+    if algorithm != "auto" and algorithm not in able:
+        raise ValueError(
+            f"algorithm={algorithm!r} cannot multiply by {structure.name} blocks: choose 'auto' or one of {', '.join(able)}"
+        )

@@ -1,0 +1,28 @@
+"""`dense`: build the blocks, multiply. The reference for every other algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from structune.products.precision import working_dtype
+from structune.structures import Structure
+
+
+def supports(structure: Structure) -> bool:
+    """Every family has a dense form."""
+    return True
+
+
+def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    """y[t, p] = Σ_q W[p, q] x[t, q]: one GEMM with the assembled matrix.
+
+    Blocks are built in at least fp32 and rounded to x's dtype once. Returns (T, P, M) in x's dtype.
+    """
+    dtype = working_dtype(*generators.values())
+    blocks_PQMN = structure.entries(**{name: g.to(dtype) for name, g in generators.items()})
+    matrix = blocks_PQMN.transpose(1, 2).flatten(2).flatten(0, 1).to(x_TQN.dtype)
+    y: Tensor = torch.nn.functional.linear(x_TQN.flatten(1), matrix)
+    return y.view(-1, blocks_PQMN.shape[0], structure.rows)

@@ -1,0 +1,135 @@
+"""`fft`: real transforms, one small product per frequency, and a transform back.
+
+A grid of convolutions needs Q forward and P inverse transforms, not P·Q. Families that are chains of two convolutions
+(Toeplitz-like, Hankel-like) pass through P·Q·R intermediate vectors.
+
+Shapes: T tokens, B independent groups, P×Q grid within a group, M×N blocks, K kernel length, L transform length,
+F = L/2 + 1 frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structune.products.precision import working_dtype
+from structune.structures import Convolution, Structure
+
+
+def supports(structure: Structure) -> bool:
+    """Whether the family overrides `convolutions`."""
+    return type(structure).convolutions is not Structure.convolutions
+
+
+def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    """y[t, p] = Σ_q W[p, q] x[t, q] through the family's convolutions. Returns (T, P, M) in x's dtype."""
+    chain = structure.convolutions(**generators)
+    if len(chain) == 1:
+        return convolve(chain[0], x_TQN.unsqueeze(1), chain[0].kernel.unsqueeze(0)).squeeze(1)
+    inner, outer = chain
+    P, Q, R, _ = inner.kernel.shape
+    inner_kernel_QPK = inner.kernel.permute(1, 0, 2, 3).reshape(Q, P * R, 1, -1)
+    z_TQPn = convolve(inner, x_TQN.unsqueeze(2), inner_kernel_QPK)
+    z_TPQn = z_TQPn.reshape(-1, Q, P, R, z_TQPn.shape[-1]).transpose(1, 2).flatten(2, 3)
+    outer_kernel_PQK = outer.kernel.reshape(P, 1, Q * R, -1)
+    return convolve(outer, z_TPQn, outer_kernel_PQK).squeeze(2)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Sizes of one convolution carried out by a transform of `length`."""
+
+    length: int
+    rows: int
+    cols: int
+    offset: int
+    kernel_length: int
+    reverse: bool
+
+
+def convolve(convolution: Convolution, x_TBQN: Tensor, kernel_BPQK: Tensor) -> Tensor:
+    """y[t, b, p] = Σ_q kernel[b, p, q] ∗ x[t, b, q]: (T, B, P, M) in x's dtype; `convolution` gives the geometry."""
+    period = convolution.period
+    if period is not None and fast_length(period) != period:
+        flat = Convolution(
+            kernel_BPQK, convolution.rows, convolution.cols, convolution.offset, period, convolution.reverse
+        ).unrolled()
+        convolution, kernel_BPQK, period = flat, flat.kernel, None
+    rows, cols, offset, kernel_length = (
+        convolution.rows,
+        convolution.cols,
+        convolution.offset,
+        kernel_BPQK.shape[-1],
+    )
+    # Outputs offset … offset+M−1 of the full convolution must not meet what wraps around from index L on.
+    length = period or fast_length(max(offset + rows, kernel_length + cols - 1 - offset, cols, kernel_length))
+    sizes = Transform(length, rows, cols, offset, kernel_length, convolution.reverse)
+    y: Tensor = _Convolve.apply(x_TBQN, kernel_BPQK, sizes)  # type: ignore[no-untyped-call]
+    return y
+
+
+@cache
+def fast_length(n: int) -> int:
+    """The smallest length of at least n whose only prime factors are 2, 3 and 5."""
+    while True:
+        m = n
+        for prime in (2, 3, 5):
+            while m % prime == 0:
+                m //= prime
+        if m == 1:
+            return n
+        n += 1
+
+
+class _Convolve(torch.autograd.Function):
+    """The trilinear form ⟨g, kernel ∗ x⟩; saves x and the kernel in their own dtypes, transforms them anew in backward.
+
+    With X, K, G the transforms of x, kernel and output gradient: Y = Σ_q K X, X̄ = Σ_p K* G, K̄ = Σ_t X* G, per frequency.
+    The backward pass is made of differentiable operations, so double backward follows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_TBQN: Tensor, kernel_BPQK: Tensor, sizes: Transform) -> Tensor:
+        ctx.save_for_backward(x_TBQN, kernel_BPQK)
+        ctx.sizes = sizes
+        dtype = working_dtype(x_TBQN, kernel_BPQK)
+        X, K = _input_spectrum(x_TBQN, sizes, dtype), _kernel_spectrum(kernel_BPQK, sizes, dtype)
+        y = torch.fft.irfft(_contract("bpqf,tbqf->tbpf", K, X), n=sizes.length)
+        return y[..., sizes.offset : sizes.offset + sizes.rows].to(x_TBQN.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad_TBPM: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        x, kernel = ctx.saved_tensors
+        sizes: Transform = ctx.sizes
+        dtype = working_dtype(x, kernel)
+        padded = torch.nn.functional.pad(grad_TBPM.to(dtype), (sizes.offset, 0))
+        G = torch.fft.rfft(padded, n=sizes.length)
+        grad_x = grad_kernel = None
+        if ctx.needs_input_grad[0]:
+            K = _kernel_spectrum(kernel, sizes, dtype)
+            grad_x = torch.fft.irfft(_contract("bpqf,tbpf->tbqf", K.conj(), G), n=sizes.length)[..., : sizes.cols]
+            grad_x = (grad_x.flip(-1) if sizes.reverse else grad_x).to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            X = _input_spectrum(x, sizes, dtype)
+            grad_kernel = torch.fft.irfft(_contract("tbqf,tbpf->bpqf", X.conj(), G), n=sizes.length)
+            grad_kernel = grad_kernel[..., : sizes.kernel_length].to(kernel.dtype)
+        return grad_x, grad_kernel, None
+
+
+def _input_spectrum(x: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
+    x = x.to(dtype)
+    return torch.fft.rfft(x.flip(-1) if sizes.reverse else x, n=sizes.length)
+
+
+def _kernel_spectrum(kernel: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
+    return torch.fft.rfft(kernel.to(dtype), n=sizes.length)
+
+
+def _contract(equation: str, left: Tensor, right: Tensor) -> Tensor:
+    """einsum, one small complex product per frequency."""
+    return torch.einsum(equation, left, right)

@@ -1,0 +1,155 @@
+"""What every family shares: shapes, checks, and how raw numbers become generators."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from structune.structures.convolution import Convolution
+
+
+@dataclass(frozen=True)
+class Structure(ABC):
+    """One M×N block W as a function of its generators; it holds sizes, never numbers.
+
+    A family defines `generators`, `entries` and `displacement`; the rest follows. Generators may carry leading
+    batch dimensions, which broadcast: generators (…, *shape) give W (…, M, N) in the generators' dtype.
+
+    Args:
+        rows: M, the number of rows of W.
+        cols: N, the number of columns of W.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+    """
+
+    rows: int
+    cols: int
+
+    name: ClassVar[str]
+    """The name under which the family is registered."""
+
+    linear_in: ClassVar[tuple[str, ...]] = ()
+    """Generators in which W is linear: all zero, they make W zero while its derivative with respect to them is not."""
+
+    def __post_init__(self) -> None:
+        for field in (f.name for f in fields(self)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{self.name}: {field}={value!r} must be an integer of at least 1")
+
+    @abstractmethod
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each generator of one block, in the order in which a block reads its numbers."""
+
+    @abstractmethod
+    def entries(self, **generators: Tensor) -> Tensor:
+        """The definition of the family: generators (…, *shape) to W (…, M, N)."""
+
+    @abstractmethod
+    def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
+        """The displacement pair (A, B) of the square case, in fp64 unless it is made from generators."""
+
+    @property
+    @abstractmethod
+    def displacement_rank(self) -> int:
+        """An upper bound on rank(A W − W B) for the pair that `displacement` returns."""
+
+    def convolutions(self, **generators: Tensor) -> tuple[Convolution, ...]:
+        """W as a chain of convolutions, first applied first; empty when the family has none.
+
+        One convolution has kernels (…, K); a chain of two has kernels (…, R, K), summed over R at the end.
+        """
+        return ()
+
+    def factors(self, **generators: Tensor) -> tuple[Tensor, ...]:
+        """W as a product of thin dense factors, W = factors[0] @ factors[1]; empty when the family has none."""
+        return ()
+
+    def from_raw(self, **raw: Tensor) -> dict[str, Tensor]:
+        """Map raw numbers, any finite reals, to valid generators (node maps, unit scale). Default: themselves."""
+        return raw
+
+    def dense(self, **generators: Tensor) -> Tensor:
+        """W (…, M, N), after checking the generators' names and shapes.
+
+        Raises:
+            ValueError: a generator is missing, unknown, or has the wrong trailing shape.
+        """
+        self.check(generators)
+        return self.entries(**generators)
+
+    def displacement(self, **generators: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The pair (A, B) for which A W − W B has rank at most `displacement_rank`; None when W is not square.
+
+        Families whose operators hold nodes (Vandermonde, Cauchy and their "-like" forms) need the generators.
+
+        Raises:
+            ValueError: the operators need a generator that was not given.
+        """
+        if self.rows != self.cols:
+            return None
+        try:
+            return self.operators(**generators)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.name}: its displacement operators hold its nodes: call displacement(**generators) ({error})"
+            ) from error
+
+    def check(self, generators: Mapping[str, Tensor]) -> None:
+        """Raise ValueError unless `generators` has exactly this family's names with its trailing shapes."""
+        shapes = self.generators()
+        if generators.keys() != shapes.keys():
+            raise ValueError(f"{self.name}: generators {sorted(generators)} given, {sorted(shapes)} expected")
+        for name, shape in shapes.items():
+            given = tuple(generators[name].shape)
+            if given[len(given) - len(shape) :] != shape or len(given) < len(shape):
+                raise ValueError(
+                    f"{self.name}: generator {name} has shape {given}, (…, {', '.join(map(str, shape))}) expected"
+                )
+
+    @property
+    def numel(self) -> int:
+        """How many numbers one block draws."""
+        return sum(math.prod(shape) for shape in self.generators().values())
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether W is linear in all its generators together, so that zeros give W = 0 with a gradient."""
+        return set(self.linear_in) == set(self.generators())
+
+
+@dataclass(frozen=True)
+class RankedStructure(Structure):
+    """A family with a displacement rank of its own choosing.
+
+    Args:
+        rank: R, the number of generator pairs.
+    """
+
+    rank: int = 1
+
+    linear_in: ClassVar[tuple[str, ...]] = ("G",)
+
+    @property
+    def displacement_rank(self) -> int:
+        return self.rank
+
+
+def unit_scale(fan: float) -> float:
+    """Factor s for both sides of a bilinear family whose entries sum `fan` products G·H: s = fan^(−1/4).
+
+    Then raw numbers of order one give entries of order one, and a step on a raw number moves entries by about as much.
+    """
+    return math.sqrt(1 / math.sqrt(fan))
+
+
+def nodes_on_interval(raw: Tensor) -> Tensor:
+    """sin(π raw / 2): any real to [−1, 1], and raw numbers uniform on (−1, 1) to Chebyshev-distributed nodes."""
+    return torch.sin(raw * (math.pi / 2))

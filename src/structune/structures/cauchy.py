@@ -1,0 +1,57 @@
+"""Cauchy: the reciprocals of differences of row and column nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from structune.structures.base import Structure, nodes_on_interval
+
+
+def reciprocal_differences(u: Tensor, v: Tensor) -> Tensor:
+    """C[i, j] = 1 / (u_i − v_j): (…, M) and (…, N) to (…, M, N)."""
+    return (u.unsqueeze(-1) - v.unsqueeze(-2)).reciprocal()
+
+
+def interlaced_nodes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw numbers (…, M), (…, N) to u_i = i + sin(π u_i / 2) / 8 and v_j = j + 1/2 + sin(π v_j / 2) / 8.
+
+    Row nodes lie around the integers and column nodes around the half-integers, never closer than 1/4, so no entry of
+    1 / (u_i − v_j) exceeds 4; without the jitter it is Hilbert's well-conditioned 1 / (i − j − 1/2).
+    """
+    rows = torch.arange(u.shape[-1], device=u.device)
+    cols = torch.arange(v.shape[-1], device=v.device)
+    return rows + nodes_on_interval(u) / 8, cols + 0.5 + nodes_on_interval(v) / 8
+
+
+@dataclass(frozen=True)
+class Cauchy(Structure):
+    """W[i, j] = 1 / (u_i − v_j) with nodes u (M,), v (N,). Displacement pair (diag u, diag v), rank 1.
+
+    u = (2, 3), v = (0, 1) gives  | 1/2  1  |
+                                  | 1/3 1/2 |
+
+    Source: TR2024-157, Table 1. Nodes collide, so raw numbers pass through `interlaced_nodes`.
+    """
+
+    name: ClassVar[str] = "cauchy"
+
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        return {"u": (self.rows,), "v": (self.cols,)}
+
+    def entries(self, u: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        return reciprocal_differences(u, v)
+
+    def operators(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return torch.diag(u), torch.diag(v)
+
+    @property
+    def displacement_rank(self) -> int:
+        return 1
+
+    def from_raw(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        u, v = interlaced_nodes(u, v)
+        return {"u": u, "v": v}

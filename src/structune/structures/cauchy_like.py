@@ -1,0 +1,41 @@
+"""Cauchy-like: a low-rank matrix over differences of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from structune.structures.base import RankedStructure, unit_scale
+from structune.structures.cauchy import interlaced_nodes, reciprocal_differences
+
+
+@dataclass(frozen=True)
+class CauchyLike(RankedStructure):
+    """W[i, j] = Σ_l g_l[i] h_l[j] / (u_i − v_j) with nodes u (M,), v (N,), G (R, M), H (R, N).
+
+    Displacement pair (diag u, diag v), rank R. Source: TR2024-157, Table 1. Raw nodes pass through `interlaced_nodes`.
+    """
+
+    name: ClassVar[str] = "cauchy_like"
+
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "u": (self.rows,),
+            "v": (self.cols,),
+            "G": (self.rank, self.rows),
+            "H": (self.rank, self.cols),
+        }
+
+    def entries(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return (G.mT @ H) * reciprocal_differences(u, v)
+
+    def operators(self, u: Tensor, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return torch.diag(u), torch.diag(v)
+
+    def from_raw(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        u, v = interlaced_nodes(u, v)
+        scale = unit_scale(self.rank)
+        return {"u": u, "v": v, "G": G * scale, "H": H * scale}

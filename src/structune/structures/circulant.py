@@ -1,0 +1,61 @@
+"""Circulant: each column is the one before it, rotated down by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from structune.structures.base import Structure
+from structune.structures.convolution import Convolution
+from structune.structures.shift import shift
+from structune.structures.toeplitz import toeplitz_entries
+
+
+def first_column(first_row: Tensor) -> Tensor:
+    """The first column (…, L) of the circulant whose first row is (…, L): c_i = w_{(−i) mod L}; its own inverse.
+
+    C3A (arXiv 2407.19342, section 3.2) writes a circulant by its first row, rotated right; SciPy and this package by
+    its first column, rotated down.
+    """
+    return first_row.flip(-1).roll(1, -1)
+
+
+@dataclass(frozen=True)
+class Circulant(Structure):
+    """W[i, j] = c[(i − j) mod L] with c (L,), L = max(M, N), cropped to M×N.
+
+    c = (1, 2, 3), M = N = 3 gives  | 1 3 2 |
+                                    | 2 1 3 |
+                                    | 3 2 1 |
+
+    Displacement pair (Z_1, Z_1), rank 0: a circulant commutes with the rotation. (TR2024-157, Table 1, prints B = I,
+    for which no circulant but a trivial one has low rank.) Source: SciPy's `scipy.linalg.circulant(c)`.
+    """
+
+    name: ClassVar[str] = "circulant"
+    linear_in: ClassVar[tuple[str, ...]] = ("c",)
+
+    @property
+    def period(self) -> int:
+        """L = max(M, N), the length of the full circulant."""
+        return max(self.rows, self.cols)
+
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        return {"c": (self.period,)}
+
+    def entries(self, c: Tensor) -> Tensor:  # type: ignore[override]
+        diagonals = torch.cat((c[..., self.period - self.cols + 1 :], c[..., : self.rows]), dim=-1)
+        return toeplitz_entries(diagonals, self.cols)
+
+    def operators(self, c: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return shift(self.rows, 1.0), shift(self.cols, 1.0)
+
+    @property
+    def displacement_rank(self) -> int:
+        return 0
+
+    def convolutions(self, c: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+        return (Convolution(c, self.rows, self.cols, period=self.period),)

@@ -1,0 +1,39 @@
+"""A convolution as a family hands it to the products: which kernel entries meet which inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """y_i = Σ_j kernel[i + offset − j] x_j for 0 ≤ i < rows, 0 ≤ j < cols.
+
+    Kernel indices are taken modulo `period`, or, without one, read zero outside the kernel.
+
+    Args:
+        kernel: (…, K) kernels; K = period when there is one.
+        rows: M, outputs kept.
+        cols: N, inputs.
+        offset: index of the full convolution at which the outputs start.
+        period: the cyclic period, or None for a plain convolution.
+        reverse: whether x is read backwards, j → N − 1 − j (this makes Hankel forms).
+    """
+
+    kernel: Tensor
+    rows: int
+    cols: int
+    offset: int = 0
+    period: int | None = None
+    reverse: bool = False
+
+    def unrolled(self) -> Convolution:
+        """The same map without a period: the kernel written out over the indices offset − (N − 1) … offset + M − 1."""
+        if self.period is None:
+            return self
+        first = self.offset - (self.cols - 1)
+        index = torch.arange(first, first + self.rows + self.cols - 1, device=self.kernel.device) % self.period
+        return replace(self, kernel=self.kernel[..., index], offset=self.cols - 1, period=None)

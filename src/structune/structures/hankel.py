@@ -1,0 +1,47 @@
+"""Hankel: constant along each anti-diagonal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from structune.structures.base import Structure
+from structune.structures.convolution import Convolution
+from structune.structures.shift import shift
+
+
+def hankel_entries(h: Tensor, cols: int) -> Tensor:
+    """W[i, j] = h[i + j], from h (…, rows + cols − 1): windows of h."""
+    return h.unfold(-1, cols, 1)
+
+
+@dataclass(frozen=True)
+class Hankel(Structure):
+    """W[i, j] = h[i + j] with h (M + N − 1,): the first column, then the last row.
+
+    h = (1, 2, 3, 4), M = 2, N = 3 gives  | 1 2 3 |
+                                          | 2 3 4 |
+
+    Displacement pair (Z_1, Z_0ᵀ), rank 2. Source: TR2024-157, Table 1 and Figure 1; SciPy's `scipy.linalg.hankel(h[:M], h[M−1:])`.
+    """
+
+    name: ClassVar[str] = "hankel"
+    linear_in: ClassVar[tuple[str, ...]] = ("h",)
+
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        return {"h": (self.rows + self.cols - 1,)}
+
+    def entries(self, h: Tensor) -> Tensor:  # type: ignore[override]
+        return hankel_entries(h, self.cols)
+
+    def operators(self, h: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return shift(self.rows, 1.0), shift(self.cols, 0.0).T
+
+    @property
+    def displacement_rank(self) -> int:
+        return 2
+
+    def convolutions(self, h: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+        return (Convolution(h, self.rows, self.cols, offset=self.cols - 1, reverse=True),)

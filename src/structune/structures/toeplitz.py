@@ -1,0 +1,47 @@
+"""Toeplitz: constant along each diagonal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from structune.structures.base import Structure
+from structune.structures.convolution import Convolution
+from structune.structures.shift import shift
+
+
+def toeplitz_entries(t: Tensor, cols: int) -> Tensor:
+    """W[i, j] = t[i − j + cols − 1], from t (…, rows + cols − 1): windows of t, read backwards."""
+    return t.unfold(-1, cols, 1).flip(-1)
+
+
+@dataclass(frozen=True)
+class Toeplitz(Structure):
+    """W[i, j] = t[i − j + N − 1] with t (M + N − 1,): the first row backwards, then the first column.
+
+    t = (1, 2, 3, 4), M = 2, N = 3 gives  | 3 2 1 |
+                                          | 4 3 2 |
+
+    Displacement pair (Z_1, Z_−1), rank 2. Source: TR2024-157, Table 1 and Figure 1; SciPy's `scipy.linalg.toeplitz(t[N−1:], t[N−1::−1])`.
+    """
+
+    name: ClassVar[str] = "toeplitz"
+    linear_in: ClassVar[tuple[str, ...]] = ("t",)
+
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        return {"t": (self.rows + self.cols - 1,)}
+
+    def entries(self, t: Tensor) -> Tensor:  # type: ignore[override]
+        return toeplitz_entries(t, self.cols)
+
+    def operators(self, t: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return shift(self.rows, 1.0), shift(self.cols, -1.0)
+
+    @property
+    def displacement_rank(self) -> int:
+        return 2
+
+    def convolutions(self, t: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+        return (Convolution(t, self.rows, self.cols, offset=self.cols - 1),)
