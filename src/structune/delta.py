@@ -94,7 +94,7 @@ class StructuredDelta(nn.Module):
         self.num_fixed = math.ceil(fixed_ratio * self.pool_size)
         if self.num_fixed == self.pool_size:
             raise ValueError(
-                f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers of the pool: lower it or raise pool_size"
+                f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers: lower it or raise pool_size"
             )
         # Own generators can be zeroed where W is linear in them; numbers of a pool play every part at once.
         self._zeroed = self.structure.linear_in if bound is None and not self.pooled else ()
@@ -148,6 +148,7 @@ class StructuredDelta(nn.Module):
         return products.resolve(self.algorithm, self.structure, self.grid.num_blocks, tokens, x.dtype, x.device.type)
 
     def extra_repr(self) -> str:
+        """Sizes, family, numbers and algorithm in one line."""
         grid, block = self.grid, self.structure
         numbers = f"{self.num_trainable} trainable"
         if self.num_fixed:
@@ -233,7 +234,7 @@ def block_structure(name: str, rows: int, cols: int, rank: int | None) -> Struct
     if rank is not None:
         ranked = [n for n in structures.names() if issubclass(structures.get(n), RankedStructure)]
         raise ValueError(
-            f"rank={rank} does not go with structure={name!r}, which has none: leave it out, or use one of {', '.join(ranked)}"
+            f"rank={rank} does not go with structure={name!r}: leave it out, or use one of {', '.join(ranked)}"
         )
     return family(rows, cols)
 

@@ -82,7 +82,7 @@ def index_map(pool_size: int, num_blocks: int, block_numel: int, seed: int) -> T
 
 
 def uniform_integers(count: int, seed: int) -> Tensor:
-    """`count` odd integers k with |k| < 2²⁴, int32 on the CPU: k · UNIFORM_STEP is uniform on (−1, 1), symmetric, exact in fp32.
+    """`count` odd integers k with |k| < 2²⁴, int32 on the CPU; k · UNIFORM_STEP is uniform on (−1, 1), exact in fp32.
 
     Kept as integers, no cast of a module to a narrower float can change them.
     """

@@ -16,10 +16,12 @@ class StructuneLinear(StructuneLayer):
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
 
     def features(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
         base = self.get_base_layer()
         return base.out_features, base.in_features  # type: ignore[return-value]
 
     def to_weight_layout(self, delta: Tensor) -> Tensor:
+        """ΔW itself."""
         return delta
 
 
@@ -29,10 +31,12 @@ class StructuneConv1D(StructuneLayer):
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (Conv1D,)
 
     def features(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
         in_features, out_features = self.get_base_weight().shape
         return out_features, in_features
 
     def to_weight_layout(self, delta: Tensor) -> Tensor:
+        """ΔW transposed."""
         return delta.T
 
 

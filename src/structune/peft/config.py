@@ -86,7 +86,7 @@ class StructuneConfig(PeftConfig):
     sampler_version: int = field(default=pool.SAMPLER_VERSION, metadata={"help": "Version of the sampler."})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = peft_type()
         if self.sampler_version != pool.SAMPLER_VERSION:
             raise ValueError(
@@ -123,7 +123,7 @@ class StructuneConfig(PeftConfig):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
     ) -> StructuneConfig:
-        """Load the configuration of a saved adapter; a local folder's weight file is looked over before anything is built.
+        """Load the configuration of a saved adapter; a local folder's weights are looked over first.
 
         Raises:
             ValueError: the configuration is not valid, or the weight file is truncated, foreign or a pickle.

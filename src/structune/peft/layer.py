@@ -83,8 +83,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
                 weight = self._merged_weight(adapter_name, sign=1)
                 if safe_merge and not torch.isfinite(weight).all():
                     raise ValueError(
-                        f"adapter {adapter_name!r} would put NaN or infinite values into the weight: nothing was merged "
-                        "into this layer; the adapter's numbers are broken, load or train it again"
+                        f"adapter {adapter_name!r} would put NaN or infinite values into the weight, so this layer was "
+                        "left as it is: the adapter's numbers are broken, load or train it again"
                     )
                 self.set_base_weight(weight)
                 self.merged_adapters.append(adapter_name)

@@ -20,7 +20,7 @@ class StructuneModel(BaseTuner):
 
     prefix: str = "structune_"
     tuner_layer_cls = StructuneLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adapt every targeted layer, or, if one of them cannot be, none.
@@ -34,7 +34,7 @@ class StructuneModel(BaseTuner):
             _withdraw(model, adapter_name)
             raise
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]
         self,
         peft_config: StructuneConfig,
         adapter_name: str,
@@ -48,7 +48,7 @@ class StructuneModel(BaseTuner):
         try:
             if isinstance(parent, nn.MultiheadAttention):
                 raise TypeError(
-                    "nn.MultiheadAttention multiplies by its projections' weights itself, so an adapter there would never run"
+                    "nn.MultiheadAttention multiplies by its weights itself, so an adapter there would never run"
                 )
             layer = target if isinstance(target, StructuneLayer) else _wrap(target, adapter_name)
             layer.add_adapter(adapter_name, peft_config.dropout, options, peft_config.inference_mode)
@@ -63,7 +63,7 @@ class StructuneModel(BaseTuner):
             self._replace_module(parent, target_name, layer, target)
 
     @classmethod
-    def _remap_adapter_state_dict_for_load(
+    def _remap_adapter_state_dict_for_load(  # type: ignore[override]
         cls, model: nn.Module, config: StructuneConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """PEFT's mapping of a checkpoint's keys onto the model's, held against the adapter before it is loaded."""

@@ -87,7 +87,7 @@ def fast_length(n: int) -> int:
 
 
 class _Convolve(torch.autograd.Function):
-    """The trilinear form ⟨g, kernel ∗ x⟩; saves x and the kernel in their own dtypes, transforms them anew in backward.
+    """The trilinear form ⟨g, kernel ∗ x⟩; saves x and the kernel as they are, transforms anew in backward.
 
     With X, K, G the transforms of x, kernel and output gradient: Y = Σ_q K X, X̄ = Σ_p K* G, K̄ = Σ_t X* G, per frequency.
     The backward pass is made of differentiable operations, so double backward follows.
@@ -103,7 +103,7 @@ class _Convolve(torch.autograd.Function):
         return y[..., sizes.offset : sizes.offset + sizes.rows].to(x_TBQN.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad_TBPM: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_TBPM: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
         sizes: Transform = ctx.sizes
         dtype = working_dtype(x, kernel)

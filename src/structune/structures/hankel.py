@@ -24,7 +24,8 @@ class Hankel(Structure):
     h = (1, 2, 3, 4), M = 2, N = 3 gives  | 1 2 3 |
                                           | 2 3 4 |
 
-    Displacement pair (Z_1, Z_0ᵀ), rank 2. Source: TR2024-157, Table 1 and Figure 1; SciPy's `scipy.linalg.hankel(h[:M], h[M−1:])`.
+    Displacement pair (Z_1, Z_0ᵀ), rank 2. Source: TR2024-157, Table 1 and Figure 1;
+    SciPy's `scipy.linalg.hankel(h[:M], h[M−1:])`.
     """
 
     name: ClassVar[str] = "hankel"

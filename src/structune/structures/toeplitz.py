@@ -24,7 +24,8 @@ class Toeplitz(Structure):
     t = (1, 2, 3, 4), M = 2, N = 3 gives  | 3 2 1 |
                                           | 4 3 2 |
 
-    Displacement pair (Z_1, Z_−1), rank 2. Source: TR2024-157, Table 1 and Figure 1; SciPy's `scipy.linalg.toeplitz(t[N−1:], t[N−1::−1])`.
+    Displacement pair (Z_1, Z_−1), rank 2. Source: TR2024-157, Table 1 and Figure 1;
+    SciPy's `scipy.linalg.toeplitz(t[N−1:], t[N−1::−1])`.
     """
 
     name: ClassVar[str] = "toeplitz"
