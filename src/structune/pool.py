@@ -50,7 +50,7 @@ def hash64(counter: Tensor, seed: int) -> Tensor:
 
 def derive_seed(seed: int, stream: int) -> int:
     """A new seed for an independent stream: hash64 of the stream number at `seed`."""
-    return int(hash64(torch.tensor(_signed(stream)), seed))
+    return int(hash64(torch.tensor(_signed(stream), device="cpu"), seed))
 
 
 def index_map(pool_size: int, num_blocks: int, block_numel: int, seed: int) -> Tensor:

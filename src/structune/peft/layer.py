@@ -36,6 +36,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         self.structune_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self.train(base_layer.training)
 
     @abstractmethod
     def features(self) -> tuple[int, int]:
@@ -60,6 +61,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         out_features, in_features = self.features()
         self.structune_delta[adapter_name] = StructuredDelta(out_features, in_features, **options)
         self.structune_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.train(self.training)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 

@@ -49,5 +49,6 @@ def check(algorithm: str, structure: Structure) -> None:
     able = [name for name, module in ALGORITHMS.items() if module.supports(structure)]
     if algorithm != "auto" and algorithm not in able:
         raise ValueError(
-            f"algorithm={algorithm!r} does not multiply {structure.name} blocks: choose 'auto', {', '.join(map(repr, able))}"
+            f"algorithm={algorithm!r} does not multiply {structure.name} blocks: choose one of "
+            f"{', '.join(map(repr, ['auto', *able]))}"
         )

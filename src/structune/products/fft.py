@@ -10,7 +10,7 @@ F = L/2 + 1 frequencies.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -30,19 +30,28 @@ def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tenso
     """y[t, p] = Σ_q W[p, q] x[t, q] through the family's convolutions. Returns (T, P, M) in x's dtype."""
     chain = structure.convolutions(**generators)
     if len(chain) == 1:
-        return convolve(chain[0], x_TQN.unsqueeze(1), chain[0].kernel.unsqueeze(0)).squeeze(1)
+        kernel_1PQK = chain[0].kernel.unsqueeze(0)
+        return convolve(replace(chain[0], kernel=kernel_1PQK), x_TQN.unsqueeze(1)).squeeze(1)
     inner, outer = chain
     P, Q, R, _ = inner.kernel.shape
     inner_kernel_QPK = inner.kernel.permute(1, 0, 2, 3).reshape(Q, P * R, 1, -1)
-    z_TQPn = convolve(inner, x_TQN.unsqueeze(2), inner_kernel_QPK)
-    z_TPQn = z_TQPn.reshape(-1, Q, P, R, z_TQPn.shape[-1]).transpose(1, 2).flatten(2, 3)
+    z_TQPn = convolve(replace(inner, kernel=inner_kernel_QPK), x_TQN.unsqueeze(2))
+    z_TPQn = z_TQPn.reshape(-1, Q, P, R, inner.rows).transpose(1, 2).flatten(2, 3)
     outer_kernel_PQK = outer.kernel.reshape(P, 1, Q * R, -1)
-    return convolve(outer, z_TPQn, outer_kernel_PQK).squeeze(2)
+    return convolve(replace(outer, kernel=outer_kernel_PQK), z_TPQn).squeeze(2)
+
+
+def convolve(convolution: Convolution, x_TBQN: Tensor) -> Tensor:
+    """y[t, b, p] = Σ_q kernel[b, p, q] ∗ x[t, b, q] with kernels (B, P, Q, K): (T, B, P, M) in x's dtype."""
+    if convolution.period is not None and fast_length(convolution.period) != convolution.period:
+        convolution = convolution.unrolled()
+    y: Tensor = _Convolve.apply(x_TBQN, convolution.kernel, Transform.of(convolution))  # type: ignore[no-untyped-call]
+    return y
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Sizes of one convolution carried out by a transform of `length`."""
+    """A convolution's sizes, and the length L of the transform that carries it out."""
 
     length: int
     rows: int
@@ -51,26 +60,12 @@ class Transform:
     kernel_length: int
     reverse: bool
 
-
-def convolve(convolution: Convolution, x_TBQN: Tensor, kernel_BPQK: Tensor) -> Tensor:
-    """y[t, b, p] = Σ_q kernel[b, p, q] ∗ x[t, b, q]: (T, B, P, M) in x's dtype; `convolution` gives the geometry."""
-    period = convolution.period
-    if period is not None and fast_length(period) != period:
-        flat = Convolution(
-            kernel_BPQK, convolution.rows, convolution.cols, convolution.offset, period, convolution.reverse
-        ).unrolled()
-        convolution, kernel_BPQK, period = flat, flat.kernel, None
-    rows, cols, offset, kernel_length = (
-        convolution.rows,
-        convolution.cols,
-        convolution.offset,
-        kernel_BPQK.shape[-1],
-    )
-    # Outputs offset … offset+M−1 of the full convolution must not meet what wraps around from index L on.
-    length = period or fast_length(max(offset + rows, kernel_length + cols - 1 - offset, cols, kernel_length))
-    sizes = Transform(length, rows, cols, offset, kernel_length, convolution.reverse)
-    y: Tensor = _Convolve.apply(x_TBQN, kernel_BPQK, sizes)  # type: ignore[no-untyped-call]
-    return y
+    @classmethod
+    def of(cls, c: Convolution) -> Transform:
+        """The period, or a fast length at which outputs offset … offset + M − 1 do not meet what wraps around."""
+        kernel_length = c.kernel.shape[-1]
+        needed = max(c.offset + c.rows, kernel_length + c.cols - 1 - c.offset, c.cols, kernel_length)
+        return cls(c.period or fast_length(needed), c.rows, c.cols, c.offset, kernel_length, c.reverse)
 
 
 @cache
@@ -89,7 +84,8 @@ def fast_length(n: int) -> int:
 class _Convolve(torch.autograd.Function):
     """The trilinear form ⟨g, kernel ∗ x⟩; saves x and the kernel as they are, transforms anew in backward.
 
-    With X, K, G the transforms of x, kernel and output gradient: Y = Σ_q K X, X̄ = Σ_p K* G, K̄ = Σ_t X* G, per frequency.
+    With X, K, G the transforms of x, kernel and output gradient, per frequency: Y = Σ_q K X, X̄ = Σ_p K* G and
+    K̄ = Σ_t X* G.
     The backward pass is made of differentiable operations, so double backward follows.
     """
 

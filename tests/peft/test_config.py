@@ -1,0 +1,105 @@
+"""The configuration: presets, overrides by name, JSON, and errors that name the argument, the value and the fix."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from peft import PeftConfig
+
+import structune
+from structune import StructuneConfig
+
+
+def test_presets_are_plain_configurations() -> None:
+    c3a = structune.c3a(block_size=64, target_modules=["q"], dropout=0.1)
+    assert (c3a.structure, c3a.block_size, c3a.num_splits, c3a.pool_size) == ("circulant", 64, None, None)
+    assert (c3a.target_modules, c3a.dropout, c3a.scale) == ({"q"}, 0.1, 1.0)
+    hydra = structune.hydra(structure="hankel", pool_size=384)
+    assert (hydra.structure, hydra.num_splits, hydra.block_size, hydra.pool_size) == ("hankel", 4, None, 384)
+    assert (hydra.fixed_ratio, hydra.seed) == (0.0, 0)
+
+
+def test_json_round_trip(tmp_path) -> None:
+    config = structune.hydra(
+        structure="toeplitz_like",
+        pool_size=20,
+        rank=2,
+        fixed_ratio=0.25,
+        seed=7,
+        target_modules=["query", "value"],
+        pool_size_pattern={"value": 30},
+    )
+    config.save_pretrained(tmp_path)
+    loaded = PeftConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, StructuneConfig)
+    assert loaded == config
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "STRUCTUNE"
+
+
+def test_patterns_override_by_name_and_expression() -> None:
+    config = structune.c3a(
+        block_size=8,
+        block_size_pattern={"fc1": 16, r"layers\.1\.fc2": 4},
+        num_splits_pattern={"out": 3},
+        scale_pattern={"fc1": 2.0},
+        structure_pattern={"fc3": "low_rank"},
+        pool_size_pattern={"fc1": 9},
+        fixed_ratio_pattern={"fc1": 0.5},
+    )
+
+    def options(name: str) -> dict:
+        return config.layer_options(name)
+
+    assert options("model.layers.0.fc1")["block_size"] == 16
+    assert options("model.layers.0.fc1")["scale"] == 2.0
+    assert (options("fc1")["pool_size"], options("fc1")["fixed_ratio"]) == (9, 0.5)
+    assert options("model.layers.1.fc2")["block_size"] == 4
+    assert options("model.layers.0.fc2")["block_size"] == 8
+    assert (options("out")["num_splits"], options("out")["block_size"]) == (3, None)
+    assert options("myfc1")["block_size"] == 8, "a pattern matches whole name parts only"
+    assert options("fc3")["structure"] == "low_rank"
+
+
+def test_overriding_the_structure_drops_a_rank_that_it_has_not() -> None:
+    config = StructuneConfig(structure="low_rank", num_splits=1, rank=4, structure_pattern={"a": "toeplitz"})
+    assert config.layer_options("a")["rank"] is None
+    assert config.layer_options("b")["rank"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "give exactly one of them"),
+        ({"block_size": 8, "num_splits": 2}, "block_size=8 and num_splits=2"),
+        ({"block_size": 0}, "block_size=0 must be an integer of at least 1"),
+        ({"block_size": 2.5}, "block_size=2.5 must be"),
+        ({"num_splits": -1}, "num_splits=-1 must be"),
+        ({"block_size": 8, "structure": "toeplits"}, "did you mean 'toeplitz'"),
+        ({"block_size": 8, "structure": "sparse"}, "known are low_rank, circulant"),
+        ({"block_size": 8, "rank": 2}, "rank=2 does not go with structure='circulant'"),
+        ({"block_size": 8, "structure": "low_rank", "rank": 0}, "rank=0 must be"),
+        ({"block_size": 8, "pool_size": 0}, "pool_size=0 must be an integer of at least 1"),
+        ({"block_size": 8, "fixed_ratio": 1.0}, r"fixed_ratio=1.0 must be a number in \[0, 1\)"),
+        ({"block_size": 8, "fixed_ratio": -0.1}, "fixed_ratio=-0.1 must be"),
+        ({"block_size": 8, "scale": 0.0}, "scale=0.0 must be a finite number other than 0"),
+        ({"block_size": 8, "scale": "1/out"}, "scale='1/out' must be"),
+        ({"block_size": 8, "init_weights": "zeros"}, "init_weights='zeros' must be"),
+        ({"block_size": 8, "algorithm": "quick"}, "algorithm='quick' does not multiply circulant"),
+        ({"block_size": 8, "algorithm": "factored"}, "choose one of 'auto', 'dense', 'fft'"),
+        ({"block_size": 8, "seed": 1.5}, "seed=1.5 must be an integer"),
+        ({"block_size": 8, "seed": 2**63}, "seed=9223372036854775808 must be"),
+        ({"block_size": 8, "dropout": 1.0}, "dropout=1.0 must be"),
+        ({"block_size": 8, "bias": "lora_only"}, "bias='lora_only' must be"),
+        ({"block_size": 8, "sampler_version": 99}, "sampler_version=99 is not known"),
+        ({"block_size": 8, "pool_size_pattern": {"q": 0}}, r"pool_size_pattern\['q'\]: pool_size=0"),
+        ({"block_size": 8, "structure_pattern": {"q": "x"}}, r"structure_pattern\['q'\]: structure='x' is unknown"),
+        ({"block_size": 8, "block_size_pattern": {"(": 4}}, r"block_size_pattern\['\('\]"),
+        ({"block_size": 8, "block_size_pattern": [4]}, r"block_size_pattern=\[4\] must map"),
+        ({"block_size": 8, "target_modules": "q", "layers_to_transform": [0]}, "layers_to_transform=.* needs a list"),
+        ({"block_size": 8, "target_modules": ["q"], "layers_pattern": "h"}, "says nothing without layers_to_transform"),
+    ],
+)
+def test_bad_arguments_name_the_argument_the_value_and_the_fix(arguments, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        StructuneConfig(**arguments)

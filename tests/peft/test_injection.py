@@ -1,0 +1,161 @@
+"""Where adapters go, what they cost, and that a failed attempt leaves the model as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import TaskType, get_peft_model
+from torch import nn
+from transformers import RobertaConfig, RobertaModel
+
+import structune
+from structune.peft import StructuneLayer
+
+
+def adapted(model: nn.Module) -> list[str]:
+    return [
+        name.removeprefix("base_model.model.").removeprefix("bert.encoder.layer.")
+        for name, module in model.named_modules()
+        if isinstance(module, StructuneLayer)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({"target_modules": ["query"]}, ["0.attention.self.query", "1.attention.self.query"]),
+        ({"target_modules": r".*\.1\..*\.(key|value)"}, ["1.attention.self.key", "1.attention.self.value"]),
+        ({"target_modules": ["query"], "layers_to_transform": 1}, ["1.attention.self.query"]),
+        (
+            {"target_modules": ["query"], "layers_to_transform": [0], "layers_pattern": "layer"},
+            ["0.attention.self.query"],
+        ),
+        (
+            {"target_modules": ["query", "key"], "exclude_modules": r".*\.0\..*"},
+            ["1.attention.self.query", "1.attention.self.key"],
+        ),
+        (
+            {},
+            [f"{i}.attention.self.{part}" for i in (0, 1) for part in ("query", "value")],
+        ),
+        (
+            {"target_modules": "all-linear", "task_type": TaskType.SEQ_CLS},
+            [
+                f"{i}.{part}"
+                for i in (0, 1)
+                for part in (
+                    "attention.self.query",
+                    "attention.self.key",
+                    "attention.self.value",
+                    "attention.output.dense",
+                    "intermediate.dense",
+                    "output.dense",
+                )
+            ]
+            + ["bert.pooler.dense"],
+        ),
+    ],
+)
+def test_targets(kwargs, expected, bert) -> None:
+    assert adapted(get_peft_model(bert(), structune.c3a(block_size=8, **kwargs))) == expected
+
+
+def test_modules_to_save_are_trained_in_full(bert) -> None:
+    model = get_peft_model(bert(), structune.c3a(block_size=8, modules_to_save=["classifier"]))
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name in trainable if "classifier" in name} == {
+        "base_model.model.classifier.modules_to_save.default.weight",
+        "base_model.model.classifier.modules_to_save.default.bias",
+    }
+
+
+@pytest.mark.parametrize(("bias", "count"), [("none", 0), ("structune_only", 4), ("all", 19)])
+def test_bias(bias, count, bert) -> None:
+    model = get_peft_model(bert(), structune.c3a(block_size=8, bias=bias))
+    trained = [name for name, p in model.named_parameters() if p.requires_grad and name.endswith("bias")]
+    assert len(trained) == count
+
+
+def test_sizes_by_pattern_reach_the_layers(bert) -> None:
+    config = structune.hydra(
+        "toeplitz", pool_size=30, target_modules=["query", "value"], pool_size_pattern={"value": 12, "query": 20}
+    )
+    model = get_peft_model(bert(), config)
+    sizes = {name.rsplit(".", 2)[-2]: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    layers = [module for module in model.modules() if isinstance(module, StructuneLayer)]
+    assert [layer.structune_delta["default"].num_trainable for layer in layers] == [20, 12, 20, 12]
+    assert sizes
+
+
+def test_layers_have_index_maps_of_their_own_that_the_seed_decides(bert) -> None:
+    def maps(seed: int) -> list[torch.Tensor]:
+        model = get_peft_model(bert(), structune.hydra("toeplitz", pool_size=30, seed=seed))
+        return [m.structune_delta["default"].index for m in model.modules() if isinstance(m, StructuneLayer)]
+
+    first, again, other = maps(0), maps(0), maps(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_counts_of_the_papers() -> None:
+    """HyDRA: pool 384 on 24 matrices is 9,216 numbers. C3A on RoBERTa-base: one block 18,432, six blocks 110,592."""
+
+    def count(config: structune.StructuneConfig) -> int:
+        with torch.device("meta"):
+            model = get_peft_model(RobertaModel(RobertaConfig()), config)
+        assert len(adapted(model)) == 24
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    targets = {"target_modules": ["query", "value"]}
+    for structure in structune.structures.names():
+        assert count(structune.hydra(structure, pool_size=384, **targets)) == 9_216
+    assert count(structune.c3a(block_size=768, **targets)) == 18_432
+    assert count(structune.c3a(block_size=128, **targets)) == 110_592
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "said"),
+    [
+        (
+            structune.c3a(block_size=40, target_modules="all-linear"),
+            ValueError,
+            "layer.0.attention.self.query: block_size=40 is larger than a weight of 32×32: choose at most 32",
+        ),
+        (
+            structune.hydra("toeplitz", pool_size=9, target_modules=["query", "classifier"]),
+            ValueError,
+            "classifier: num_splits=4 cuts a weight of 3×32 finer",
+        ),
+        (
+            structune.c3a(block_size=8, target_modules=["query", "LayerNorm"]),
+            TypeError,
+            "a layer of type LayerNorm cannot be adapted: target_modules may name Linear, Conv1D layers",
+        ),
+    ],
+)
+def test_a_layer_that_cannot_be_adapted_leaves_the_model_as_it_was(config, error, said, bert) -> None:
+    model = bert()
+    before = [(name, type(module)) for name, module in model.named_modules()]
+    with pytest.raises(error, match=said):
+        get_peft_model(model, config)
+    assert [(name, type(module)) for name, module in model.named_modules()] == before
+
+
+def test_a_second_adapter_that_fails_leaves_the_first(bert, ids, randomise) -> None:
+    model = randomise(get_peft_model(bert(), structune.c3a(block_size=8)))
+    expected = model(ids).logits
+    with pytest.raises(ValueError, match="block_size=40"):
+        model.add_adapter("second", structune.c3a(block_size=40))
+    layers = [module for module in model.modules() if isinstance(module, StructuneLayer)]
+    assert all(list(layer.structune_delta) == ["default"] for layer in layers)
+    assert torch.equal(model(ids).logits, expected)
+
+
+def test_attention_that_bypasses_its_layers_is_refused() -> None:
+    model = nn.TransformerEncoderLayer(8, 2)
+    with pytest.raises(
+        TypeError, match=r"self_attn\.out_proj: nn\.MultiheadAttention multiplies by its weights itself"
+    ):
+        get_peft_model(model, structune.c3a(block_size=4, target_modules=["linear1", "out_proj"]))
+    assert not adapted(model)
