@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from structune import pool, products, structures
 from structune.grid import Grid
+from structune.products import dense
 from structune.products.precision import working_dtype
 from structune.structures import RankedStructure, Structure
 
@@ -87,11 +88,12 @@ class StructuredDelta(nn.Module):
         check_pool(pool_size, fixed_ratio)
         self.scale = resolve_scale(scale, in_features)
         bound = start_bound(init_weights, out_features, in_features)
+        check_seed(seed)
 
         demand = self.grid.num_blocks * self.structure.numel
         self.pooled = pool_size is not None or fixed_ratio > 0
         self.pool_size = demand if pool_size is None else pool_size
-        self.num_fixed = math.ceil(fixed_ratio * self.pool_size)
+        self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
         if self.num_fixed == self.pool_size:
             raise ValueError(
                 f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers: lower it or raise pool_size"
@@ -107,7 +109,7 @@ class StructuredDelta(nn.Module):
         self.register_buffer("start", None, persistent=False)
         self.register_buffer("seed", None)
         if self.pooled or self._has_start:
-            self.seed = torch.tensor([check_seed(seed), stream], dtype=torch.int64, device=device)
+            self.seed = torch.tensor([seed, stream], dtype=torch.int64, device=device)
             self._regenerate()
 
     @property
@@ -120,10 +122,10 @@ class StructuredDelta(nn.Module):
         return self._generators_at(self._raw())
 
     def dense(self) -> Tensor:
-        """ΔW (out, in) in at least fp32, differentiable."""
-        blocks = self.structure.entries(**self.generators())
+        """ΔW (out, in) in at least fp32, under autocast too, differentiable."""
+        blocks = dense.blocks(self.structure, self.generators())
         if self.centred:
-            blocks = blocks - self.structure.entries(**self._start_generators())
+            blocks = blocks - dense.blocks(self.structure, self._start_generators())
         return self.grid.assemble(blocks) * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,8 +140,9 @@ class StructuredDelta(nn.Module):
             )
         # The two products nearly cancel: take their difference before rounding to x's dtype.
         inputs = inputs.to(working_dtype(x, self.pool))
-        y = products.block_matmul(self.structure, inputs, self.generators(), algorithm)
-        y = y - products.block_matmul(self.structure, inputs, self._start_generators(), algorithm)
+        with torch.autocast(x.device.type, enabled=False):
+            y = products.block_matmul(self.structure, inputs, self.generators(), algorithm)
+            y = y - products.block_matmul(self.structure, inputs, self._start_generators(), algorithm)
         return (self.grid.join(y) * self.scale).to(x.dtype)
 
     def resolved_algorithm(self, x: Tensor) -> str:

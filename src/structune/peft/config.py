@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from peft import PeftConfig
@@ -129,7 +129,7 @@ class StructuneConfig(PeftConfig):
             ValueError: the configuration is not valid, or the weight file is truncated, foreign or a pickle.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        check_adapter_folder(os.path.join(pretrained_model_name_or_path, subfolder or ""))
+        check_adapter_folder(Path(pretrained_model_name_or_path) / (subfolder or ""))
         assert isinstance(config, cls)
         return config
 

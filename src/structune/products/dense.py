@@ -16,13 +16,17 @@ def supports(structure: Structure) -> bool:
     return True
 
 
-def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    """y[t, p] = Σ_q W[p, q] x[t, q]: one GEMM with the assembled matrix.
-
-    Blocks are built in at least fp32 and rounded to x's dtype once. Returns (T, P, M) in x's dtype.
-    """
+def blocks(structure: Structure, generators: Mapping[str, Tensor]) -> Tensor:
+    """The blocks (P, Q, M, N), in at least fp32 whatever the generators' dtype and under autocast too."""
     dtype = working_dtype(*generators.values())
-    blocks_PQMN = structure.entries(**{name: g.to(dtype) for name, g in generators.items()})
+    generators = {name: g.to(dtype) for name, g in generators.items()}
+    with torch.autocast(next(iter(generators.values())).device.type, enabled=False):
+        return structure.entries(**generators)
+
+
+def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    """y[t, p] = Σ_q W[p, q] x[t, q]: one GEMM with the matrix rounded to x's dtype. Returns (T, P, M)."""
+    blocks_PQMN = blocks(structure, generators)
     matrix = blocks_PQMN.transpose(1, 2).flatten(2).flatten(0, 1).to(x_TQN.dtype)
     y: Tensor = torch.nn.functional.linear(x_TQN.flatten(1), matrix)
     return y.view(-1, blocks_PQMN.shape[0], structure.rows)

@@ -43,7 +43,8 @@ def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tenso
 
 def convolve(convolution: Convolution, x_TBQN: Tensor) -> Tensor:
     """y[t, b, p] = Σ_q kernel[b, p, q] ∗ x[t, b, q] with kernels (B, P, Q, K): (T, B, P, M) in x's dtype."""
-    if convolution.period is not None and fast_length(convolution.period) != convolution.period:
+    period, reach = convolution.period, max(convolution.offset + convolution.rows, convolution.cols)
+    if period is not None and (fast_length(period) != period or reach > period):
         convolution = convolution.unrolled()
     y: Tensor = _Convolve.apply(x_TBQN, convolution.kernel, Transform.of(convolution))  # type: ignore[no-untyped-call]
     return y
@@ -85,8 +86,7 @@ class _Convolve(torch.autograd.Function):
     """The trilinear form ⟨g, kernel ∗ x⟩; saves x and the kernel as they are, transforms anew in backward.
 
     With X, K, G the transforms of x, kernel and output gradient, per frequency: Y = Σ_q K X, X̄ = Σ_p K* G and
-    K̄ = Σ_t X* G.
-    The backward pass is made of differentiable operations, so double backward follows.
+    K̄ = Σ_t X* G. The backward pass is made of differentiable operations, so double backward follows.
     """
 
     @staticmethod
@@ -94,38 +94,47 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(x_TBQN, kernel_BPQK)
         ctx.sizes = sizes
         dtype = working_dtype(x_TBQN, kernel_BPQK)
-        X, K = _input_spectrum(x_TBQN, sizes, dtype), _kernel_spectrum(kernel_BPQK, sizes, dtype)
-        y = torch.fft.irfft(_contract("bpqf,tbqf->tbpf", K, X), n=sizes.length)
-        return y[..., sizes.offset : sizes.offset + sizes.rows].to(x_TBQN.dtype)
+        X_FBTQ, K_FBPQ = _input_spectrum(x_TBQN, sizes, dtype), _kernel_spectrum(kernel_BPQK, sizes, dtype)
+        y_TBPL = _inverse(X_FBTQ @ K_FBPQ.mT, sizes).transpose(0, 1)
+        return y_TBPL[..., sizes.offset : sizes.offset + sizes.rows].to(x_TBQN.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_TBPM: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, kernel = ctx.saved_tensors
+        x_TBQN, kernel_BPQK = ctx.saved_tensors
         sizes: Transform = ctx.sizes
-        dtype = working_dtype(x, kernel)
-        padded = torch.nn.functional.pad(grad_TBPM.to(dtype), (sizes.offset, 0))
-        G = torch.fft.rfft(padded, n=sizes.length)
+        dtype = working_dtype(x_TBQN, kernel_BPQK)
+        G_FBTP = _output_spectrum(grad_TBPM, sizes, dtype)
         grad_x = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            K = _kernel_spectrum(kernel, sizes, dtype)
-            grad_x = torch.fft.irfft(_contract("bpqf,tbpf->tbqf", K.conj(), G), n=sizes.length)[..., : sizes.cols]
-            grad_x = (grad_x.flip(-1) if sizes.reverse else grad_x).to(x.dtype)
+            K_FBPQ = _kernel_spectrum(kernel_BPQK, sizes, dtype)
+            grad_x = _inverse(G_FBTP @ K_FBPQ.conj(), sizes).transpose(0, 1)[..., : sizes.cols]
+            grad_x = (grad_x.flip(-1) if sizes.reverse else grad_x).to(x_TBQN.dtype)
         if ctx.needs_input_grad[1]:
-            X = _input_spectrum(x, sizes, dtype)
-            grad_kernel = torch.fft.irfft(_contract("tbqf,tbpf->bpqf", X.conj(), G), n=sizes.length)
-            grad_kernel = grad_kernel[..., : sizes.kernel_length].to(kernel.dtype)
+            X_FBTQ = _input_spectrum(x_TBQN, sizes, dtype)
+            grad_kernel = _inverse(G_FBTP.mT @ X_FBTQ.conj(), sizes)
+            grad_kernel = grad_kernel[..., : sizes.kernel_length].to(kernel_BPQK.dtype)
         return grad_x, grad_kernel, None
 
 
-def _input_spectrum(x: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
-    x = x.to(dtype)
-    return torch.fft.rfft(x.flip(-1) if sizes.reverse else x, n=sizes.length)
+def _input_spectrum(x_TBQN: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
+    x = x_TBQN.flip(-1) if sizes.reverse else x_TBQN
+    return _frequency_first(torch.fft.rfft(x.to(dtype), n=sizes.length).transpose(0, 1))
 
 
-def _kernel_spectrum(kernel: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
-    return torch.fft.rfft(kernel.to(dtype), n=sizes.length)
+def _kernel_spectrum(kernel_BPQK: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
+    return _frequency_first(torch.fft.rfft(kernel_BPQK.to(dtype), n=sizes.length))
 
 
-def _contract(equation: str, left: Tensor, right: Tensor) -> Tensor:
-    """einsum, one small complex product per frequency."""
-    return torch.einsum(equation, left, right)
+def _output_spectrum(grad_TBPM: Tensor, sizes: Transform, dtype: torch.dtype) -> Tensor:
+    padded = torch.nn.functional.pad(grad_TBPM.to(dtype), (sizes.offset, 0))
+    return _frequency_first(torch.fft.rfft(padded, n=sizes.length).transpose(0, 1))
+
+
+def _frequency_first(spectrum: Tensor) -> Tensor:
+    """(…, F) to (F, …), laid out so that the products per frequency are plain batched GEMMs."""
+    return spectrum.movedim(-1, 0).contiguous()
+
+
+def _inverse(spectrum: Tensor, sizes: Transform) -> Tensor:
+    """(F, …) back to (…, L)."""
+    return torch.fft.irfft(spectrum.movedim(0, -1), n=sizes.length)

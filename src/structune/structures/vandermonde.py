@@ -7,14 +7,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import Structure, nodes_on_interval
 from structune.structures.shift import shift
 
 
 def powers(v: Tensor, count: int) -> Tensor:
-    """V[i, j] = v_i^j for 0 ≤ j < count: (…, M) to (…, M, count), with 0⁰ = 1."""
-    return v.unsqueeze(-1) ** torch.arange(count, device=v.device)
+    """V[i, j] = v_i^j for 0 ≤ j < count: (…, M) to (…, M, count), with 0⁰ = 1.
+
+    The column of ones is no power: the second derivative of v⁰ that autograd works out is NaN at v = 0.
+    """
+    return pad(v.unsqueeze(-1) ** torch.arange(1, count, device=v.device), (1, 0), value=1.0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,152 @@
+"""The transforms behind `fft`: which are made, how long they are, and every geometry that a convolution can have."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from structune import structures
+from structune.products import block_matmul, fft
+from structune.structures import Convolution, Structure
+from structune.testing import make_structure, sample_generators, sample_inputs
+
+T, P, Q = 5, 2, 3
+FAMILIES = [name for name in structures.names() if fft.supports(make_structure(name, 4, 4))]
+
+
+class _Transforms(TorchDispatchMode):
+    """Counts the vectors that pass through each kind of transform."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.vectors = {"r2c": 0, "c2r": 0, "c2c": 0}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for kind in self.vectors:
+            if func._schema.name == f"aten::_fft_{kind}":
+                self.vectors[kind] += args[0].numel() // args[0].shape[-1]
+        return result
+
+
+def _case(name: str, rows: int = 8, cols: int = 8) -> tuple[Structure, Tensor, dict[str, Tensor]]:
+    structure = make_structure(name, rows, cols)
+    return structure, sample_inputs(T, Q, cols), sample_generators(structure, P, Q)
+
+
+def test_families() -> None:
+    assert FAMILIES == ["circulant", "toeplitz", "hankel", "toeplitz_like", "hankel_like"]
+
+
+@pytest.mark.parametrize("name", ["circulant", "toeplitz", "hankel"])
+@pytest.mark.parametrize("cols", [7, 8])
+def test_a_grid_shares_its_transforms(name: str, cols: int) -> None:
+    """Q forward and P inverse transforms per token, not P·Q; for the input gradient the other way round."""
+    structure, x, generators = _case(name, 8, cols)
+    x.requires_grad_()
+    with _Transforms() as forward:
+        y = block_matmul(structure, x, generators, "fft")
+    assert forward.vectors == {"r2c": T * Q + P * Q, "c2r": T * P, "c2c": 0}
+    with _Transforms() as backward:
+        y.sum().backward()
+    assert backward.vectors == {"r2c": T * P + P * Q, "c2r": T * Q, "c2c": 0}
+
+
+@pytest.mark.parametrize("name", ["circulant", "toeplitz", "hankel"])
+def test_gradient_of_generators_alone(name: str) -> None:
+    """One inverse transform for each kernel, summed over tokens before; nothing for x."""
+    structure, x, generators = _case(name)
+    y = block_matmul(structure, x, {g: v.requires_grad_() for g, v in generators.items()}, "fft")
+    with _Transforms() as backward:
+        y.sum().backward()
+    assert backward.vectors == {"r2c": T * P + T * Q, "c2r": P * Q, "c2c": 0}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("size", [(7, 12), (12, 12), (13, 13), (5, 3)])
+def test_no_complex_transform(name: str, size: tuple[int, int]) -> None:
+    """Neither forward nor backward, for sizes that are odd, even, prime and rectangular."""
+    structure, x, generators = _case(name, *size)
+    with _Transforms() as transforms:
+        y = block_matmul(structure, x.requires_grad_(), {g: v.requires_grad_() for g, v in generators.items()}, "fft")
+        y.square().sum().backward()
+    assert transforms.vectors["c2c"] == 0
+    assert transforms.vectors["r2c"] > 0
+
+
+@given(n=st.integers(1, 5000))
+def test_fast_length(n: int) -> None:
+    """The smallest number from n on that divides a power of 30."""
+    expected = next(m for m in range(n, 2 * n + 1) if 30 ** math.ceil(math.log2(m) + 1) % m == 0)
+    assert fft.fast_length(n) == expected
+
+
+def _definition(c: Convolution, x: Tensor) -> list[float]:
+    """y_i = Σ_j kernel[i + offset − j] x_j by plain loops."""
+    kernel, values = c.kernel.tolist(), x.tolist()
+    if c.reverse:
+        values = values[::-1]
+    result = []
+    for i in range(c.rows):
+        total = 0.0
+        for j in range(c.cols):
+            k = i + c.offset - j
+            if c.period is not None:
+                k %= c.period
+            total += kernel[k] * values[j] if 0 <= k < len(kernel) else 0.0
+        result.append(total)
+    return result
+
+
+def _multiply(c: Convolution, x: Tensor) -> list[float]:
+    class Single(Structure):
+        """A block that is the convolution at hand."""
+
+        name = "single"
+
+        def generators(self) -> dict[str, tuple[int, ...]]:
+            return {"k": tuple(c.kernel.shape)}
+
+        def entries(self, k: Tensor) -> Tensor:  # type: ignore[override]
+            raise NotImplementedError
+
+        def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
+            raise NotImplementedError
+
+        @property
+        def displacement_rank(self) -> int:
+            raise NotImplementedError
+
+        def convolutions(self, k: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+            return (Convolution(k, c.rows, c.cols, c.offset, c.period, c.reverse),)
+
+    y = block_matmul(Single(c.rows, c.cols), x[None, None], {"k": c.kernel[None, None]}, "fft")
+    return [float(value) for value in y.flatten()]
+
+
+sizes = st.integers(1, 9)
+
+
+@given(rows=sizes, cols=sizes, length=sizes, offset=st.integers(0, 12), reverse=st.booleans())
+def test_plain_convolutions(rows: int, cols: int, length: int, offset: int, reverse: bool) -> None:
+    """Kernels of any length, outputs from any offset on: zero where the kernel has ended."""
+    convolution = Convolution(sample_inputs(length), rows, cols, offset=offset, reverse=reverse)
+    x = sample_inputs(cols, seed=7)
+    assert _multiply(convolution, x) == pytest.approx(_definition(convolution, x), abs=1e-12)
+
+
+@given(rows=sizes, cols=sizes, period=sizes, offset=st.integers(0, 12), reverse=st.booleans())
+def test_cyclic_convolutions(rows: int, cols: int, period: int, offset: int, reverse: bool) -> None:
+    """Any period, also one that is shorter than inputs, outputs or offset."""
+    convolution = Convolution(sample_inputs(period), rows, cols, offset=offset, period=period, reverse=reverse)
+    x = sample_inputs(cols, seed=7)
+    expected = _definition(convolution, x)
+    assert _definition(convolution.unrolled(), x) == pytest.approx(expected, abs=1e-12)
+    assert convolution.unrolled().period is None
+    assert _multiply(convolution, x) == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,13 @@
+"""All registered families pass the conformance suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from structune import structures
+from structune.testing import StructureConformance
+
+
+@pytest.mark.parametrize("family", structures.names())
+class TestEveryFamily(StructureConformance):
+    """Ten families, every algorithm, all sizes and grids."""

@@ -1,0 +1,250 @@
+"""The conformance suite fails on families and algorithms that are wrong on purpose, one mistake at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
+
+from structune import products
+from structune.products import dense
+from structune.structures import Convolution, Structure, hankel, hankel_like, registry, toeplitz, toeplitz_like
+from structune.structures import vandermonde as vandermonde_file
+from structune.structures.shift import krylov_diagonals
+from structune.testing import StructureConformance
+
+SIZE, GRID = (7, 12), (2, 3)
+suite = StructureConformance()
+
+
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Structure]], str]:
+    """Put a family in the place of the registered one of its name."""
+
+    def replace_by(wrong: type[Structure]) -> str:
+        monkeypatch.setitem(registry._families, wrong.name, wrong)
+        return wrong.name
+
+    return replace_by
+
+
+@pytest.fixture
+def algorithm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Add an algorithm for every family."""
+
+    def add(multiply: Callable[[Structure, Tensor, Mapping[str, Tensor]], Tensor]) -> None:
+        module: Any = SimpleNamespace(supports=lambda structure: True, multiply=multiply)
+        monkeypatch.setitem(products.ALGORITHMS, "wrong", module)
+
+    return add
+
+
+class OffByOneToeplitz(toeplitz.Toeplitz):
+    def entries(self, t: Tensor) -> Tensor:  # type: ignore[override]
+        return super().entries(t.roll(1, -1))
+
+
+class TransposedVandermonde(vandermonde_file.Vandermonde):
+    def entries(self, v: Tensor) -> Tensor:  # type: ignore[override]
+        return super().entries(v).flip(-1)
+
+
+class WrongOffsetToeplitz(toeplitz.Toeplitz):
+    def convolutions(self, t: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+        (convolution,) = super().convolutions(t)
+        return (replace(convolution, offset=convolution.offset + 1),)
+
+
+class ForwardHankel(hankel.Hankel):
+    def convolutions(self, h: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+        (convolution,) = super().convolutions(h)
+        return (replace(convolution, reverse=False),)
+
+
+class OverstatedHankelLike(hankel_like.HankelLike):
+    @property
+    def displacement_rank(self) -> int:
+        return max(self.rows, 3)
+
+
+class UnderstatedHankel(hankel.Hankel):
+    @property
+    def displacement_rank(self) -> int:
+        return 1
+
+
+class UnbroadcastToeplitzLike(toeplitz_like.ToeplitzLike):
+    def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return super().entries(G, H.expand(G.shape))
+
+
+@pytest.mark.parametrize("wrong", [OffByOneToeplitz, TransposedVandermonde])
+def test_wrong_entries(family: Callable[[type[Structure]], str], wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError, match="W: normalised error"):
+        suite.test_dense_is_the_definition(family(wrong), SIZE, GRID)
+
+
+@pytest.mark.parametrize("wrong", [WrongOffsetToeplitz, ForwardHankel])
+def test_wrong_convolution(family: Callable[[type[Structure]], str], wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError, match="fft y: normalised error"):
+        suite.test_algorithms_equal_dense(family(wrong), SIZE, GRID)
+
+
+@pytest.mark.parametrize("wrong", [OverstatedHankelLike, UnderstatedHankel])
+def test_wrong_displacement_rank(family: Callable[[type[Structure]], str], wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError, match="rank"):
+        suite.test_displacement_rank(family(wrong), (7, 7))
+
+
+def test_wrong_broadcast(family: Callable[[type[Structure]], str]) -> None:
+    with pytest.raises((AssertionError, RuntimeError)):
+        suite.test_dense_broadcasts_leading_dimensions(family(UnbroadcastToeplitzLike), (3, 5))
+
+
+@pytest.mark.parametrize("name", ["toeplitz_like", "hankel_like"])
+def test_wrong_sign_in_krylov_matrices(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    module = {"toeplitz_like": toeplitz_like, "hankel_like": hankel_like}[name]
+    monkeypatch.setattr(module, "krylov_diagonals", lambda v, f: krylov_diagonals(v, -f))
+    with pytest.raises(AssertionError, match="W: normalised error"):
+        suite.test_dense_is_the_definition(name, SIZE, GRID)
+
+
+def test_missing_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nameless(toeplitz.Toeplitz):
+        name = "nameless"
+
+    monkeypatch.setitem(registry._families, "nameless", Nameless)
+    with pytest.raises(LookupError, match="'nameless' has no oracle"):
+        suite.test_dense_is_the_definition("nameless", SIZE, GRID)
+
+
+@pytest.mark.parametrize(
+    "check", [suite.test_algorithms_equal_dense, suite.test_input_gradient_is_the_adjoint], ids=["equal", "adjoint"]
+)
+def test_missing_conjugate(monkeypatch: pytest.MonkeyPatch, check: Callable[..., None]) -> None:
+    """Without it the backward pass convolves where it should correlate: wrong where released C3A layers are wrong."""
+    monkeypatch.setattr(Tensor, "conj", lambda self: self)
+    with pytest.raises(AssertionError, match="normalised error|⟨Wx, y⟩"):
+        check("circulant", SIZE, GRID)
+
+
+def test_missing_conjugate_in_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "conj", lambda self: self)
+    with pytest.raises(GradcheckError):
+        suite.test_gradients("toeplitz", (3, 5))
+
+
+def _dense(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return dense.multiply(structure, x, generators)
+
+
+def _zeros(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, x, generators) * 0
+
+
+def _constant_generators(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, x, {name: g.detach() * 1.0 for name, g in generators.items()}) + 0 * sum(
+        g.sum() for g in generators.values()
+    )
+
+
+def _first_order_only(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
+            ctx.save_for_backward(gradient)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+            (W,) = ctx.saved_tensors
+            return torch.einsum("pqmn,tpm->tqn", W, grad).detach(), None, None
+
+    W = structure.dense(**generators).detach()
+    result: Tensor = Once.apply(x, _dense(structure, x, generators).detach(), W)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _rounded(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    narrow = torch.bfloat16 if x.dtype == torch.float32 else x.dtype
+    return _dense(structure, x.to(narrow), generators).to(x.dtype)
+
+
+def _contiguous_only(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, torch.as_strided(x, x.shape, x.contiguous().stride()), generators)
+
+
+def _unwritten(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, x, generators) + torch.empty(structure.rows, dtype=x.dtype) * 0
+
+
+def _in_place(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    x.detach().mul_(2)
+    return _dense(structure, x, generators)
+
+
+def _upcast_copy(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, x.double(), generators).to(x.dtype)
+
+
+def _complex_copy(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    spectrum = torch.fft.rfft(x.float(), dim=-1)
+    power: Tensor = (spectrum * spectrum.conj()).real.sum()
+    return _dense(structure, x, generators) + 0 * power
+
+
+def _all_gradients(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    for leaf in (x, *generators.values()):
+        if leaf.is_leaf and not leaf.requires_grad:
+            leaf.requires_grad_()
+    return _dense(structure, x, generators)
+
+
+def _same_for_every_token(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, x, generators)[:1].expand(x.shape[0], -1, -1)
+
+
+def _centred_over_the_batch(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+    return _dense(structure, x - x.mean(dim=0), generators)
+
+
+@pytest.mark.parametrize(
+    ("multiply", "check", "arguments"),
+    [
+        (_zeros, suite.test_algorithms_equal_dense, (SIZE, GRID)),
+        (_constant_generators, suite.test_algorithms_equal_dense, (SIZE, GRID)),
+        (_constant_generators, suite.test_gradients, ((3, 5),)),
+        (_first_order_only, suite.test_gradients, ((3, 5),)),
+        (_rounded, suite.test_precision, (SIZE, GRID, torch.float32)),
+        (_contiguous_only, suite.test_memory_layout_does_not_matter, (SIZE, GRID)),
+        (_unwritten, suite.test_reads_only_what_was_written, (SIZE, GRID)),
+        (_in_place, suite.test_reads_only_what_was_written, (SIZE, GRID)),
+        (_upcast_copy, suite.test_saves_little_for_backward, (SIZE, torch.bfloat16)),
+        (_complex_copy, suite.test_saves_little_for_backward, (SIZE, torch.bfloat16)),
+        (_all_gradients, suite.test_computes_only_the_gradients_asked_for, ((3, 5),)),
+        (_same_for_every_token, suite.test_algorithms_equal_dense, (SIZE, GRID)),
+        (_centred_over_the_batch, suite.test_leading_dimensions, (SIZE, GRID)),
+    ],
+)
+def test_wrong_algorithm(
+    algorithm: Callable[..., None],
+    multiply: Callable[..., Tensor],
+    check: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    check("toeplitz", *arguments)
+    algorithm(multiply)
+    with pytest.raises((AssertionError, RuntimeError)):
+        check("toeplitz", *arguments)
+
+
+def test_a_tolerance_that_accepts_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("structune.testing.conformance.TRANSFORM_FLOOR", 2e7)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        suite.test_mistakes_are_noticed("toeplitz", SIZE, GRID, torch.float32)
