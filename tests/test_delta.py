@@ -564,3 +564,35 @@ def test_training_at_the_papers_learning_rates(family: str, source: str) -> None
     assert max(losses) <= losses[0] * 1.01
     assert all(later < 1.05 * earlier for earlier, later in pairwise(tens))
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.pop("seed"), "seed: nothing where int64"),
+        (lambda state: state.update(seed=torch.tensor([], dtype=torch.int64)), r"seed: torch\.int64 of shape \(0,\)"),
+        (lambda state: state.update(seed=torch.tensor(3)), r"seed: torch\.int64 of shape \(\)"),
+        (lambda state: state.update(seed=torch.zeros(2)), r"seed: torch\.float32 of shape \(2,\)"),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_numbers_without_their_seed_are_refused(change, said, strict) -> None:
+    delta = StructuredDelta(6, 6, structure="toeplitz", num_splits=2, pool_size=5)
+    state = {"pool": torch.ones(5), "seed": torch.tensor([0, 0])}
+    change(state)
+    with pytest.raises(RuntimeError, match=said):
+        delta.load_state_dict(state, strict=strict)
+    assert not delta.pool.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"out_features": 0, "in_features": 4}, "out_features=0 must be an integer of at least 1"),
+        ({"out_features": 4, "in_features": -3}, "in_features=-3 must be"),
+        ({"out_features": 4, "in_features": 4, "stream": "x"}, "stream='x' must be an integer"),
+    ],
+)
+def test_impossible_sizes_and_streams(arguments, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        StructuredDelta(**arguments, block_size=2)

@@ -89,6 +89,7 @@ class StructuredDelta(nn.Module):
         self.scale = resolve_scale(scale, in_features)
         bound = start_bound(init_weights, out_features, in_features)
         check_seed(seed)
+        check_seed(stream, "stream")
 
         demand = self.grid.num_blocks * self.structure.numel
         self.pooled = pool_size is not None or fixed_ratio > 0
@@ -214,12 +215,13 @@ class StructuredDelta(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Load δ and the stream of the seed, then regenerate what follows from them."""
         stored = state_dict.get(f"{prefix}seed")
-        if self.seed is not None and stored is not None and not self.seed.is_meta:
-            problem = seed_mismatch(int(stored[0]), int(self.seed[0]))
-            if problem:
-                error_messages = args[-1]
-                error_messages.append(f"{prefix}seed: {problem}")
-                return
+        problem = None
+        if self.seed is not None and f"{prefix}pool" in state_dict:
+            problem = seed_problem(stored, self.seed)
+        if problem:
+            error_messages = args[-1]
+            error_messages.append(f"{prefix}seed: {problem}")
+            return
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self.seed is not None and stored is not None:
             self._regenerate()
@@ -252,20 +254,22 @@ def check_pool(pool_size: int | None, fixed_ratio: float) -> None:
         raise ValueError(f"fixed_ratio={fixed_ratio!r} must be a number in [0, 1): at 1 nothing would be left to train")
 
 
-def check_seed(seed: int) -> int:
-    """The seed itself, or ValueError unless it is an integer that 64 bits hold."""
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise ValueError unless the seed is an integer that 64 bits hold."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed={seed!r} must be an integer from −2⁶³ to 2⁶³ − 1")
-    return seed
+        raise ValueError(f"{name}={seed!r} must be an integer from −2⁶³ to 2⁶³ − 1")
 
 
-def seed_mismatch(stored: int, own: int) -> str | None:
-    """What is wrong when numbers trained with seed `stored` meet a layer of seed `own`; None when nothing is."""
-    if stored == own:
+def seed_problem(stored: Tensor | None, own: Tensor) -> str | None:
+    """What is wrong when numbers trained with a `stored` (seed, stream) meet a layer of its `own`; None: nothing."""
+    if stored is None or stored.dtype != torch.int64 or stored.shape != (2,):
+        found = "nothing" if stored is None else f"{stored.dtype} of shape {tuple(stored.shape)}"
+        return f"{found} where int64 (seed, stream) is expected: the numbers mean nothing without it"
+    if own.is_meta or stored[0] == own[0]:
         return None
     return (
-        f"the checkpoint was trained with seed={stored}, this adapter is configured with seed={own}: index map and "
-        f"frozen numbers would differ; configure seed={stored}"
+        f"the checkpoint was trained with seed={stored[0]}, this adapter is configured with seed={own[0]}: index map "
+        f"and frozen numbers would differ; configure seed={stored[0]}"
     )
 
 

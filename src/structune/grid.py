@@ -31,15 +31,17 @@ class Grid:
         Raises:
             ValueError: both or neither given, not a positive integer, or larger than the matrix allows.
         """
-        size = f"a weight of {out_features}×{in_features}"
+        given: dict[str, int | None] = {"out_features": out_features, "in_features": in_features}
+        given |= {"block_size": block_size, "num_splits": num_splits}
+        for name, value in given.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}={value!r} must be an integer of at least 1")
         if (block_size is None) == (num_splits is None):
             raise ValueError(
                 f"block_size={block_size} and num_splits={num_splits}: give exactly one of them, "
                 "block_size for square blocks of that size or num_splits for that many blocks per axis"
             )
-        for name, value in (("block_size", block_size), ("num_splits", num_splits)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}={value!r} must be an integer of at least 1")
+        size = f"a weight of {out_features}×{in_features}"
         if block_size is not None:
             largest = max(out_features, in_features)
             if block_size > largest:

@@ -10,7 +10,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from structune.delta import seed_mismatch
+from structune.delta import seed_problem
 from structune.peft.layer import StructuneLayer
 
 KEY_PREFIX = "structune_"
@@ -79,7 +79,7 @@ def _check_tensor(key: str, stored: Tensor, own: Tensor) -> None:
         )
     if stored.is_floating_point() != own.is_floating_point():
         raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, {own.dtype} expected")
-    if own.dtype == torch.int64 and not own.is_meta:
-        problem = seed_mismatch(int(stored[0]), int(own[0]))
+    if own.dtype == torch.int64:
+        problem = seed_problem(stored, own)
         if problem:
             raise ValueError(f"{key}: {problem}")
