@@ -13,8 +13,9 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# --resume: a second call keeps the runs that are finished, and goes on where Ctrl-C stopped.
 demo: $(VENV)/.demo ## fine-tune a small transformer on real text with C3A, HyDRA, LoRA and the head alone
-	$(BIN)/structune compare recipes/movie-sentences.yaml --methods c3a,hydra-toeplitz,lora,head --out $(DEMO_OUT)
+	$(BIN)/structune compare recipes/movie-sentences.yaml --methods c3a,hydra-toeplitz,lora,head --out $(DEMO_OUT) --resume
 
 # The tests use no network: the hub is switched off, and one thread per process keeps two processes on two cores.
 test: export HF_HUB_OFFLINE = 1
@@ -27,7 +28,7 @@ check: $(VENV)/.dev ## lint, formatting, types, import direction, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_import_direction.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --quiet --strict
 
 docs: $(VENV)/.dev ## serve the documentation on this machine
 	$(BIN)/mkdocs serve

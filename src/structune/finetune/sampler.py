@@ -1,0 +1,54 @@
+"""The order of training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+__all__ = ["SimilarLengths"]
+
+_BATCHES_TOGETHER = 8
+
+
+class SimilarLengths(Sampler[int]):
+    """Random order in which the examples of a batch have similar lengths, so that little of it is padding.
+
+    The examples are shuffled, cut into pieces of 8 batches, sorted by length within each, and the batches of all pieces
+    shuffled. The order is a function of seed and epoch alone, so a resumed run finds it again.
+
+    Args:
+        lengths: tokens of each example.
+        batch_size: examples in a batch.
+        seed: of the order.
+        epoch: the present one, asked for when an epoch begins.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
+        shuffled = torch.randperm(len(self.lengths), generator=generator).tolist()
+        pieces = [
+            sorted(piece, key=lambda example: self.lengths[example])
+            for piece in _cut(shuffled, self.batch_size * _BATCHES_TOGETHER)
+        ]
+        batches = [batch for piece in pieces for batch in _cut(piece, self.batch_size)]
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        rest = [batch for batch in batches if len(batch) < self.batch_size]  # at most one, and it stays last
+        for number in torch.randperm(len(whole), generator=generator).tolist():
+            yield from whole[number]
+        for batch in rest:
+            yield from batch
+
+
+def _cut(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,84 @@
+"""What every part of a recipe has in common, and how its mistakes are told."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from structune.finetune.errors import UserError
+
+__all__ = ["Section", "closest", "explain"]
+
+
+class Section(BaseModel):
+    """Part of a recipe: unknown keys and wrong types are refused, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+
+def explain(error: ValidationError, root: type[Section], where: str) -> UserError:
+    """Pydantic's errors as lines that name the field, the value and the fix."""
+    return UserError("\n".join(f"{where}: {_line(problem, root)}" for problem in error.errors()))
+
+
+def _line(problem: ErrorDetails, root: type[Section]) -> str:
+    path, known = _locate(problem["loc"], root)
+    value = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            key = path.rpartition(".")[2]
+            return f"{path}: unknown key{closest(key, known)}; known keys: {', '.join(known)}"
+        case "union_tag_invalid":
+            tag = problem["ctx"]["tag"]
+            names = [name.strip(" '") for name in problem["ctx"]["expected_tags"].split(",")]
+            return f"{path}.name = {tag!r}: unknown{closest(tag, names)}; known: {', '.join(names)}"
+        case "union_tag_not_found":
+            return f"{path}: give the section a name, for example {{name: c3a}}"
+        case "missing":
+            return f"{path}: missing"
+        case "literal_error":
+            names = [name.strip(" '") for name in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+            return f"{path} = {value!r}: expected {problem['ctx']['expected']}{closest(str(value), names)}"
+        case "value_error":
+            reason = str(problem["ctx"]["error"])
+            return f"{path}: {reason}" if path else reason
+        case _:
+            return f"{path} = {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, list[str]]:
+    """The dotted name a user would write for ``loc``, and the keys known in the section that holds it."""
+    names: list[str] = []
+    known: list[str] = []
+    here: list[type[Section]] = [root]
+    for part in loc:
+        tagged = [cls for cls in here if _tag(cls) == part]
+        if tagged and len(here) > 1:
+            here = tagged
+            continue
+        names.append(str(part))
+        known = [key for cls in here for key in cls.model_fields]
+        here = [
+            c for cls in here if part in cls.model_fields for c in _sections(cls.model_fields[str(part)].annotation)
+        ]
+    return ".".join(names), list(dict.fromkeys(known))
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, Section) else []
+    return [section for part in getattr(annotation, "__args__", ()) for section in _sections(part)]
+
+
+def _tag(cls: type[Section]) -> str | None:
+    field = cls.model_fields.get("name")
+    return field.default if field is not None else None
+
+
+def closest(word: str, known: list[str]) -> str:
+    """``" (did you mean 'x'?)"``, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

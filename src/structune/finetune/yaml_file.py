@@ -1,0 +1,92 @@
+"""Recipes as YAML text: reading with plain numbers, dotted overrides, writing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from structune.finetune.errors import UserError
+
+__all__ = ["apply_override", "dump", "read"]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but ``1e-3`` is a float (as in YAML 1.2), and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: no such file, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.yaml"))[:8]
+        hint = f"; recipes there: {', '.join(near)}" if near else ""
+        raise UserError(f"recipe {str(path)!r}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {str(path)!r}: cannot be read as UTF-8 text ({error})") from None
+    content = _parse(text, f"recipe {str(path)!r}")
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {str(path)!r}: expected sections such as 'model:' and 'data:', found {content!r}")
+    return content
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set one value in place: ``"train.learning_rate=1e-3"``. The value is read as YAML; missing sections are made.
+
+    Raises:
+        UserError: no ``=``, an empty key, a value that is not YAML, or a path through something that is no section.
+    """
+    key, equals, value = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r}: write it as section.key=value, for example train.learning_rate=1e-3")
+    section = content
+    for depth, part in enumerate(parts[:-1]):
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise UserError(
+                f"--set {override!r}: {'.'.join(parts[: depth + 1])} is {section!r}, not a section; "
+                f"set it whole, or give it as a section in the recipe"
+            )
+    section[parts[-1]] = _parse(value, f"--set {override!r}")
+
+
+def dump(content: dict[str, Any]) -> str:
+    """YAML text, keys in the order given."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from None

@@ -1,0 +1,68 @@
+"""The layers of a base model, known from its configuration alone: no weight is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from structune.finetune.errors import UserError
+from structune.finetune.model import EMBEDDED_HUB_NAME, embedded_folder
+from structune.peft.base_layers import layer_class
+
+__all__ = ["Backbone"]
+
+
+class Backbone:
+    """A transformer without its task head, on the meta device.
+
+    Args:
+        name: ``embedded``, a local folder with a config.json, or an id on the hub.
+        revision: of a hub model.
+
+    Raises:
+        UserError: the model's configuration cannot be had.
+    """
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        self.name = name
+        options: dict[str, Any] = {} if revision is None else {"revision": revision}
+        try:
+            config = AutoConfig.from_pretrained(_source(name), **options)
+            with torch.device("meta"):
+                self.model = AutoModel.from_config(config)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"base model {name!r}: its configuration cannot be had ({reason}). The sizes of the adapted layers are "
+                f"read from it: name a local folder that holds its config.json, or its id on the hub, with --base"
+            ) from None
+
+    def features(self, module: str) -> tuple[int, int]:
+        """(out_features, in_features) of a layer, by its name in the model with or without a task head.
+
+        Raises:
+            UserError: the model has no such layer, or it is of a type that cannot be adapted.
+        """
+        try:
+            layer: nn.Module = self.model.get_submodule(module.removeprefix(f"{self.model.base_model_prefix}."))
+            return layer_class(layer)(layer).features()
+        except (AttributeError, TypeError) as error:
+            raise UserError(
+                f"base model {self.name!r}: has no layer {module!r} that an adapter fits ({error}); "
+                f"name the model that the adapter was trained on with --base"
+            ) from None
+
+
+def _source(name: str) -> str:
+    """Where the configuration lies. The embedded model is also on the hub, in case its package is not installed."""
+    if name == "embedded":
+        return str(embedded_folder())
+    if name == EMBEDDED_HUB_NAME:
+        try:
+            return str(embedded_folder())
+        except UserError:
+            return name
+    return name

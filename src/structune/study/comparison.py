@@ -1,0 +1,133 @@
+"""What several runs measured, side by side: as rows, as JSON, as Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from structune.finetune.run import Run
+
+__all__ = ["COLUMNS", "Comparison", "Row"]
+
+COLUMNS = ["method", "accuracy %", "trained, adapter", "trained, head", "adapter kB", "s/step", "peak MiB"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: means over its runs, which differ in the seed alone.
+
+    Attributes:
+        method: short name.
+        accuracy: on the held-out examples, in [0, 1].
+        deviation: sample standard deviation of the accuracy over the seeds; None for one seed.
+        error: standard error of one run's accuracy as an estimate from its held-out examples, √(a (1 − a) / examples).
+        trainable_adapter, trainable_head: trained numbers.
+        adapter_bytes: of the adapter's tensors as a safetensors file, without the head.
+        seconds_per_step: of an optimizer step.
+        peak_memory_bytes: as ``metrics.json`` describes.
+        runs: each run's folder and metrics.
+    """
+
+    method: str
+    accuracy: float
+    deviation: float | None
+    error: float
+    trainable_adapter: int
+    trainable_head: int
+    adapter_bytes: int
+    seconds_per_step: float
+    peak_memory_bytes: float
+    runs: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, method: str, runs: Sequence[Run]) -> Row:
+        """Read the metrics of finished runs."""
+        metrics = [run.metrics() for run in runs]
+        accuracies = [entry["eval_accuracy"] for entry in metrics]
+        accuracy = statistics.mean(accuracies)
+        return cls(
+            method=method,
+            accuracy=accuracy,
+            deviation=statistics.stdev(accuracies) if len(runs) > 1 else None,
+            error=math.sqrt(accuracy * (1 - accuracy) / metrics[0]["eval_examples"]),
+            trainable_adapter=metrics[0]["trainable_adapter"],
+            trainable_head=metrics[0]["trainable_head"],
+            adapter_bytes=metrics[0]["adapter_bytes"],
+            seconds_per_step=statistics.mean(entry["seconds_per_step"] for entry in metrics),
+            peak_memory_bytes=statistics.mean(entry["peak_memory_bytes"] for entry in metrics),
+            runs=[{"folder": run.folder.name, **entry} for run, entry in zip(runs, metrics, strict=True)],
+        )
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of `COLUMNS`."""
+        spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
+        return [
+            self.method,
+            f"{100 * self.accuracy:.1f}{spread}",
+            f"{self.trainable_adapter:,}",
+            f"{self.trainable_head:,}",
+            f"{self.adapter_bytes / 1e3:,.1f}" if self.trainable_adapter else "–",
+            f"{self.seconds_per_step:.3f}",
+            f"{self.peak_memory_bytes / 2**20:,.0f}",
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on the same data with the same budget.
+
+    Attributes:
+        name: of the recipe.
+        rows: one a method, in the order asked for.
+        versions: of the machine and the packages; where runs differ, all that occur.
+    """
+
+    name: str
+    rows: list[Row]
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, name: str, runs: dict[str, list[Run]]) -> Comparison:
+        """Put the finished runs of each method together."""
+        stored = [json.loads(run.versions_file.read_text(encoding="utf-8")) for group in runs.values() for run in group]
+        keys = dict.fromkeys(key for versions in stored for key in versions)
+        return cls(
+            name,
+            [Row.of(method, group) for method, group in runs.items()],
+            {key: " and ".join(dict.fromkeys(str(versions.get(key)) for versions in stored)) for key in keys},
+        )
+
+    def notes(self) -> list[str]:
+        """What the numbers rest on, a sentence or two each."""
+        first = self.rows[0].runs[0]
+        seeds = [str(seed) for seed in sorted({run["seed"] for row in self.rows for run in row.runs})]
+        error = 100 * max(row.error for row in self.rows)
+        return [
+            f"{first['train_examples']:,} examples to train on, {first['steps']:,} steps, "
+            f"{first['eval_examples']:,} held out; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)}.",
+            f"With so many held-out examples an accuracy has a standard error of up to {error:.1f} points"
+            + ("; ± is the standard deviation over the seeds." if len(seeds) > 1 else "."),
+            f"Times ({first['device']}, {first['dtype']}) depend on the machine and on what else runs there: compare "
+            f"their ratios. Memory is {first['peak_memory_kind']}.",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as ``comparison.json`` holds it."""
+        return {"name": self.name, "methods": [asdict(row) for row in self.rows], "versions": self.versions}
+
+    def to_markdown(self) -> str:
+        """A page with the table, what it rests on, the figure, the machine and the versions."""
+        lines = [f"# {self.name}: {len(self.rows)} methods compared", ""]
+        lines += [_line(COLUMNS), _line(["---"] + ["---:"] * (len(COLUMNS) - 1))]
+        lines += [_line(row.cells()) for row in self.rows]
+        lines += ["", *self.notes(), "", "![accuracy and cost](comparison.png)", ""]
+        lines += ["| | |", "|---|---|", *(_line([key, value]) for key, value in self.versions.items())]
+        return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,80 @@
+"""How figures look and are saved. The colours are those of Okabe and Ito, which colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structune.finetune.errors import UserError
+from structune.finetune.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["GREY", "INK", "method_style", "save", "tidy"]
+
+INK, GREY = "#333333", "#8a8a8a"
+_GRID = "#e6e6e6"
+_BLUE, _VERMILION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+_ORANGE, _SKY, _BLACK = "#E69F00", "#56B4E9", "#000000"
+
+_COLOURS = {
+    "c3a": _BLUE,
+    "peft-c3a": _SKY,
+    "hydra": _VERMILION,
+    "structune": _ORANGE,
+    "lora": _GREEN,
+    "vera": _PURPLE,
+    "boft": _PURPLE,
+    "ia3": _PURPLE,
+    "bitfit": _BLACK,
+    "full": _BLACK,
+    "head": GREY,
+}
+_MARKERS = {
+    "circulant": "s",
+    "toeplitz": "o",
+    "hankel": "^",
+    "vandermonde": "v",
+    "cauchy": "D",
+    "low-rank": "P",
+    "toeplitz-like": "h",
+    "hankel-like": "X",
+    "vandermonde-like": "p",
+    "cauchy-like": "d",
+    "boft": "s",
+    "ia3": "^",
+    "full": "D",
+}
+
+
+def method_style(method: str) -> tuple[str, str]:
+    """(colour, marker) of a method by its short name: the same in every figure, a colour a kind, a marker a family."""
+    kind, _, structure = method.partition("-")
+    if method == "peft-c3a":
+        kind, structure = method, ""
+    return _COLOURS.get(kind, _BLACK), _MARKERS.get(structure or kind, "o")
+
+
+def tidy(axes: Axes, grid: str = "both") -> None:
+    """Quiet axes: no box, a pale grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=GREY, labelcolor=INK, which="both")
+    axes.grid(axis=grid, color=_GRID, linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    try:
+        write_bytes(path, picture.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a folder with --out") from None

@@ -1,0 +1,207 @@
+"""Recipes: reading, overriding, validating, and errors that name the field, the value and the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import peft
+import pytest
+
+import structune
+from structune.finetune import methods
+from structune.finetune.errors import UserError
+from structune.finetune.recipe import Recipe
+
+DATA = {"data": {"train": "reviews.csv"}}
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Recipe:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return Recipe.load(path, overrides)
+
+
+def test_reads_yaml_with_plain_exponents(tmp_path: Path) -> None:
+    recipe = load(tmp_path, "data: {train: r.csv}\ntrain: {learning_rate: 1e-3, head_learning_rate: 5E-4, epochs: 2}")
+    assert recipe.train.learning_rate == 1e-3
+    assert recipe.train.head_learning_rate == 5e-4
+    assert recipe.name == "mine"
+
+
+def test_a_section_with_nothing_left_in_it_has_its_defaults(tmp_path: Path) -> None:
+    recipe = load(tmp_path, "data: {train: r.csv}\ntrain:\n  # epochs: 2\nmodel:\n")
+    assert recipe.train.batch_size == 32
+    assert recipe.model.name == "embedded"
+
+
+def test_overrides_are_yaml_and_reach_any_depth(tmp_path: Path) -> None:
+    recipe = load(
+        tmp_path,
+        "data: {train: r.csv}",
+        "train.learning_rate=2e-2",
+        "method={name: hydra, structure: hankel, pool_size: 96}",
+        "method.fixed_ratio=0.5",
+        "method.target_modules=[key]",
+        "data.text=review",
+    )
+    assert recipe.train.learning_rate == 2e-2
+    assert recipe.method == methods.Hydra(structure="hankel", pool_size=96, fixed_ratio=0.5, target_modules=["key"])
+    assert recipe.data.text == "review"
+
+
+@pytest.mark.parametrize("name", methods.PRESETS)
+def test_a_preset_stands_for_its_section_and_has_learning_rates(name: str) -> None:
+    recipe = Recipe.parse({**DATA, "method": name}).resolved()
+    assert recipe.method == methods.PRESETS[name]
+    assert recipe.method.label == name
+    assert recipe.train.learning_rate == methods.recommended(recipe.method).adapter
+    assert recipe.train.head_learning_rate == methods.recommended(recipe.method).head
+    assert recipe.output == f"runs/recipe-{name}"
+
+
+def test_preset_names_take_underscores_too() -> None:
+    assert methods.preset("hydra_low_rank") is methods.PRESETS["hydra-low-rank"]
+
+
+def test_given_learning_rates_win() -> None:
+    recipe = Recipe.parse({**DATA, "train": {"learning_rate": 0.7, "head_learning_rate": 0.3}}).resolved()
+    assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.7, 0.3)
+
+
+def test_learning_rates_by_method_come_before_the_recommendation() -> None:
+    rates = {"learning_rates": {"hydra_toeplitz": {"adapter": 0.5}, "head": {"head": 0.25}}}
+    recipe = Recipe.parse({**DATA, "method": "hydra-toeplitz", "train": rates})
+    assert recipe.resolved().train.learning_rate == 0.5
+    assert recipe.resolved().train.head_learning_rate == methods.recommended(recipe.method).head
+    assert recipe.with_method("head").resolved().train.head_learning_rate == 0.25
+    assert recipe.with_method("c3a").resolved().train.learning_rate == methods.recommended(methods.C3A()).adapter
+
+
+def test_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
+    recipe = Recipe.parse({**DATA, "method": "hydra-vandermonde", "train": {"learning_rate": 1e-5}}).resolved()
+    assert Path(recipe.data.train or "").is_absolute()
+    assert load(tmp_path, recipe.to_yaml()) == recipe
+
+
+def test_with_method_keeps_the_layers_and_leaves_the_folder() -> None:
+    recipe = Recipe.parse({**DATA, "output": "here", "method": {"name": "c3a", "target_modules": ["key"]}})
+    other = recipe.with_method("lora")
+    assert other.method == methods.LoRA(target_modules=["key"])
+    assert other.output is None
+    assert recipe.with_method("head").method == methods.Head()
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"trian": {}}, "recipe: trian: unknown key (did you mean 'train'?)"),
+    ({"train": {"learning_rat": 1}}, "train.learning_rat: unknown key (did you mean 'learning_rate'?)"),
+    ({"train": {"learning_rate": "big"}}, "train.learning_rate = 'big'"),
+    ({"train": {"learning_rate": 0.0}}, "train.learning_rate = 0.0: input should be greater than 0"),
+    ({"train": {"batch_size": "32"}}, "train.batch_size = '32'"),
+    ({"train": {"scheduler": "cosin"}}, "(did you mean 'cosine'?)"),
+    ({"train": {"epochs": 1, "max_steps": 5}}, "epochs = 1.0 and max_steps = 5 are both given; remove one"),
+    ({"train": {"learning_rates": {"lorra": {"adapter": 1.0}}}}, "method 'lorra': unknown (did you mean 'lora'?)"),
+    ({"train": {"warmup": 0}}, "warmup = 0 leaves onecycle no rise"),
+    ({"method": "hydra-topelitz"}, "method 'hydra-topelitz': unknown (did you mean 'hydra-toeplitz'?); known: c3a,"),
+    ({"method": {"name": "c3"}}, "method.name = 'c3': unknown (did you mean 'c3a'?); known: c3a, hydra,"),
+    ({"method": {"rank": 8}}, "method: give the section a name"),
+    ({"method": {"name": "c3a", "blok_size": 8}}, "method.blok_size: unknown key (did you mean 'block_size'?)"),
+    ({"method": {"name": "c3a", "block_size": 0}}, "method.block_size = 0: input should be greater than or equal to 1"),
+    ({"method": {"name": "hydra", "fixed_ratio": 1.0}}, "method.fixed_ratio = 1.0: input should be less than 1"),
+    ({"method": {"name": "hydra", "structure": "topelitz"}}, "(did you mean 'toeplitz'?)"),
+    ({"data": {}}, "give exactly one of train (a file), hub (a data set's id) and embedded; found none"),
+    ({"data": {"train": "a.csv", "hub": "b"}}, "found train, hub"),
+    ({"data": {"embedded": "tweet"}}, "(did you mean 'tweets'?)"),
+    ({"data": {"embedded": "tweets", "text": "x"}}, "the embedded data has its own columns; remove text"),
+    ({"data": {"hub": "x", "separator": ";"}}, "separator goes with train, not with hub"),
+    ({"name": "../escape"}, "name = '../escape'"),
+]
+
+
+@pytest.mark.parametrize(("patch", "message"), WRONG)
+def test_mistakes_are_told_by_field_value_and_fix(patch: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Recipe.parse({**DATA, **patch})
+    assert message in str(caught.value)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        Recipe.parse({**DATA, "seed": -1, "train": {"batch_size": 0}})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [1,", "line 1, column 11: not valid YAML"),
+        ("data: {train: a.csv}\ndata: {train: b.csv}", "the key 'data' is given twice"),
+        ("- a\n- b", "expected sections such as 'model:' and 'data:', found ['a', 'b']"),
+        ("", "found None"),
+    ],
+)
+def test_wrong_yaml(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_missing_recipe_names_those_there(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("")
+    with pytest.raises(UserError, match=r"no such file; recipes there: .*other\.yaml"):
+        Recipe.load(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", "write it as section.key=value"),
+        ("=3", "write it as section.key=value"),
+        ("seed.x=3", "seed is 1, not a section"),
+        ("train.epochs=[1", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, "seed: 1\ndata: {train: a.csv}", override)
+    assert message in str(caught.value)
+
+
+def test_sections_say_the_same_as_the_core() -> None:
+    """The names are repeated in `methods` so that recipes are checked without torch; here they are held equal."""
+    assert sorted(get_args(methods.Structure)) == sorted(structune.structures.names())
+    inherited = {field.name for field in dataclasses.fields(peft.PeftConfig)}
+    own = {field.name for field in dataclasses.fields(structune.StructuneConfig)} - inherited
+    set_elsewhere = {"modules_to_save", "sampler_version"}
+    assert set(methods.Structune.model_fields) - {"name"} == own - set_elsewhere
+
+
+def test_recipes_and_data_are_checked_without_torch(tmp_path: Path) -> None:
+    """But for the package's own import, neither the command line nor a recipe's whole check needs heavy libraries."""
+    root = Path(structune.__file__).parent
+    (tmp_path / "r.csv").write_text("text,label\na,x\nb,y\n" + "".join(f"t{n},{'xy'[n % 2]}\n" for n in range(20)))
+    code = f"""
+import sys, types
+package = types.ModuleType("structune")
+package.__path__ = [{str(root)!r}]
+sys.modules["structune"] = package
+import structune.cli
+from structune.finetune.recipe import Recipe
+from structune.finetune.data import load_data
+assert len(load_data(Recipe.parse({{"data": {{"train": "r.csv"}}}}).resolved().data).train) > 10
+print(sorted(set(sys.modules) & {{"torch", "transformers", "peft", "datasets", "matplotlib", "pandas"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_recipes_that_come_with_the_project_are_valid(path: Path) -> None:
+    recipe = Recipe.load(path).resolved()
+    assert recipe.name == path.stem
+    assert Recipe.parse(recipe.model_dump(mode="json")) == recipe

@@ -1,0 +1,308 @@
+"""Training: what a run leaves behind, that it learns, and that stopping and resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from structune.finetune.adapters import apply_method, split_parameters
+from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.evaluate import load_run
+from structune.finetune.interrupt import StopOnInterrupt
+from structune.finetune.model import load_base
+from structune.finetune.recipe import ModelSection, Recipe
+from structune.finetune.run import Run
+from structune.finetune.train import train
+from structune.finetune.trainer import RecipeTrainer
+
+MakeRecipe = Callable[..., Recipe]
+SMALL: dict[str, dict[str, Any]] = {
+    "c3a": {"name": "c3a", "block_size": 8},
+    "hydra": {"name": "hydra", "structure": "toeplitz", "pool_size": 24},
+    "structune": {"name": "structune", "structure": "cauchy", "num_splits": 2},
+    "lora": {"name": "lora", "rank": 2},
+    "vera": {"name": "vera", "rank": 4},
+    "boft": {"name": "boft"},
+    "ia3": {"name": "ia3"},
+    "peft_c3a": {"name": "peft_c3a", "block_size": 8},
+    "head": {"name": "head"},
+    "bitfit": {"name": "bitfit"},
+    "full": {"name": "full"},
+}
+ADAPTER_NUMBERS = {"c3a": 4 * 16 * 8, "hydra": 4 * 24, "lora": 4 * 2 * 64, "ia3": 4 * 32, "head": 0}
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_every_method_trains_saves_and_loads_back(
+    method: str, recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))  # peft's BOFT tries to compile one
+    run = train(recipe(SMALL[method], max_steps=3))
+    metrics = run.metrics()
+    assert metrics["steps"] == 3
+    assert metrics["trainable_head"] == (32 + 1) * 2
+    if method in ADAPTER_NUMBERS:
+        assert metrics["trainable_adapter"] == ADAPTER_NUMBERS[method]
+        assert metrics["adapter_bytes"] >= 4 * ADAPTER_NUMBERS[method]
+    assert metrics["file_bytes"] == (run.adapter / "adapter_model.safetensors").stat().st_size
+    assert load_run(run.folder).model is not None
+
+
+@pytest.mark.parametrize("method", ["c3a", "hydra", "lora", "bitfit"])
+def test_training_changes_only_the_adapter_and_the_head(method: str, recipe: MakeRecipe) -> None:
+    settings = recipe(SMALL[method], max_steps=3).resolved()
+    run = train(settings)
+    names = run.metrics()["labels"]
+    pristine = dict(load_base(settings.model, names, settings.seed).model.named_parameters())
+    loaded = load_run(run.folder)
+    adapter, head = split_parameters(loaded.model, loaded.base.head)
+    trained = {*adapter, *head}
+    compared = 0
+    for name, parameter in loaded.model.named_parameters():
+        if name not in trained:
+            plain = name.removeprefix("base_model.model.").replace(".base_layer", "").replace("original_module.", "")
+            if plain in pristine:
+                assert torch.equal(parameter, pristine[plain])
+                compared += 1
+    assert compared > 20
+
+
+def test_a_run_folder_is_complete(recipe: MakeRecipe, tmp_path: Path) -> None:
+    settings = recipe("lora")
+    run = train(settings)
+    names = {"recipe.yaml", "versions.json", "metrics.json", "curve.png", "log.jsonl", "adapter", "checkpoints"}
+    assert {path.name for path in run.folder.iterdir()} == names
+    assert {path.name for path in run.adapter.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+    }
+    assert run.recipe() == settings.resolved()
+    assert run.curve_file.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(run.versions_file.read_text())["torch"].startswith(torch.__version__.split("+")[0])
+    losses = [entry["loss"] for entry in run.history() if "loss" in entry]
+    assert len(losses) == 3
+    assert run.metrics()["train_loss"] == pytest.approx(sum(losses) / 3)
+    assert all(value is not None for value in run.metrics().values())
+
+
+def test_it_learns(recipe: MakeRecipe) -> None:
+    settings = {"max_steps": 80, "learning_rate": 0.05, "head_learning_rate": 0.05}
+    metrics = train(recipe(SMALL["c3a"], **settings)).metrics()
+    assert metrics["eval_accuracy"] >= 0.9
+    assert metrics["train_loss"] < 0.5
+
+
+def test_same_seed_same_weights_other_seed_others(recipe: MakeRecipe) -> None:
+    def weights(output: str, seed: int) -> dict[str, torch.Tensor]:
+        settings = recipe("lora", output).model_copy(update={"seed": seed})
+        return load_file(train(settings).adapter / "adapter_model.safetensors")
+
+    first, again, other = weights("a", 3), weights("b", 3), weights("c", 4)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_how_often_it_is_evaluated_does_not_change_the_weights(recipe: MakeRecipe) -> None:
+    once, often = train(recipe("lora", "once", eval_steps=6)), train(recipe("lora", "often", eval_steps=1))
+    assert len([entry for entry in often.history() if "eval_loss" in entry]) == 6
+    expected, found = (load_file(run.adapter / "adapter_model.safetensors") for run in (once, often))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C while step ``step`` + 1 is under way."""
+
+    def press(
+        self: StopOnInterrupt, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(StopOnInterrupt, "on_step_begin", press)
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "scheduler"),
+    [
+        ("ia3", 12, "cosine"),
+        ("c3a", 4, "onecycle"),
+        ("hydra", 7, "cosine"),
+        ("lora", 12, "onecycle"),
+        ("full", 9, "linear"),
+        ("head", 0, "constant"),
+    ],
+)
+def test_interrupted_and_resumed_gives_the_same_bits(
+    method: str, step: int, scheduler: str, recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 steps an epoch; the model has dropout, so the random state must come back too."""
+    settings = {"max_steps": 20, "scheduler": scheduler, "learning_rate": 0.01, "weight_decay": 0.1, "save_steps": 100}
+    settings["group_by_length"] = method in ("hydra", "ia3")
+    straight = train(recipe(SMALL[method], "straight", **settings))
+    with monkeypatch.context() as patch:
+        interrupt_at(step, patch)
+        with pytest.raises(Interrupted, match=rf"stopped after step {step + 1}, and saved; continue with: .* --resume"):
+            train(recipe(SMALL[method], "stopped", **settings))
+    stopped = recipe(SMALL[method], "stopped", **settings)
+    run = Run(Path(stopped.output or ""))
+    assert run.state() == "unfinished"
+    assert run.last_checkpoint() == run.checkpoints / f"checkpoint-{step + 1}"
+    resumed = train(stopped, resume=True)
+    expected = load_file(straight.adapter / "adapter_model.safetensors")
+    found = load_file(resumed.adapter / "adapter_model.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.metrics()["eval_loss"] == straight.metrics()["eval_loss"]
+    assert resumed.metrics()["train_loss"] == pytest.approx(straight.metrics()["train_loss"], rel=1e-6)
+    steps = [entry["step"] for entry in resumed.history() if "loss" in entry]
+    assert steps == sorted(set(steps))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_crash_loses_only_what_came_after_the_checkpoint(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"max_steps": 12, "save_steps": 5}
+    straight = train(recipe(SMALL["c3a"], "straight", **settings))
+
+    def fail(
+        self: StopOnInterrupt, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step == 8:
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnInterrupt, "on_step_begin", fail)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(recipe(SMALL["c3a"], "cut", **settings))
+    run = Run(Path(recipe(output="cut").output or ""))
+    (run.checkpoints / "checkpoint-9").mkdir()  # begun, not finished
+    assert run.last_checkpoint() == run.checkpoints / "checkpoint-5"
+    train(recipe(SMALL["c3a"], "cut", **settings), resume=True)
+    expected = load_file(straight.adapter / "adapter_model.safetensors")
+    found = load_file(run.adapter / "adapter_model.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert [e["step"] for e in run.history() if "loss" in e] == [e["step"] for e in straight.history() if "loss" in e]
+
+
+def test_gradient_accumulation_is_a_larger_batch(recipe: MakeRecipe, tiny_model: Path, tmp_path: Path) -> None:
+    """Without dropout, 2 × 4 examples give the loss and the gradient that 8 give."""
+    still = shutil.copytree(tiny_model, tmp_path / "still")
+    config = json.loads((still / "config.json").read_text())
+    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    (still / "config.json").write_text(json.dumps(config))
+    first_steps = []
+    for output, (batch, parts) in {"whole": (8, 1), "parts": (4, 2)}.items():
+        settings = recipe("lora", output, batch_size=batch, gradient_accumulation=parts, max_steps=1, log_steps=1)
+        settings = settings.model_copy(update={"model": ModelSection(name=str(still))})
+        first_steps.append(train(settings).history()[0])
+    for key in ("loss", "grad_norm"):
+        assert first_steps[0][key] > 1e-3
+        assert first_steps[1][key] == pytest.approx(first_steps[0][key], rel=1e-4)
+
+
+def test_adapter_and_head_have_their_own_learning_rates(recipe: MakeRecipe, tmp_path: Path) -> None:
+    settings = recipe(SMALL["c3a"], learning_rate=0.5, head_learning_rate=0.25, warmup=0.5).resolved()
+    base = load_base(settings.model, ["a", "b"], 0)
+    adapted = apply_method(base, settings.method)
+    trainer = RecipeTrainer(adapted, base, settings, tmp_path)
+    trainer.create_optimizer_and_scheduler(num_training_steps=10)
+    assert trainer.optimizer is not None and trainer.lr_scheduler is not None
+    largest = [0.0, 0.0]
+    for _ in range(10):
+        largest = [max(old, group["lr"]) for old, group in zip(largest, trainer.optimizer.param_groups, strict=True)]
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert largest == pytest.approx([0.5, 0.25])
+    adapter, head = split_parameters(adapted, base.head)
+    assert [set(map(id, group["params"])) for group in trainer.optimizer.param_groups] == [
+        set(map(id, adapter.values())),
+        set(map(id, head.values())),
+    ]
+    assert set(head) == {f"base_model.model.classifier.modules_to_save.default.{part}" for part in ("weight", "bias")}
+
+
+def test_bf16_and_gradient_checkpointing(recipe: MakeRecipe) -> None:
+    metrics = train(recipe(SMALL["hydra"], precision="bf16", gradient_checkpointing=True)).metrics()
+    assert metrics["dtype"] == "bf16"
+    assert 0 < metrics["train_loss"] < 2
+
+
+def test_fp16_needs_a_gpu(recipe: MakeRecipe) -> None:
+    with pytest.raises(UserError, match=r"train\.precision = 'fp16': needs a GPU"):
+        train(recipe(precision="fp16"))
+
+
+def test_finished_runs_are_kept(recipe: MakeRecipe) -> None:
+    run = train(recipe("lora", max_steps=2))
+    before = run.metrics_file.read_bytes()
+    with pytest.raises(UserError, match="holds a finished run; use --overwrite"):
+        train(recipe("lora", max_steps=2))
+    with pytest.raises(UserError, match="the run is finished; there is nothing to resume"):
+        train(recipe("lora", max_steps=2), resume=True)
+    assert run.metrics_file.read_bytes() == before
+    assert train(recipe("lora", max_steps=3), overwrite=True).metrics()["steps"] == 3
+
+
+def test_a_folder_that_is_no_run_is_never_touched(recipe: MakeRecipe, tmp_path: Path) -> None:
+    thesis = tmp_path / "run" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    for flags in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(UserError, match="holds other files than a run's"):
+            train(recipe(), **flags)
+    assert thesis.read_text() == "mine"
+
+
+def test_nothing_is_written_when_something_is_wrong(recipe: MakeRecipe, reviews: Path, tmp_path: Path) -> None:
+    wrong = recipe({"name": "lora", "target_modules": ["querry"]})
+    with pytest.raises(
+        UserError, match=r"the model has no layer 'querry' \(did you mean 'query'\?\); its layers: .*key"
+    ):
+        train(wrong)
+    elsewhere = recipe().model_copy(update={"model": recipe().model.model_copy(update={"name": str(tmp_path)})})
+    with pytest.raises(UserError, match=r"model\.name = .* The folder must hold a config\.json"):
+        train(elsewhere)
+    reviews.write_text("text,label\n")
+    with pytest.raises(UserError, match="a header and no rows"):
+        train(recipe())
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_needs_the_same_recipe_and_a_run(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="there is no run to resume"):
+        train(recipe(), resume=True)
+    interrupt_at(2, monkeypatch)
+    with pytest.raises(Interrupted):
+        train(recipe())
+    with pytest.raises(UserError, match=r"holds an unfinished run; use --resume to go on with it, or --overwrite"):
+        train(recipe())
+    with pytest.raises(UserError, match=r"the recipe differs from the run's \(train\.batch_size: 8 then, 4 now\)"):
+        train(recipe(batch_size=4), resume=True)
+
+
+def test_the_card_loads_the_adapter_in_a_fresh_process(recipe: MakeRecipe, tmp_path: Path) -> None:
+    run = train(recipe(SMALL["hydra"], max_steps=40, learning_rate=0.02, head_learning_rate=0.02))
+    card = (run.adapter / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(run.adapter))
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("some text", "the film was superb")],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    loaded = load_run(run.folder)
+    tokens = loaded.base.tokenizer(["the film was superb"], return_tensors="pt")
+    expected = loaded.label_names[int(loaded.model(**tokens).logits.argmax())]
+    assert done.stdout.strip() == expected
+    recipe_in_card = card.split("```yaml\n")[1].split("```")[0]
+    assert str(tmp_path) not in recipe_in_card

@@ -1,0 +1,233 @@
+"""Comparing: what is planned, what is kept, what a failure and Ctrl-C leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.methods import PRESETS, recommended
+from structune.finetune.recipe import Recipe
+from structune.finetune.run import Run
+from structune.finetune.train import train
+from structune.study import compare as module
+from structune.study.compare import compare
+from structune.study.own_process import Outcome, train_in_own_process
+
+Calls = list[tuple[str, bool]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Runs take place in this process, which is quicker; the list tells (folder, resume) of each."""
+    calls: Calls = []
+
+    def run(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
+        calls.append((Path(recipe.output or "").name, resume))
+        train(recipe, resume=resume, overwrite=overwrite)
+        return Outcome("finished")
+
+    monkeypatch.setattr(module, "train_in_own_process", run)
+    return calls
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def table(out: Path) -> dict[str, list[str]]:
+    rows = [line.strip("| ").split(" | ") for line in (out / "comparison.md").read_text().splitlines()]
+    return {row[0]: row for row in rows if len(row) == 7 and row[0] not in ("method", "---")}
+
+
+def test_table_is_that_of_the_runs(recipe_file: Path, tmp_path: Path, here: Calls, screen: Console) -> None:
+    out = tmp_path / "out"
+    compare(recipe_file, ["c3a", "hydra_toeplitz", "head"], out, console=screen)
+    assert here == [("c3a", False), ("hydra-toeplitz", False), ("head", False)]
+    rows = table(out)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    for name in ("c3a", "hydra-toeplitz", "head"):
+        metrics = Run(out / name).metrics()
+        assert rows[name][1] == f"{100 * metrics['eval_accuracy']:.1f}"
+        assert rows[name][2] == f"{metrics['trainable_adapter']:,}"
+        assert rows[name][3] == f"{metrics['trainable_head']:,}"
+        assert rows[name][5] == f"{metrics['seconds_per_step']:.3f}"
+        assert rows[name][6] == f"{metrics['peak_memory_bytes'] / 2**20:,.0f}"
+        assert re.search(rf"^{name} +{re.escape(rows[name][1])} +{rows[name][2]} ", shown, re.MULTILINE)
+    # Four layers of 32×32: circulant blocks of 8 hold 128 numbers each, the pool 384.
+    assert [rows[name][2] for name in ("c3a", "hydra-toeplitz", "head")] == ["512", "1,536", "0"]
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert [row["method"] for row in json.loads((out / "comparison.json").read_text())["methods"]] == list(rows)
+
+
+def test_own_method_keeps_its_settings_and_others_take_recommended_ones(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console
+) -> None:
+    compare(recipe_file, ["c3a", "lora", "head"], tmp_path / "out", ["train.max_steps=2"], console=screen)
+    recipes = {name: Run(tmp_path / "out" / name).recipe() for name in ("c3a", "lora", "head")}
+    assert recipes["c3a"].method.block_size == 8  # type: ignore[union-attr]
+    rates = {name: (r.train.learning_rate, r.train.head_learning_rate) for name, r in recipes.items()}
+    assert rates["c3a"] == (0.03, recommended(PRESETS["c3a"]).head)
+    assert rates["lora"] == recommended(PRESETS["lora"])
+    assert rates["head"] == recommended(PRESETS["head"])
+    assert 0.03 not in rates["lora"] + rates["head"]
+    assert len({(r.data.model_dump_json(), r.train.max_steps, r.train.batch_size) for r in recipes.values()}) == 1
+
+
+def test_seeds_make_a_run_each(recipe_file: Path, tmp_path: Path, here: Calls, screen: Console) -> None:
+    comparison = compare(recipe_file, ["c3a"], tmp_path / "out", seeds=[3, 1], console=screen)
+    assert [name for name, _ in here] == ["c3a-seed3", "c3a-seed1"]
+    losses = {run["seed"]: run["train_loss"] for run in comparison.rows[0].runs}
+    assert set(losses) == {3, 1}
+    assert losses[3] != losses[1]
+
+
+def stop_in(name: str, how: Outcome | BaseException, run: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """A runner for which the run of this name ends so, after its folder was begun."""
+
+    def stopped(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
+        folder = Run(Path(recipe.output or ""))
+        if folder.folder.name != name:
+            return run(recipe, resume, overwrite, quiet)
+        folder.begin(recipe, resume)
+        if isinstance(how, BaseException):
+            raise how
+        return how
+
+    return stopped
+
+
+def test_goes_on_where_it_stopped_and_keeps_what_is_finished(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    arguments: tuple[Any, ...] = (recipe_file, ["c3a", "lora", "head"], out, ["train.batch_size=4"])
+    message = "stopped after step 2, and saved; continue with: structune compare .* --resume"
+    with monkeypatch.context() as patch:
+        stopped = stop_in("lora", Outcome("interrupted", step=2), module.train_in_own_process)
+        patch.setattr(module, "train_in_own_process", stopped)
+        with pytest.raises(Interrupted, match=message):
+            compare(*arguments, console=screen)
+    assert here == [("c3a", False)]
+    assert not (out / "comparison.md").exists()
+    before = snapshot(out / "c3a")
+    with pytest.raises(UserError, match="holds c3a, lora already; use --resume"):
+        compare(*arguments, console=screen)
+    compare(*arguments, resume=True, console=screen)
+    assert here == [("c3a", False), ("lora", True), ("head", False)]
+    assert snapshot(out / "c3a") == before
+    assert list(table(out)) == ["c3a", "lora", "head"]
+
+
+def test_resume_line_can_be_typed(
+    recipe_file: Path, tmp_path: Path, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a folder"
+    stopped = stop_in("head-seed5", KeyboardInterrupt(), train_in_own_process)
+    monkeypatch.setattr(module, "train_in_own_process", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(recipe_file, ["head"], out, ["name=films x"], seeds=[5], console=screen)
+    line = screen.file.getvalue().strip().splitlines()[-1]  # type: ignore[attr-defined]
+    expected = ["structune", "compare", str(recipe_file), "--methods", "head", "--out", str(out), "--seeds", "5"]
+    assert shlex.split(line.removeprefix("continue with: ")) == [*expected, "--set", "name=films x", "--resume"]
+
+
+def test_a_failure_keeps_nobody_from_running(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    failing = stop_in("c3a", Outcome("failed", "no memory"), module.train_in_own_process)
+    monkeypatch.setattr(module, "train_in_own_process", failing)
+    with pytest.raises(UserError, match=r"not in the table \(--resume tries again\):\nc3a: no memory"):
+        compare(recipe_file, ["c3a", "head"], out, console=screen)
+    assert list(table(out)) == ["head"]
+    with pytest.raises(UserError, match=r"every run failed:\nc3a: no memory"):
+        compare(recipe_file, ["c3a"], tmp_path / "other", console=screen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"methods": []}, "names none"),
+        ({"methods": ["lorra"]}, r"did you mean 'lora'\?"),
+        ({"methods": ["c3a", "C3A"]}, "c3a given twice"),
+        ({"seeds": [1, 1]}, "--seeds 1,1: give different integers"),
+        ({"seeds": [-1]}, "at least 0"),
+        ({"resume": True, "overwrite": True}, "exclude each other"),
+        ({"overrides": ["data.text=body"]}, "data.text = 'body'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    arguments: dict[str, Any], message: str, recipe_file: Path, tmp_path: Path, here: Calls, screen: Console
+) -> None:
+    settings: dict[str, Any] = {"methods": ["c3a", "head"], "out": tmp_path / "out", "console": screen} | arguments
+    with pytest.raises(UserError, match=message):
+        compare(recipe_file, **settings)
+    assert here == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_resuming_another_recipe_is_refused(recipe_file: Path, tmp_path: Path, here: Calls, screen: Console) -> None:
+    compare(recipe_file, ["head"], tmp_path / "out", console=screen)
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(UserError, match=r"train\.batch_size: 8 then, 4 now"):
+        compare(recipe_file, ["head"], tmp_path / "out", ["train.batch_size=4"], resume=True, console=screen)
+    assert snapshot(tmp_path / "out") == before
+    compare(recipe_file, ["head"], tmp_path / "out", ["train.batch_size=4"], overwrite=True, console=screen)
+    assert Run(tmp_path / "out" / "head").recipe().train.batch_size == 4
+
+
+def planned(recipe_file: Path, folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    return Recipe.load(recipe_file, [*overrides, f"output={folder}"]).resolved()
+
+
+def test_own_process_trains(recipe_file: Path, tmp_path: Path) -> None:
+    outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), False, False, quiet=True)
+    assert outcome == Outcome("finished")
+    assert Run(tmp_path / "run").state() == "finished"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_own_process_brings_back_the_mistake(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = planned(recipe_file, tmp_path / "run", ["model.name=./nowhere"])
+    outcome = train_in_own_process(recipe, False, False, quiet=True)
+    assert outcome.kind == "failed"
+    assert outcome.reason.startswith("model.name = './nowhere': cannot be loaded")
+
+
+def test_ctrl_c_saves_and_resume_finishes(recipe_file: Path, tmp_path: Path) -> None:
+    """The whole command, in its own process group, as a terminal would have it."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "structune.cli", "compare", str(recipe_file), "--methods", "c3a,head"]
+    command += ["--out", str(out), "--set", "train.max_steps=300"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        log = out / "c3a" / "log.jsonl"
+        while not (log.is_file() and '"loss"' in log.read_text()) and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate()
+    assert process.returncode == 130, output
+    stopped = re.search(r"stopped after step (\d+), and saved; continue with: (structune compare .* --resume)", output)
+    assert stopped, output
+    assert 0 < int(stopped[1]) < 300
+    assert not (out / "head").exists()
+    assert (out / "c3a" / "checkpoints" / f"checkpoint-{stopped[1]}").is_dir()
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming from {out}/c3a/checkpoints/checkpoint-{stopped[1]}" in done.stdout.replace("\n", "")
+    assert {name: Run(out / name).metrics()["steps"] for name in ("c3a", "head")} == {"c3a": 300, "head": 300}
+    assert list(table(out)) == ["c3a", "head"]

@@ -1,0 +1,89 @@
+"""What ``structune inspect`` shows and draws."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import structune
+from structune.finetune.errors import UserError
+from structune.study.inspect import inspect_path
+
+Save = Callable[..., tuple[Path, nn.Module]]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_table_and_figure(save_adapter: Save, screen: Console) -> None:
+    folder, model = save_adapter(structune.c3a(block_size=8, target_modules=["query", "value"], task_type="SEQ_CLS"))
+    layers = inspect_path(folder, console=screen)
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "4 layers of bert.encoder.layer.*" in text
+    assert "structure circulant, grid 4×4 blocks of 8×8, product " in text
+    row = next(line.split() for line in text.splitlines() if line.startswith("1.attention.self.value"))
+    delta = model.get_submodule("base_model.model.bert.encoder.layer.1.attention.self.value").get_delta_weight(
+        "default"
+    )
+    values = torch.linalg.svdvals(delta.detach().double())
+    assert row[1:4] == ["128", "0", "0.5"]
+    assert float(row[4]) == pytest.approx(float(values.norm()), rel=5e-3)
+    assert float(row[5]) == pytest.approx(float(values[0]), rel=5e-3)
+    assert float(row[6]) == pytest.approx(layers[3].spectrum.effective_rank, abs=0.05)
+    assert int(row[7]) == layers[3].spectrum.rank_for_energy(0.9)
+    assert [line.split()[:4] for line in text.splitlines() if line.startswith("4 ")][-1] == ["4", "512", "0", "2.0"]
+    assert f"{(folder / 'adapter_model.safetensors').stat().st_size / 1e3:.1f} kB on disk" in text
+    assert (folder / "inspect.png").read_bytes().startswith(PNG)
+
+
+def test_what_differs_between_layers_is_a_column(save_adapter: Save, screen: Console) -> None:
+    config = structune.c3a(block_size=8, target_modules=["query", "value"], structure_pattern={"value": "hankel"})
+    folder, _ = save_adapter(config)
+    screen.width = 120
+    inspect_path(folder, console=screen)
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "structure circulant" not in text
+    rows = {line.split()[0]: line.split()[1] for line in text.splitlines() if ".attention.self." in line}
+    assert set(rows.items()) >= {("0.attention.self.query", "circulant"), ("0.attention.self.value", "hankel")}
+
+
+def test_lora_has_at_most_its_rank(save_adapter: Save, screen: Console) -> None:
+    folder, _ = save_adapter(peft.LoraConfig(r=3, target_modules=["query"], task_type="SEQ_CLS"))
+    layers = inspect_path(folder, console=screen)
+    assert all(2 < layer.spectrum.effective_rank <= 3 for layer in layers)
+    assert "structure lora, grid rank 3 of 32×32" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_untrained_adapter_is_zero(save_adapter: Save, screen: Console) -> None:
+    folder, _ = save_adapter(structune.c3a(block_size=8, target_modules=["query"]))
+    path = folder / "adapter_model.safetensors"
+    save_file({key: tensor * 0 for key, tensor in load_file(path).items()}, path)
+    assert [layer.spectrum.effective_rank for layer in inspect_path(folder, console=screen)] == [0.0, 0.0]
+    assert (folder / "inspect.png").read_bytes().startswith(PNG)
+
+
+def test_broken_numbers_are_told(save_adapter: Save, screen: Console) -> None:
+    folder, _ = save_adapter(structune.c3a(block_size=8, target_modules=["query"]))
+    path = folder / "adapter_model.safetensors"
+    save_file({key: tensor * float("nan") for key, tensor in load_file(path).items()}, path)
+    with pytest.raises(UserError, match=r"layer bert\.encoder\.layer\.0\.attention\.self\.query: .*NaN"):
+        inspect_path(folder, console=screen)
+
+
+def test_figure_goes_where_it_is_asked_to(save_adapter: Save, screen: Console, tmp_path: Path) -> None:
+    folder, _ = save_adapter(structune.c3a(block_size=8, target_modules=["query"]))
+    inspect_path(folder, out=tmp_path / "new" / "place", console=screen)
+    assert (tmp_path / "new" / "place" / "inspect.png").read_bytes().startswith(PNG)
+    assert not (folder / "inspect.png").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"inspect\.png: cannot be written"):
+        inspect_path(folder, out=tmp_path / "file", console=screen)
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="neither a run"):
+        inspect_path(folder, console=screen)

@@ -1,0 +1,112 @@
+"""The command line as a user meets it: exit codes, one-line errors, what is printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from structune import cli
+
+COMMANDS = ["train", "evaluate", "merge", "inspect", "compare", "version"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a CSV of one's own and a recipe that names a tiny model."""
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(
+        f"a {word} film number {n},{label}\n" for n in range(30) for word, label in (("good", "yes"), ("bad", "no"))
+    )
+    (tmp_path / "mine.csv").write_text(f"review,liked\n{rows}")
+    (tmp_path / "mine.yaml").write_text("data: {train: mine.csv, text: review, label: liked}\ntrain: {max_steps: 2}\n")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_help_lists_every_command() -> None:
+    output = run("--help").output
+    assert all(re.search(rf"│ {command} ", output) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"structune {command}" in " ".join(result.output.split())
+
+
+def test_version() -> None:
+    import structune
+
+    assert re.search(rf"structune\s+{re.escape(structune.__version__)}", run("version").output)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.train=nine.csv"], "data.train = "),
+        (["data.text=text"], "data.text = 'text': "),
+        (["data.separator=;"], "it looks separated by ','"),
+        (["train.learning_rat=1"], "(did you mean 'learning_rate'?)"),
+        (["method=lorra"], "(did you mean 'lora'?)"),
+        (["model.name=./nowhere"], "model.name = './nowhere'"),
+        (["train.epochs"], "write it as section.key=value"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(project: Path, overrides: list[str], message: str) -> None:
+    result = run("train", "mine.yaml", *(word for override in overrides for word in ("--set", override)))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (project / "runs").exists()
+
+
+def test_resume_and_overwrite_exclude_each_other(project: Path) -> None:
+    result = run("train", "mine.yaml", "--resume", "--overwrite")
+    assert (result.exit_code, "exclude each other" in result.stderr) == (2, True)
+
+
+def test_debug_shows_the_traceback(project: Path) -> None:
+    result = run("train", "nowhere.yaml", "--debug")
+    assert type(result.exception).__name__ == "UserError"
+
+
+def test_commands_refuse_what_is_no_run(project: Path) -> None:
+    for arguments in (["evaluate", "."], ["merge", ".", "--out", "x"]):
+        result = run(*arguments)
+        assert (result.exit_code, "not a run folder" in result.stderr) == (2, True)
+    assert not (project / "x").exists()
+
+
+def test_other_errors_are_one_line_and_code_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from structune.finetune import recipe
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("disk [full]")
+
+    monkeypatch.setattr(recipe.Recipe, "load", fail)
+    result = run("train", "mine.yaml")
+    assert result.exit_code == 1
+    assert result.stderr.strip() == "error: RuntimeError: disk [full] (--debug shows where)"
+
+
+def test_ctrl_c_is_code_130_and_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from structune.finetune import train
+    from structune.finetune.errors import Interrupted
+
+    def stop(*_: object, **__: object) -> None:
+        raise Interrupted(7, "continue with: structune train runs/x/recipe.yaml --resume")
+
+    monkeypatch.setattr(train, "train", stop)
+    result = run("train", "mine.yaml")
+    assert result.exit_code == 130
+    assert "stopped after step 7" in result.stderr
+    assert "structune train runs/x/recipe.yaml --resume" in result.stderr
