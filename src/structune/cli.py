@@ -235,7 +235,7 @@ def _print_error(error: Exception) -> None:
     if isinstance(error, UserError):
         message = escape(str(error))
     elif isinstance(error, ModuleNotFoundError):
-        message = f"{error.name} is not installed. Run `pip install 'structune[train]'`."
+        message = escape(f"{error.name} is not installed. Run `pip install 'structune[train]'`.")
     else:
         message = f"{escape(f'{type(error).__name__}: {error}')} [dim](--debug shows where)[/]"
     errors.print(f"[red]error:[/] {message}", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""The embedded data: 23.7 thousand sentences of four kinds, each rated by 20 people from -4 (negative) to 4 (positive).
+"""The embedded data: 23.7 thousand sentences of four kinds, each rated by 15 or more people from -4 to 4.
 
 Source: C. J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
 Text", ICWSM 2014. It ships (MIT licence) in the source distribution of the PyPI package ``vaderSentiment`` 3.3.2, from
