@@ -157,6 +157,15 @@ def test_a_failure_keeps_nobody_from_running(
         compare(recipe_file, ["c3a"], tmp_path / "other", console=screen)
 
 
+def test_a_run_that_could_not_be_replaced_is_not_shown(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(recipe_file, ["head"], tmp_path / "out", console=screen)
+    monkeypatch.setattr(module, "train_in_own_process", lambda *_: Outcome("failed", "no memory"))
+    with pytest.raises(UserError, match="every run failed:\nhead: no memory"):
+        compare(recipe_file, ["head"], tmp_path / "out", overwrite=True, console=screen)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

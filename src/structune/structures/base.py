@@ -142,6 +142,23 @@ class RankedStructure(Structure):
         return self.rank
 
 
+@dataclass(frozen=True)
+class CroppedStructure(RankedStructure):
+    """A ranked family that is square by nature: G, H (R, n) with n = max(M, N), cropped to M×N."""
+
+    @property
+    def order(self) -> int:
+        """n = max(M, N), the size of the square matrix that is cropped."""
+        return max(self.rows, self.cols)
+
+    def generators(self) -> dict[str, tuple[int, ...]]:
+        return {"G": (self.rank, self.order), "H": (self.rank, self.order)}
+
+    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        scale = unit_scale(self.rank * self.order)
+        return {"G": G * scale, "H": H * scale}
+
+
 def unit_scale(fan: float) -> float:
     """Factor s for both sides of a bilinear family whose entries sum `fan` products G·H: s = fan^(−1/4).
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from structune.structures.base import RankedStructure, unit_scale
+from structune.structures.base import CroppedStructure
 from structune.structures.convolution import Convolution
 from structune.structures.hankel import hankel_entries
 from structune.structures.shift import krylov_diagonals, shift
@@ -15,7 +15,7 @@ from structune.structures.toeplitz import toeplitz_entries
 
 
 @dataclass(frozen=True)
-class HankelLike(RankedStructure):
+class HankelLike(CroppedStructure):
     """The solution W of Z_1 W − W Z_0ᵀ = Σ_l g_l h_lᵀ with G, H (R, n), n = max(M, N), cropped to M×N.
 
     Column by column, Z_1 W e_j = W e_{j−1} + F e_j with F = Σ_l g_l h_lᵀ, hence
@@ -25,14 +25,6 @@ class HankelLike(RankedStructure):
     """
 
     name: ClassVar[str] = "hankel_like"
-
-    @property
-    def order(self) -> int:
-        """n = max(M, N), the size of the square matrix that is cropped."""
-        return max(self.rows, self.cols)
-
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"G": (self.rank, self.order), "H": (self.rank, self.order)}
 
     def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
         hankel_circulant = hankel_entries(krylov_diagonals(G, 1.0), self.order)[..., : self.rows, :]
@@ -47,7 +39,3 @@ class HankelLike(RankedStructure):
         upper_triangular = Convolution(H[..., : self.cols].flip(-1), n, self.cols, offset=self.cols - 1)
         hankel_circulant = Convolution(G, self.rows, n, period=n, reverse=True)
         return upper_triangular, hankel_circulant
-
-    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        scale = unit_scale(self.rank * self.order)
-        return {"G": G * scale, "H": H * scale}

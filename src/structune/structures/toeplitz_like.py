@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from structune.structures.base import RankedStructure, unit_scale
+from structune.structures.base import CroppedStructure
 from structune.structures.convolution import Convolution
 from structune.structures.shift import krylov_diagonals, shift
 from structune.structures.toeplitz import toeplitz_entries
 
 
 @dataclass(frozen=True)
-class ToeplitzLike(RankedStructure):
+class ToeplitzLike(CroppedStructure):
     """W = Σ_l K(Z_1, g_l) K(Z_−1, h_l) with G, H (R, n), n = max(M, N), cropped to M×N; g_l, h_l are their rows.
 
     K(Z_1, g) is the circulant and K(Z_−1, h) the skew-circulant matrix with that first column.
@@ -22,14 +22,6 @@ class ToeplitzLike(RankedStructure):
     """
 
     name: ClassVar[str] = "toeplitz_like"
-
-    @property
-    def order(self) -> int:
-        """n = max(M, N), the size of the square matrix that is cropped."""
-        return max(self.rows, self.cols)
-
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"G": (self.rank, self.order), "H": (self.rank, self.order)}
 
     def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
         circulant = toeplitz_entries(krylov_diagonals(G, 1.0), self.order)[..., : self.rows, :]
@@ -44,7 +36,3 @@ class ToeplitzLike(RankedStructure):
         skew_circulant = Convolution(krylov_diagonals(H, -1.0), n, self.cols, offset=n - 1)
         circulant = Convolution(G, self.rows, n, period=n)
         return skew_circulant, circulant
-
-    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        scale = unit_scale(self.rank * self.order)
-        return {"G": G * scale, "H": H * scale}

@@ -85,10 +85,11 @@ def compare(
 
     groups: dict[str, list[Run]] = {}
     for planned in plan:
-        if planned.run.state() == "finished":
+        if planned.run.folder.name not in failed:
             groups.setdefault(planned.method, []).append(planned.run)
+    failures = [f"{name}: {reason}" for name, reason in failed.items()]
     if not groups:
-        raise UserError("every run failed:\n" + "\n".join(failed))
+        raise UserError("\n".join(["every run failed:", *failures]))
     comparison = Comparison.of(recipe.name, groups)
     write_json(out / "comparison.json", comparison.to_json())
     write_text(out / "comparison.md", comparison.to_markdown())
@@ -97,7 +98,7 @@ def compare(
     console.print("\n" + "\n".join(comparison.notes()), style="dim", highlight=False)
     console.print(f"saved in {escape(str(out))}: comparison.md, comparison.json, comparison.png", highlight=False)
     if failed:
-        raise UserError("\n".join(["these runs failed and are not in the table (--resume tries again):", *failed]))
+        raise UserError("\n".join(["these runs failed and are not in the table (--resume tries again):", *failures]))
     return comparison
 
 
@@ -139,9 +140,9 @@ def _plan(
 
 def _carry_out(
     plan: Sequence[_Planned], resume: bool, overwrite: bool, resume_line: str, console: Console
-) -> list[str]:
-    """Train what is not finished, one after the other. Returns a line for each run that failed."""
-    failed = []
+) -> dict[str, str]:
+    """Train what is not finished, one after the other. Returns why, by name, for each run that failed."""
+    failed = {}
     begun, trained = time.monotonic(), 0
     waiting = sum(not planned.finished for planned in plan)
     for number, planned in enumerate(plan, start=1):
@@ -158,7 +159,7 @@ def _carry_out(
         if outcome.kind == "interrupted":
             raise KeyboardInterrupt if outcome.step is None else Interrupted(outcome.step, resume_line)
         if outcome.kind == "failed":
-            failed.append(f"{planned.run.folder.name}: {outcome.reason}")
+            failed[planned.run.folder.name] = outcome.reason
             console.print(f"[red]failed:[/] {escape(outcome.reason)}", soft_wrap=True, highlight=False)
     return failed
 
