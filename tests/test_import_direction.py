@@ -34,13 +34,14 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "structures products pool grid delta"
+MATHS = "structures products pool grid arguments delta"
 PARTS = {
     "structures": part("", "torch"),
     "products": part("structures", "torch"),
     "pool": part("", "torch"),
     "grid": part("", "torch"),
-    "delta": part("structures products pool grid", "torch"),
+    "arguments": part("structures"),
+    "delta": part("structures products pool grid arguments", "torch"),
     "peft": part(MATHS, "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft", ""),
     "finetune": part(f"{MATHS} peft {ROOT}"),

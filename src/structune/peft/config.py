@@ -10,7 +10,7 @@ from typing import Any, Literal
 from peft import PeftConfig
 
 from structune import pool, products, structures
-from structune.delta import (
+from structune.arguments import (
     InitWeights,
     Scale,
     block_structure,

@@ -1,0 +1,73 @@
+"""What the arguments of an update may be: each check names the argument, its value and the fix."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+from structune import structures
+from structune.structures import RankedStructure, Structure
+
+InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
+Scale: TypeAlias = float | Literal["1/in_features"]
+
+
+def block_structure(name: str, rows: int, cols: int, rank: int | None) -> Structure:
+    """The family `name` at block size; `rank` only where the family has one.
+
+    Raises:
+        ValueError: unknown family, or a rank that it does not have.
+    """
+    family = structures.get(name)
+    if issubclass(family, RankedStructure):
+        return family(rows, cols, 1 if rank is None else rank)
+    if rank is not None:
+        ranked = [n for n in structures.names() if issubclass(structures.get(n), RankedStructure)]
+        raise ValueError(
+            f"rank={rank} does not go with structure={name!r}: leave it out, or use one of {', '.join(ranked)}"
+        )
+    return family(rows, cols)
+
+
+def check_pool(pool_size: int | None, fixed_ratio: float) -> None:
+    """Raise ValueError unless pool_size is None or a positive integer and 0 ≤ fixed_ratio < 1."""
+    if pool_size is not None and (isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1):
+        raise ValueError(
+            f"pool_size={pool_size!r} must be an integer of at least 1, or None for numbers of each block's own"
+        )
+    if isinstance(fixed_ratio, bool) or not isinstance(fixed_ratio, (int, float)) or not 0 <= fixed_ratio < 1:
+        raise ValueError(f"fixed_ratio={fixed_ratio!r} must be a number in [0, 1): at 1 nothing would be left to train")
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise ValueError unless the seed is an integer that 64 bits hold."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"{name}={seed!r} must be an integer from −2⁶³ to 2⁶³ − 1")
+
+
+def resolve_scale(scale: Scale, in_features: int) -> float:
+    """The factor of ΔW as a number.
+
+    Raises:
+        ValueError: not a finite number that is not zero, nor "1/in_features".
+    """
+    if scale == "1/in_features":
+        return 1.0 / in_features
+    if isinstance(scale, (str, bool)) or not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale == 0:
+        raise ValueError(f"scale={scale!r} must be a finite number other than 0, or '1/in_features'")
+    return float(scale)
+
+
+def start_bound(init_weights: InitWeights, out_features: int, in_features: int) -> float | None:
+    """Bound of the papers' random start, uniform on (−bound, bound); None for the start at ΔW = 0.
+
+    Raises:
+        ValueError: no such start.
+    """
+    if init_weights is True:
+        return None
+    if init_weights is False or init_weights == "xavier_uniform":
+        return math.sqrt(6 / (in_features + out_features))
+    if init_weights == "kaiming_uniform":
+        return math.sqrt(1 / in_features)
+    raise ValueError(f"init_weights={init_weights!r} must be True, False, 'xavier_uniform' or 'kaiming_uniform'")
