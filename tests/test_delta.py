@@ -67,7 +67,8 @@ def by_hand(delta: StructuredDelta, start: bool | str, scale: float = 1.0) -> Te
     bound = bounds.get(start, math.sqrt(1 / IN))
     frozen = delta.pool_size - delta.num_trainable
     begin = [0.0] * delta.pool_size if delta.start is None else [k * 2.0**-24 * bound for k in delta.start.tolist()]
-    now = [b + (delta.pool.tolist()[k - frozen] if k >= frozen else 0.0) for k, b in enumerate(begin)]
+    step = {"vandermonde": 0.1, "cauchy": 10.0}.get(delta.structure.name, 1.0)
+    now = [b + (step * delta.pool.tolist()[k - frozen] if k >= frozen else 0.0) for k, b in enumerate(begin)]
 
     def block(numbers: list[float], number: int) -> Tensor:
         drawn = []
@@ -196,7 +197,8 @@ def test_no_op_at_the_start_with_a_gradient(family: str, source: str, dtype: tor
         assert gradient.isfinite().all()
         assert gradient.norm() > 1e-3
         with torch.no_grad():
-            other.pool.sub_((1e-2 / gradient.float().norm() * gradient).to(dtype))
+            step = 1e-2 / other.structure.raw_step  # the same for the raw numbers of every family
+            other.pool.sub_((step / gradient.float().norm() * gradient).to(dtype))
         assert (other(x) - target).float().square().sum() < loss
 
 

@@ -28,10 +28,11 @@ from structune.structures import RankedStructure
 class StructuredDelta(nn.Module):
     """ΔW = scale · crop(grid of S(θ_pq) − S(θ⁰_pq)), a structured out×in matrix made of few trainable numbers.
 
-    S maps raw numbers to blocks (`Structure.from_raw`, then `entries`). The raw numbers are θ = θ⁰ + δ: `pool` holds δ,
-    the only trainable thing, zeros at first; the start θ⁰ is regenerated from the seed and never stored. Blocks read
-    their numbers in order when there is no `pool_size` (own generators, as in C3A), or through `pool.index_map` from
-    P = `pool_size` numbers shared by all blocks (HyDRA). The first ⌈fixed_ratio · P⌉ numbers have no δ and stay at θ⁰.
+    S maps raw numbers to blocks (`Structure.from_raw`, then `entries`). The raw numbers are θ = θ⁰ + step · δ, with the
+    family's `raw_step`: `pool` holds δ, the only trainable thing, zeros at first; the start θ⁰ is regenerated from the
+    seed and never stored. Blocks read their numbers in order when there is no `pool_size` (own generators, as in C3A),
+    or through `pool.index_map` from P = `pool_size` numbers shared by all blocks (HyDRA). The first
+    ⌈fixed_ratio · P⌉ numbers have no δ and stay at θ⁰.
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
     left out: families linear in all generators start from θ⁰ = 0; own generators of low-rank and "-like" families from
@@ -171,8 +172,8 @@ class StructuredDelta(nn.Module):
         )
 
     def _raw(self) -> Tensor:
-        """θ = θ⁰ + δ, (P,), with δ = 0 for the frozen numbers."""
-        numbers = self.pool.to(working_dtype(self.pool))
+        """θ = θ⁰ + step · δ, (P,), with δ = 0 for the frozen numbers."""
+        numbers = self.pool.to(working_dtype(self.pool)) * self.structure.raw_step
         if self.num_fixed:
             numbers = nn.functional.pad(numbers, (self.num_fixed, 0))
         return numbers if self.start is None else numbers + self._start_numbers()

@@ -38,6 +38,9 @@ class Structure(ABC):
     linear_in: ClassVar[tuple[str, ...]] = ()
     """Generators in which W is linear: all zero, they make W zero while its derivative with respect to them is not."""
 
+    raw_step: ClassVar[float] = 1.0
+    """How far a raw number moves per unit of its trained difference: what makes learning rates comparable."""
+
     def __post_init__(self) -> None:
         for field in (f.name for f in fields(self)):
             value = getattr(self, field)

@@ -38,6 +38,7 @@ class Cauchy(Structure):
     """
 
     name: ClassVar[str] = "cauchy"
+    raw_step: ClassVar[float] = 10.0  # nodes move by an eighth at most, and only entries near the diagonal feel it
 
     def generators(self) -> dict[str, tuple[int, ...]]:
         return {"u": (self.rows,), "v": (self.cols,)}

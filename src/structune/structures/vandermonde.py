@@ -34,6 +34,7 @@ class Vandermonde(Structure):
     """
 
     name: ClassVar[str] = "vandermonde"
+    raw_step: ClassVar[float] = 0.1  # a node moves its whole row at once, its high powers most
 
     def generators(self) -> dict[str, tuple[int, ...]]:
         return {"v": (self.rows,)}
