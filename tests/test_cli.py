@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from structune import cli
 
-COMMANDS = ["train", "evaluate", "merge", "inspect", "compare", "version"]
+COMMANDS = ["train", "evaluate", "merge", "inspect", "compare", "bench", "version"]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Who may import whom: one table, checked against every import statement of the package.
 
-`structures ← products ← delta ← peft ← finetune ← study ← cli`, with `pool` and `grid` below `delta`, and
+`structures ← products ← delta ← peft ← finetune ← study ← bench ← cli`, with `pool` and `grid` below `delta`, and
 `testing` looking inward only. docs/architecture.md explains the parts.
 """
 
@@ -46,7 +46,8 @@ PARTS = {
     ROOT: part(f"{MATHS} peft", ""),
     "finetune": part(f"{MATHS} peft {ROOT}"),
     "study": part(f"{MATHS} peft {ROOT} finetune"),
-    "cli": part(f"{MATHS} peft {ROOT} finetune study"),
+    "bench": part(f"{MATHS} peft {ROOT} finetune study"),
+    "cli": part(f"{MATHS} peft {ROOT} finetune study bench"),
     "testing": part(f"{MATHS} peft {ROOT}"),
 }
 OWNERS = {"triton": "structune.products.triton"}

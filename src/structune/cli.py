@@ -1,4 +1,4 @@
-"""The command line: ``structune train | evaluate | merge | inspect | compare | version``.
+"""The command line: ``structune train | evaluate | merge | inspect | compare | bench | version``.
 
 Each command imports what it needs when it runs, so that help and errors in a recipe come at once.
 """
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 from rich.console import Console
@@ -41,6 +41,7 @@ Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads this at run time, on Python 3.10 too)
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, for example train.epochs=1."),
 ]
+Device = Literal["auto", "cpu", "cuda"]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
@@ -172,6 +173,56 @@ def compare(
         run_all(
             recipe, _listed(methods), out, overrides or [], resume,
             overwrite=overwrite, seeds=None if seeds is None else _numbers(seeds), console=console,
+        )  # fmt: skip
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="layer, model, memory, inference, growth, or a YAML file.")
+    ] = "layer",
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds: does it run?")] = False,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Where results go; benchmarks/results by default.", show_default=False),
+    ] = None,
+    cases: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TEXT", help="Only cases with this text in their name.", show_default=False),
+    ] = None,
+    methods: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="A,B,...", help="Only these methods, and the frozen layer.", show_default=False),
+    ] = None,
+    rounds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", help="How often each method is timed.", show_default=False),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to measure.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget a run that was stopped.")] = False,
+    docs: Annotated[
+        bool, typer.Option("--docs", help="Measure nothing: write docs/benchmarks.md and its figures from the results.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Measure what methods cost side by side: time, memory, growth.
+
+    Every method of a case runs in one process, once a round in random order. Finished cases are kept: after Ctrl-C,
+    **--resume** goes on.
+    """
+    with _told(debug):
+        if docs:
+            from structune.bench.page import write_page
+
+            for path in write_page():
+                console.print(f"wrote {escape(str(path))}", highlight=False)
+            return
+        from structune.bench.run import bench as measure
+
+        measure(
+            suite, quick=quick, out=out, cases=cases, methods=_listed(methods or ""), rounds=rounds, device=device,
+            resume=resume, overwrite=overwrite, console=console,
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from structune.arguments import (
 from structune.grid import Grid
 from structune.products import dense
 from structune.products.precision import working_dtype
-from structune.structures import RankedStructure
+from structune.structures import RankedStructure, Structure
 
 
 class StructuredDelta(nn.Module):
@@ -131,9 +131,10 @@ class StructuredDelta(nn.Module):
 
     def dense(self) -> Tensor:
         """ΔW (out, in) in at least fp32, under autocast too, differentiable."""
-        blocks = dense.blocks(self.structure, self.generators())
-        if self.centred:
-            blocks = blocks - dense.blocks(self.structure, self._start_generators())
+        structure, generators, start = self._update()
+        blocks = dense.blocks(structure, generators)
+        if start is not None:
+            blocks = blocks - dense.blocks(structure, start)
         return self.grid.assemble(blocks) * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,22 +142,34 @@ class StructuredDelta(nn.Module):
         algorithm = self.resolved_algorithm(x)
         if algorithm == "dense":
             return nn.functional.linear(x, self.dense().to(x.dtype))
-        inputs = self.grid.split(x)
-        if not self.centred:
-            return (
-                self.grid.join(products.block_matmul(self.structure, inputs, self.generators(), algorithm)) * self.scale
-            )
-        # The two products nearly cancel: take their difference before rounding to x's dtype.
-        inputs = inputs.to(working_dtype(x, self.pool))
-        with torch.autocast(x.device.type, enabled=False):
-            y = products.block_matmul(self.structure, inputs, self.generators(), algorithm)
-            y = y - products.block_matmul(self.structure, inputs, self._start_generators(), algorithm)
-        return (self.grid.join(y) * self.scale).to(x.dtype)
+        if algorithm == "fold":
+            return self._fold(x, None, None)
+        start = self._start_generators() if self.centred else None
+        y = products.block_matmul(self.structure, self.grid.split(x), self.generators(), algorithm, start)
+        return self.grid.join(y) * self.scale
 
-    def resolved_algorithm(self, x: Tensor) -> str:
-        """The algorithm that `forward` uses for inputs like x (…, in)."""
-        tokens = x.numel() // max(self.grid.in_features, 1)
-        return products.resolve(self.algorithm, self.structure, self.grid.num_blocks, tokens, x.dtype, x.device.type)
+    def fold(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x (W + ΔW)ᵀ + b: (…, in) to (…, out).
+
+        Args:
+            x: fp32 or fp64.
+            weight: W (out, in) in x's dtype.
+            bias: b (out,) in x's dtype, or None.
+        """
+        return self._fold(x, weight, bias)
+
+    def resolved_algorithm(self, x: Tensor, weight: Tensor | None = None) -> str:
+        """The algorithm used for inputs like x (…, in), with a `weight` that ΔW may be added to or without."""
+        return products.resolve(
+            self.algorithm,
+            self.structure,
+            self.grid.num_blocks,
+            x.numel() // self.grid.in_features,
+            x.dtype,
+            x.device.type,
+            weight=weight is not None and weight.dtype == x.dtype,
+            training=torch.is_grad_enabled() and self.pool.requires_grad,
+        )
 
     def extra_repr(self) -> str:
         """Sizes, family, numbers and algorithm in one line."""
@@ -170,6 +183,29 @@ class StructuredDelta(nn.Module):
             f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{' in a pool' if self.pooled else ''}, "
             f"scale={self.scale:g}, algorithm={self.algorithm}"
         )
+
+    def _fold(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        start = self._start_generators() if self.centred else None
+        y: Tensor = products.fold(
+            self.structure,
+            x.reshape(-1, self.grid.in_features),
+            self.generators(),
+            start,
+            weight=weight,
+            bias=bias,
+            out_features=self.grid.out_features,
+            scale=self.scale,
+        )
+        return y.view(*x.shape[:-1], self.grid.out_features)
+
+    def _update(self) -> tuple[Structure, dict[str, Tensor], dict[str, Tensor] | None]:
+        """The family, its generators and those of what is subtracted, if anything is."""
+        generators = self.generators()
+        if not self.centred:
+            return self.structure, generators, None
+        start = self._start_generators()
+        merged = self.structure.difference(generators, start)
+        return (self.structure, generators, start) if merged is None else (*merged, None)
 
     def _raw(self) -> Tensor:
         """θ = θ⁰ + step · δ, (P,), with δ = 0 for the frozen numbers."""

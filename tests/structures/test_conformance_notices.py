@@ -14,9 +14,19 @@ from torch.autograd.gradcheck import GradcheckError
 
 from structune import products
 from structune.products import dense
-from structune.structures import Convolution, Structure, hankel, hankel_like, registry, toeplitz, toeplitz_like
+from structune.structures import (
+    Convolution,
+    Structure,
+    diagonals,
+    hankel,
+    hankel_like,
+    low_rank,
+    registry,
+    toeplitz,
+    toeplitz_like,
+)
 from structune.structures import vandermonde as vandermonde_file
-from structune.structures.shift import krylov_diagonals
+from structune.structures.diagonals import running_sums
 from structune.testing import StructureConformance
 
 SIZE, GRID = (7, 12), (2, 3)
@@ -80,8 +90,66 @@ class UnderstatedHankel(hankel.Hankel):
 
 
 class UnbroadcastToeplitzLike(toeplitz_like.ToeplitzLike):
-    def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
-        return super().entries(G, H.expand(G.shape))
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return super().strip(start, stop, G, H.expand(G.shape))
+
+
+class LateStripHankel(hankel.Hankel):
+    def strip(self, start: int, stop: int, h: Tensor) -> Tensor:  # type: ignore[override]
+        return super().strip(start, stop, h.roll(-1, -1))
+
+
+class ShortStripToeplitz(toeplitz.Toeplitz):
+    def strip(self, start: int, stop: int, t: Tensor) -> Tensor:  # type: ignore[override]
+        return super().strip(start, stop, t)[..., 1:, :]
+
+
+class ConjugatePullbackToeplitz(toeplitz.Toeplitz):
+    """Sums along diagonals in the wrong order: a convolution where a correlation belongs."""
+
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"t": super().pullback(grad, start, t=t)["t"].flip(-1)}
+
+
+class UnplacedPullbackHankel(hankel.Hankel):
+    def pullback(self, grad: Tensor, start: int = 0, *, h: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().pullback(grad, 0, h=h)
+
+
+class HalfPullbackLowRank(low_rank.LowRank):
+    def pullback(self, grad: Tensor, start: int = 0, *, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().pullback(grad, start, G=G, H=H) | {"H": torch.zeros_like(H)}
+
+
+class RoundedPullbackToeplitz(toeplitz.Toeplitz):
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().pullback(grad.bfloat16().to(grad.dtype), start, t=t)
+
+
+class InPlacePullbackToeplitz(toeplitz.Toeplitz):
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        result = super().pullback(grad, start, t=t)
+        grad.neg_().neg_().mul_(2)
+        return result
+
+
+class ContiguousOnlyPullbackToeplitz(toeplitz.Toeplitz):
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().pullback(torch.as_strided(grad, grad.shape, grad.contiguous().stride()), start, t=t)
+
+
+class UnwrittenPullbackToeplitz(toeplitz.Toeplitz):
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"t": super().pullback(grad, start, t=t)["t"] + torch.empty_like(t) * 0}
+
+
+class DetachedVandermonde(vandermonde_file.Vandermonde):
+    """Right in its first derivative, whose own derivative is lost."""
+
+    def entries(self, v: Tensor) -> Tensor:  # type: ignore[override]
+        W, node = super().entries(v.detach()), v.unsqueeze(-1)
+        slope = torch.arange(self.cols) * super().entries(v.detach()).roll(1, -1)
+        return W + slope * (node - node.detach())
 
 
 @pytest.mark.parametrize("wrong", [OffByOneToeplitz, TransposedVandermonde])
@@ -108,11 +176,43 @@ def test_wrong_broadcast(family: Callable[[type[Structure]], str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["toeplitz_like", "hankel_like"])
-def test_wrong_sign_in_krylov_matrices(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    module = {"toeplitz_like": toeplitz_like, "hankel_like": hankel_like}[name]
-    monkeypatch.setattr(module, "krylov_diagonals", lambda v, f: krylov_diagonals(v, -f))
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda F: running_sums(-F), lambda F: running_sums(F.roll(1, -1)), lambda F: F.cumsum(-2)],
+    ids=["sign", "off by one", "columns for diagonals"],
+)
+def test_wrong_running_sums(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[[Tensor], Tensor]) -> None:
+    monkeypatch.setattr(diagonals, "running_sums", wrong)
     with pytest.raises(AssertionError, match="W: normalised error"):
         suite.test_dense_is_the_definition(name, SIZE, GRID)
+
+
+@pytest.mark.parametrize("wrong", [LateStripHankel, ShortStripToeplitz])
+def test_wrong_strip(family: Callable[[type[Structure]], str], wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError, match="strip|shape"):
+        suite.test_strip_is_rows_of_dense(family(wrong), SIZE, GRID)
+
+
+@pytest.mark.parametrize("wrong", [ConjugatePullbackToeplitz, UnplacedPullbackHankel, HalfPullbackLowRank])
+def test_wrong_pullback(family: Callable[[type[Structure]], str], wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError, match="pullback of rows"):
+        suite.test_pullback_is_the_gradient_of_dense(family(wrong), SIZE, GRID)
+
+
+def test_imprecise_pullback(family: Callable[[type[Structure]], str]) -> None:
+    with pytest.raises(AssertionError, match="t: normalised error"):
+        suite.test_precision_of_a_pullback(family(RoundedPullbackToeplitz), SIZE, GRID)
+
+
+@pytest.mark.parametrize("wrong", [InPlacePullbackToeplitz, ContiguousOnlyPullbackToeplitz, UnwrittenPullbackToeplitz])
+def test_careless_pullback(family: Callable[[type[Structure]], str], wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError):
+        suite.test_pullback_reads_only_what_it_is_given(family(wrong), SIZE, GRID)
+
+
+def test_entries_with_one_derivative(family: Callable[[type[Structure]], str]) -> None:
+    with pytest.raises((GradcheckError, RuntimeError)):
+        suite.test_dense_is_twice_differentiable(family(DetachedVandermonde), (3, 5))
 
 
 def test_missing_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +229,13 @@ def test_missing_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_missing_conjugate(monkeypatch: pytest.MonkeyPatch, check: Callable[..., None]) -> None:
     """Without it the backward pass convolves where it should correlate: wrong where released C3A layers are wrong."""
-    monkeypatch.setattr(Tensor, "conj", lambda self: self)
+    monkeypatch.setattr(Tensor, "conj_physical_", lambda self: self)
     with pytest.raises(AssertionError, match="normalised error|⟨Wx, y⟩"):
         check("circulant", SIZE, GRID)
 
 
 def test_missing_conjugate_in_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tensor, "conj", lambda self: self)
+    monkeypatch.setattr(Tensor, "conj_physical_", lambda self: self)
     with pytest.raises(GradcheckError):
         suite.test_gradients("toeplitz", (3, 5))
 

@@ -60,6 +60,8 @@ def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, list[
             here = tagged
             continue
         names.append(str(part))
+        if isinstance(part, int):  # an element of a list of sections
+            continue
         known = [key for cls in here for key in cls.model_fields]
         here = [
             c for cls in here if part in cls.model_fields for c in _sections(cls.model_fields[str(part)].annotation)

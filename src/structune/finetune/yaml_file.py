@@ -35,8 +35,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+def read(path: Path, what: str = "recipe", such_as: str = "'model:' and 'data:'") -> dict[str, Any]:
+    """The mapping in a YAML file. Messages say ``what`` it is, and name some of its sections.
 
     Raises:
         UserError: no such file, not UTF-8, not YAML, or not a mapping.
@@ -45,13 +45,13 @@ def read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(str(p) for p in path.parent.glob("*.yaml"))[:8]
-        hint = f"; recipes there: {', '.join(near)}" if near else ""
-        raise UserError(f"recipe {str(path)!r}: no such file{hint}") from None
+        hint = f"; {what}s there: {', '.join(near)}" if near else ""
+        raise UserError(f"{what} {str(path)!r}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {str(path)!r}: cannot be read as UTF-8 text ({error})") from None
-    content = _parse(text, f"recipe {str(path)!r}")
+        raise UserError(f"{what} {str(path)!r}: cannot be read as UTF-8 text ({error})") from None
+    content = _parse(text, f"{what} {str(path)!r}")
     if not isinstance(content, dict):
-        raise UserError(f"recipe {str(path)!r}: expected sections such as 'model:' and 'data:', found {content!r}")
+        raise UserError(f"{what} {str(path)!r}: expected sections such as {such_as}, found {content!r}")
     return content
 
 

@@ -109,14 +109,37 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """base(x) + Σ ΔW dropout(x) in the dtype of base(x)."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        result: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
-            return result
-        for adapter_name in self.active_adapters:
-            if adapter_name in self.structune_delta:
-                update = self.structune_delta[adapter_name](self.structune_dropout[adapter_name](x))
-                result = result + update.to(result.dtype)
+            return self.base_layer(x, *args, **kwargs)
+        names = [name for name in self.active_adapters if name in self.structune_delta]
+        if len(names) == 1 and not args and not kwargs and (folded := self._folded(names[0], x)) is not None:
+            return folded
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        for name in names:
+            update = self.structune_delta[name](self.structune_dropout[name](x))
+            result = result + update.to(result.dtype)
         return result
+
+    def frozen_weight(self) -> tuple[Tensor, Tensor | None] | None:
+        """W (out, in) and b, if the base layer computes x Wᵀ + b with plain tensors and does nothing else."""
+        base = self.base_layer
+        plain = "forward" not in vars(base) and not (base._forward_hooks or base._forward_pre_hooks)
+        if type(base) not in self.base_types or not plain:
+            return None
+        weight, bias = base._parameters.get("weight"), base._parameters.get("bias")
+        if weight is None or any(type(t) is not nn.Parameter or not t.numel() for t in (weight, bias) if t is not None):
+            return None
+        return self.to_weight_layout(weight), bias
+
+    def _folded(self, name: str, x: Tensor) -> Tensor | None:
+        """The whole layer as one product with W + ΔW, where that is exact and pays."""
+        dropped = self.training and isinstance(self.structune_dropout[name], nn.Dropout)
+        exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
+        frozen = self.frozen_weight() if exact and not dropped else None
+        delta = self._delta(name)
+        if frozen is None or frozen[0].dtype != x.dtype or delta.resolved_algorithm(x, frozen[0]) != "fold":
+            return None
+        return delta.fold(x, *frozen)
 
     def _delta(self, adapter_name: str) -> StructuredDelta:
         if adapter_name not in self.structune_delta:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import torch
 
-from structune.products import dense, factored, fft
+from structune.products import dense, dft_gemm, factored, fft, fold
 from structune.products.algorithm import Algorithm
 from structune.structures import RankedStructure, Structure
-from structune.structures.circulant import Circulant
 
-ALGORITHMS: dict[str, Algorithm] = {"dense": dense, "factored": factored, "fft": fft}
+ALGORITHMS: dict[str, Algorithm] = {
+    "dense": dense,
+    "factored": factored,
+    "fft": fft,
+    "dft_gemm": dft_gemm,
+    "fold": fold,
+}
 """Every algorithm by name: modules with `supports(structure)` and `multiply(structure, x, generators)`."""
 
 
-def choose(structure: Structure, num_blocks: int, tokens: int, dtype: torch.dtype, device_type: str) -> str:
+def choose(
+    structure: Structure,
+    num_blocks: int,
+    tokens: int,
+    dtype: torch.dtype,
+    device_type: str,
+    *,
+    weight: bool = False,
+    training: bool = True,
+) -> str:
     """The algorithm that `auto` stands for.
-
-    Thin factors always win. A circulant is diagonal under a transform of its length. Toeplitz and Hankel blocks need
-    one of twice their length, which pays off from about 512×512 entries. A chain of two convolutions passes through
-    P·Q·R vectors per token, which pays off while these are few. (Measured on an x86 CPU in fp32, forward and backward.)
 
     Args:
         structure: the block, with its sizes.
@@ -26,20 +36,32 @@ def choose(structure: Structure, num_blocks: int, tokens: int, dtype: torch.dtyp
         tokens: T, all leading dimensions of x flattened.
         dtype: of x.
         device_type: "cpu", "cuda", ….
+        weight: whether ΔW may be added to a frozen W of x's dtype.
+        training: whether gradients are needed.
     """
     if factored.supports(structure):
         return "factored"
+    size = num_blocks * structure.rows * structure.cols
+    if weight and dtype in (torch.float32, torch.float64) and tokens**2 >= size / 4 and fold.supports(structure):
+        return "fold"
+    built = "fold" if fold.supports(structure) else "dense"
     if not fft.supports(structure):
-        return "dense"
-    if isinstance(structure, RankedStructure):
-        pays = num_blocks * structure.rank <= 2 or tokens <= 64
-    else:
-        pays = isinstance(structure, Circulant) or num_blocks * structure.rows * structure.cols >= 512 * 512
-    return "fft" if pays else "dense"
+        return built
+    if isinstance(structure, RankedStructure) and num_blocks * structure.rank > 2 and tokens > 64:
+        return built
+    return "fft"
 
 
 def resolve(
-    algorithm: str, structure: Structure, num_blocks: int, tokens: int, dtype: torch.dtype, device_type: str
+    algorithm: str,
+    structure: Structure,
+    num_blocks: int,
+    tokens: int,
+    dtype: torch.dtype,
+    device_type: str,
+    *,
+    weight: bool = False,
+    training: bool = True,
 ) -> str:
     """`algorithm` itself, or the choice made for "auto".
 
@@ -47,7 +69,7 @@ def resolve(
         ValueError: the name is unknown, or the family has no such product.
     """
     if algorithm == "auto":
-        return choose(structure, num_blocks, tokens, dtype, device_type)
+        return choose(structure, num_blocks, tokens, dtype, device_type, weight=weight, training=training)
     check(algorithm, structure)
     return algorithm
 

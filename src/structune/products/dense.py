@@ -24,9 +24,12 @@ def blocks(structure: Structure, generators: Mapping[str, Tensor]) -> Tensor:
         return structure.entries(**generators)
 
 
+def matrix(structure: Structure, generators: Mapping[str, Tensor]) -> Tensor:
+    """The whole matrix (P·M, Q·N)."""
+    return blocks(structure, generators).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
 def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
     """y[t, p] = Σ_q W[p, q] x[t, q]: one GEMM with the matrix rounded to x's dtype. Returns (T, P, M)."""
-    blocks_PQMN = blocks(structure, generators)
-    matrix = blocks_PQMN.transpose(1, 2).flatten(2).flatten(0, 1).to(x_TQN.dtype)
-    y: Tensor = torch.nn.functional.linear(x_TQN.flatten(1), matrix)
-    return y.view(-1, blocks_PQMN.shape[0], structure.rows)
+    y: Tensor = torch.nn.functional.linear(x_TQN.flatten(1), matrix(structure, generators).to(x_TQN.dtype))
+    return y.unflatten(1, (-1, structure.rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -18,8 +18,8 @@ from structune.structures.convolution import Convolution
 class Structure(ABC):
     """One M×N block W as a function of its generators; it holds sizes, never numbers.
 
-    A family defines `generators`, `entries` and `displacement`; the rest follows. Generators may carry leading
-    batch dimensions, which broadcast: generators (…, *shape) give W (…, M, N) in the generators' dtype.
+    A family defines `generators`, `entries`, `operators` and `displacement_rank`; the rest follows. Generators may
+    carry leading batch dimensions, which broadcast: generators (…, *shape) give W (…, M, N) in the generators' dtype.
 
     Args:
         rows: M, the number of rows of W.
@@ -55,6 +55,30 @@ class Structure(ABC):
     def entries(self, **generators: Tensor) -> Tensor:
         """The definition of the family: generators (…, *shape) to W (…, M, N)."""
 
+    def strip(self, start: int, stop: int, **generators: Tensor) -> Tensor:
+        """Rows start … stop − 1 of W, (…, stop − start, N), for 0 ≤ start ≤ stop ≤ M (not checked).
+
+        Default: cut out of `entries`. A family whose rows can be built alone overrides it.
+        """
+        return self.entries(**generators)[..., start:stop, :]
+
+    def pullback(self, grad: Tensor, start: int = 0, **generators: Tensor) -> dict[str, Tensor]:
+        """The gradient of ⟨grad, strip(start, start + B)⟩ with respect to each generator, shaped like it.
+
+        Default: autograd through `strip`. A family that can do it in fewer passes over `grad` overrides it. The result
+        is not differentiable itself: second derivatives go through `entries`.
+
+        Args:
+            grad: (…, B, N) in the generators' dtype, 1 ≤ B ≤ M − start.
+            start: the row of W that is the first of `grad`.
+            generators: (…, *shape), all with the leading dimensions of `grad`.
+        """
+        with torch.enable_grad():
+            leaves = {name: generator.detach().requires_grad_() for name, generator in generators.items()}
+            rows = self.strip(start, start + grad.shape[-2], **leaves)
+            gradients = torch.autograd.grad(rows, tuple(leaves.values()), grad, materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True))
+
     @abstractmethod
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
         """The displacement pair (A, B) of the square case, in fp64 unless it is made from generators."""
@@ -78,6 +102,15 @@ class Structure(ABC):
     def from_raw(self, **raw: Tensor) -> dict[str, Tensor]:
         """Map raw numbers, any finite reals, to valid generators (node maps, unit scale). Default: themselves."""
         return raw
+
+    def difference(
+        self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
+    ) -> tuple[Structure, dict[str, Tensor]] | None:
+        """S(generators) − S(start) as one block of a family, with its generators; None where it is none.
+
+        Where it is, nothing cancels: S(start) is never subtracted, however close the two are.
+        """
+        return None
 
     def dense(self, **generators: Tensor) -> Tensor:
         """W (…, M, N), after checking the generators' names and shapes.
@@ -160,6 +193,20 @@ class CroppedStructure(RankedStructure):
     def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         scale = unit_scale(self.rank * self.order)
         return {"G": G * scale, "H": H * scale}
+
+    def difference(
+        self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
+    ) -> tuple[Structure, dict[str, Tensor]]:
+        G, H = telescoped(generators, start)
+        return replace(self, rank=2 * self.rank), {"G": torch.cat(G, dim=-2), "H": torch.cat(H, dim=-2)}
+
+
+def telescoped(
+    generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The pairs (G − G⁰, G⁰) and (H, H − H⁰): G H − G⁰ H⁰ = (G − G⁰) H + G⁰ (H − H⁰), for families bilinear in both."""
+    G, H, G_start, H_start = generators["G"], generators["H"], start["G"], start["H"]
+    return (G - G_start, G_start), (H, H - H_start)
 
 
 def unit_scale(fan: float) -> float:

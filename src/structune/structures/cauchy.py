@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import Structure, nodes_on_interval
 
@@ -45,6 +46,14 @@ class Cauchy(Structure):
 
     def entries(self, u: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         return reciprocal_differences(u, v)
+
+    def strip(self, start: int, stop: int, u: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        return reciprocal_differences(u[..., start:stop], v)
+
+    def pullback(self, grad: Tensor, start: int = 0, *, u: Tensor, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        stop = start + grad.shape[-2]
+        of_differences = grad * reciprocal_differences(u[..., start:stop], v).square()  # d(1/x) = −1/x²
+        return {"u": pad(-of_differences.sum(dim=-1), (start, self.rows - stop)), "v": of_differences.sum(dim=-2)}
 
     def operators(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return torch.diag(u), torch.diag(v)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import RankedStructure, unit_scale
 from structune.structures.cauchy import interlaced_nodes, reciprocal_differences
@@ -31,6 +32,24 @@ class CauchyLike(RankedStructure):
 
     def entries(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
         return (G.mT @ H) * reciprocal_differences(u, v)
+
+    def strip(self, start: int, stop: int, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return self.entries(u[..., start:stop], v, G[..., start:stop], H)
+
+    def pullback(  # type: ignore[override]
+        self, grad: Tensor, start: int = 0, *, u: Tensor, v: Tensor, G: Tensor, H: Tensor
+    ) -> dict[str, Tensor]:
+        stop = start + grad.shape[-2]
+        around = (start, self.rows - stop)
+        C, G = reciprocal_differences(u[..., start:stop], v), G[..., start:stop]
+        of_products = grad * C
+        of_differences = of_products * C * (G.mT @ H)
+        return {
+            "u": pad(-of_differences.sum(dim=-1), around),
+            "v": of_differences.sum(dim=-2),
+            "G": pad(H @ of_products.mT, around),
+            "H": G @ of_products,
+        }
 
     def operators(self, u: Tensor, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return torch.diag(u), torch.diag(v)

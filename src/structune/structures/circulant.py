@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
 from structune.structures.shift import shift
-from structune.structures.toeplitz import toeplitz_entries
+from structune.structures.toeplitz import diagonal_sums, toeplitz_entries
 
 
 def first_column(first_row: Tensor) -> Tensor:
@@ -47,8 +48,17 @@ class Circulant(Structure):
         return {"c": (self.period,)}
 
     def entries(self, c: Tensor) -> Tensor:  # type: ignore[override]
-        diagonals = torch.cat((c[..., self.period - self.cols + 1 :], c[..., : self.rows]), dim=-1)
+        return self.strip(0, self.rows, c)
+
+    def strip(self, start: int, stop: int, c: Tensor) -> Tensor:  # type: ignore[override]
+        from_top_right = c.roll(self.cols - 1 - start, dims=-1)
+        diagonals = torch.cat((from_top_right, from_top_right), dim=-1)[..., : stop - start + self.cols - 1]
         return toeplitz_entries(diagonals, self.cols)
+
+    def pullback(self, grad: Tensor, start: int = 0, *, c: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        diagonals = diagonal_sums(grad)
+        twice = pad(diagonals, (0, 2 * self.period - diagonals.shape[-1])).unflatten(-1, (2, self.period))
+        return {"c": twice.sum(dim=-2).roll(start - self.cols + 1, dims=-1)}
 
     def operators(self, c: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return shift(self.rows, 1.0), shift(self.cols, 1.0)

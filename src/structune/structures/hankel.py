@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
@@ -15,6 +16,18 @@ from structune.structures.shift import shift
 def hankel_entries(h: Tensor, cols: int) -> Tensor:
     """W[i, j] = h[i + j], from h (…, rows + cols − 1): windows of h."""
     return h.unfold(-1, cols, 1)
+
+
+def antidiagonal_sums(matrix: Tensor) -> Tensor:
+    """s[k] = Σ_{i+j=k} A[i, j], the adjoint of `hankel_entries`: (…, M, N) to (…, M + N − 1).
+
+    With M zeros after each row and read in rows that are one shorter, A[i, j] stands in column i + j.
+    """
+    rows, cols = matrix.shape[-2:]
+    width = rows + cols - 1
+    skewed = pad(matrix, (0, rows)).flatten(-2)[..., : rows * width].unflatten(-1, (rows, width))
+    sums: Tensor = skewed.sum(dim=-2)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,12 @@ class Hankel(Structure):
 
     def entries(self, h: Tensor) -> Tensor:  # type: ignore[override]
         return hankel_entries(h, self.cols)
+
+    def strip(self, start: int, stop: int, h: Tensor) -> Tensor:  # type: ignore[override]
+        return hankel_entries(h[..., start : stop + self.cols - 1], self.cols)
+
+    def pullback(self, grad: Tensor, start: int = 0, *, h: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"h": pad(antidiagonal_sums(grad), (start, self.rows - start - grad.shape[-2]))}
 
     def operators(self, h: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return shift(self.rows, 1.0), shift(self.cols, 0.0).T

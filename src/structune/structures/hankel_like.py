@@ -7,29 +7,42 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from structune.structures.base import CroppedStructure
 from structune.structures.convolution import Convolution
-from structune.structures.hankel import hankel_entries
-from structune.structures.shift import krylov_diagonals, shift
-from structune.structures.toeplitz import toeplitz_entries
+from structune.structures.diagonals import DiagonalRecursion, convolution, thin_steps
+from structune.structures.shift import shift
 
 
 @dataclass(frozen=True)
-class HankelLike(CroppedStructure):
+class HankelLike(DiagonalRecursion):
     """The solution W of Z_1 W − W Z_0ᵀ = Σ_l g_l h_lᵀ with G, H (R, n), n = max(M, N), cropped to M×N.
 
     Column by column, Z_1 W e_j = W e_{j−1} + F e_j with F = Σ_l g_l h_lᵀ, hence
     W[i, j] = Σ_l Σ_{k ≤ j} g_l[(i + j + 1 − k) mod n] h_l[k], that is W = Σ_l C(g_l) K(Z_0, h_l)ᵀ with the Hankel
-    circulant C(g)[i, p] = g[(i + p + 1) mod n].
+    circulant C(g)[i, p] = g[(i + p + 1) mod n]. Its entries obey W[i, j] = W[i + 1, j − 1] + F[i + 1, j], and so W is
+    built, from the last row upwards.
     Displacement pair (Z_1, Z_0ᵀ), rank R. Source: TR2024-157, Table 1; solved here.
     """
 
     name: ClassVar[str] = "hankel_like"
 
-    def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
-        hankel_circulant = hankel_entries(krylov_diagonals(G, 1.0), self.order)[..., : self.rows, :]
-        upper_triangular = toeplitz_entries(krylov_diagonals(H, 0.0), self.order).mT[..., :, : self.cols]
-        return (hankel_circulant @ upper_triangular).sum(dim=-3)
+    def steps(self, start: int, stop: int, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the strip upside down."""
+        n, N = self.order, self.cols
+        below, used = G.roll(-1, dims=-1), H[..., :N]
+        upwards = below[..., start:stop].flip(-1)
+        return thin_steps(
+            upwards,
+            used,
+            first_row=convolution(below.roll(1 - stop, dims=-1), used, 2 * n)[..., :N],
+            first_column=(upwards * used[..., :1]).sum(dim=-2),
+            last_column=convolution(below, used, n).roll(1 - N, dims=-1)[..., start:stop].flip(-1),
+        )
+
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return super().strip(start, stop, G, H).flip(-2)
+
+    def pullback(self, grad: Tensor, start: int = 0, **generators: Tensor) -> dict[str, Tensor]:
+        return super().pullback(grad.flip(-2), start, **generators)
 
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
         return shift(self.rows, 1.0), shift(self.cols, 0.0).T

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from structune.structures.base import RankedStructure, unit_scale
+from structune.structures.base import RankedStructure, Structure, telescoped, unit_scale
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class LowRank(RankedStructure):
     def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
         return G @ H
 
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return G[..., start:stop, :] @ H
+
+    def pullback(self, grad: Tensor, start: int = 0, *, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        stop = start + grad.shape[-2]
+        return {
+            "G": pad(grad @ H.mT, (0, 0, start, self.rows - stop)),
+            "H": G[..., start:stop, :].mT @ grad,
+        }
+
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
         identity = torch.eye(self.rows, dtype=torch.float64)
         return identity, torch.zeros_like(identity)
@@ -33,3 +45,9 @@ class LowRank(RankedStructure):
     def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         scale = unit_scale(self.rank)
         return {"G": G * scale, "H": H * scale}
+
+    def difference(
+        self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
+    ) -> tuple[Structure, dict[str, Tensor]]:
+        G, H = telescoped(generators, start)
+        return replace(self, rank=2 * self.rank), {"G": torch.cat(G, dim=-1), "H": torch.cat(H, dim=-2)}

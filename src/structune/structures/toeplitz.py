@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
+from structune.structures.hankel import antidiagonal_sums, hankel_entries
 from structune.structures.shift import shift
 
 
 def toeplitz_entries(t: Tensor, cols: int) -> Tensor:
-    """W[i, j] = t[i − j + cols − 1], from t (…, rows + cols − 1): windows of t, read backwards."""
-    return t.unfold(-1, cols, 1).flip(-1)
+    """W[i, j] = t[i − j + cols − 1], from t (…, rows + cols − 1): a Hankel matrix upside down, copied by whole rows."""
+    return hankel_entries(t.flip(-1), cols).flip(-2)
+
+
+def diagonal_sums(matrix: Tensor) -> Tensor:
+    """s[k] = Σ_{i−j+N−1=k} A[i, j], the adjoint of `toeplitz_entries`: (…, M, N) to (…, M + N − 1)."""
+    return antidiagonal_sums(matrix.flip(-2)).flip(-1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,12 @@ class Toeplitz(Structure):
 
     def entries(self, t: Tensor) -> Tensor:  # type: ignore[override]
         return toeplitz_entries(t, self.cols)
+
+    def strip(self, start: int, stop: int, t: Tensor) -> Tensor:  # type: ignore[override]
+        return toeplitz_entries(t[..., start : stop + self.cols - 1], self.cols)
+
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"t": pad(diagonal_sums(grad), (start, self.rows - start - grad.shape[-2]))}
 
     def operators(self, t: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return shift(self.rows, 1.0), shift(self.cols, -1.0)

@@ -16,9 +16,19 @@ from structune.structures.shift import shift
 def powers(v: Tensor, count: int) -> Tensor:
     """V[i, j] = v_i^j for 0 ≤ j < count: (…, M) to (…, M, count), with 0⁰ = 1.
 
-    The column of ones is no power: the second derivative of v⁰ that autograd works out is NaN at v = 0.
+    By doubling, V ← [V, v^m V] for m = 1, 2, 4, …; only the v^m, numbers and not matrices, are worked out by `pow`.
     """
-    return pad(v.unsqueeze(-1) ** torch.arange(1, count, device=v.device), (1, 0), value=1.0)
+    v = v.unsqueeze(-1)
+    V = v**0
+    while (m := V.shape[-1]) < count:
+        V = torch.cat((V, V[..., : count - m] * v**m), dim=-1)
+    return V[..., :count]
+
+
+def powers_pullback(grad: Tensor, V: Tensor) -> Tensor:
+    """The gradient of ⟨grad, V⟩ with respect to v: v̄_i = Σ_j j V[i, j − 1] grad[i, j], (…, M, count) to (…, M)."""
+    exponents = torch.arange(1, V.shape[-1], device=V.device, dtype=V.dtype)
+    return (V[..., :-1] * grad[..., 1:]) @ exponents
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,14 @@ class Vandermonde(Structure):
 
     def entries(self, v: Tensor) -> Tensor:  # type: ignore[override]
         return powers(v, self.cols)
+
+    def strip(self, start: int, stop: int, v: Tensor) -> Tensor:  # type: ignore[override]
+        return powers(v[..., start:stop], self.cols)
+
+    def pullback(self, grad: Tensor, start: int = 0, *, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        stop = start + grad.shape[-2]
+        V = powers(v[..., start:stop], self.cols)
+        return {"v": pad(powers_pullback(grad, V), (start, self.rows - stop))}
 
     def operators(self, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return torch.diag(v), shift(self.cols, 0.0)

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from structune.structures.base import RankedStructure, nodes_on_interval, unit_scale
 from structune.structures.shift import shift
-from structune.structures.vandermonde import powers
+from structune.structures.vandermonde import powers, powers_pullback
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,25 @@ class VandermondeLike(RankedStructure):
     def entries(self, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
         V = powers(v, self.cols)
         return V * (V * (G.mT @ H)).cumsum(dim=-1).flip(-1)
+
+    def strip(self, start: int, stop: int, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        return self.entries(v[..., start:stop], G[..., start:stop], H)
+
+    def pullback(  # type: ignore[override]
+        self, grad: Tensor, start: int = 0, *, v: Tensor, G: Tensor, H: Tensor
+    ) -> dict[str, Tensor]:
+        stop = start + grad.shape[-2]
+        around = (start, self.rows - stop)
+        v, G = v[..., start:stop], G[..., start:stop]
+        V, products = powers(v, self.cols), G.mT @ H
+        suffixes = (V * grad).cumsum_(dim=-1).flip(-1)  # the gradient of V ∘ GᵀH
+        of_powers = (V * products).cumsum_(dim=-1).flip(-1).mul_(grad).addcmul_(products, suffixes)
+        of_products = suffixes.mul_(V)
+        return {
+            "v": pad(powers_pullback(of_powers, V), around),
+            "G": pad(H @ of_products.mT, around),
+            "H": G @ of_products,
+        }
 
     def operators(self, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return torch.diag(v), shift(self.cols, 0.0)

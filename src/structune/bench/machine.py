@@ -1,0 +1,67 @@
+"""Where and with what a benchmark ran."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from structune.finetune.run import versions
+
+__all__ = ["commit", "device_slug", "machine", "package_versions"]
+
+PACKAGES = ("python", "torch", "peft", "transformers", "structune")
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Processor, threads, memory, GPU and system; what must not change within one benchmark."""
+    return {
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "ram_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "system": platform.platform(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides a measurement."""
+    found = versions()
+    return {name: found[name] for name in PACKAGES}
+
+
+def commit() -> dict[str, Any] | None:
+    """The checkout's commit, and whether its code or suites differ from it; None outside a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", "src", "benchmarks", ":!benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"id": head, "dirty": bool(changed)}
+
+
+def device_slug(device: str, found: dict[str, Any]) -> str:
+    """For file names: ``cpu-amd-epyc-2-threads``, ``cuda-nvidia-h200``."""
+    name = found["gpu"] if device == "cuda" else f"{found['cpu']} {found['threads']} threads"
+    return re.sub(r"[^a-z0-9]+", "-", f"{device} {name}".lower()).strip("-")
+
+
+def _cpu() -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        match = None
+    name = match[1] if match else platform.processor() or platform.machine()
+    return re.sub(r"\((R|TM)\)|\bProcessor\b|\bCPU\b|@.*", "", name).strip()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

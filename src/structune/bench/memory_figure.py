@@ -1,0 +1,46 @@
+"""Memory beyond the frozen layer: what is saved, and the peak, a panel a case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structune.bench.panels import Panel, draw_panels
+from structune.bench.results import CaseResult, Results
+from structune.study.style import GREY, INK, method_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_memory"]
+
+
+def draw_memory(results: Results, path: Path) -> None:
+    """Draw the bytes saved for backward and the transient peak of each method, beside those of x and W."""
+    label = "MB beyond the frozen layer: saved for backward (hollow), transient peak (full); x: input, W: weight"
+    draw_panels(results, path, lambda line: line.peak, _pairs, label)
+
+
+def _pairs(axes: Axes, panel: Panel, names: Sequence[str], case: CaseResult) -> None:
+    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+
+    for place, name in enumerate(names):
+        line = panel.get(name)
+        if line is None or line.peak is None:
+            continue
+        colour, marker = method_style(line.row.kind)
+        peak, saved = line.peak / 1e6, None if line.saved is None else line.saved / 1e6
+        if saved is not None:
+            axes.plot([saved, peak], [place, place], color=colour, linewidth=0.9, alpha=0.6, zorder=2)
+            axes.plot(saved, place, marker=marker, color="white", markeredgecolor=colour, markersize=6, zorder=3)
+        axes.plot(peak, place, marker=marker, color=colour, markersize=6, markeredgewidth=0.6, zorder=4,
+                  markeredgecolor="white")  # fmt: skip
+    for size, label, side in ((case.input_bytes, "x", 1), (case.weight_bytes, "W", -1)):
+        axes.axvline(size / 1e6, color=GREY, linewidth=1, linestyle="--")
+        axes.annotate(label, (size / 1e6, 1), (3 * side, 0), xycoords=("data", "axes fraction"), color=INK, fontsize=8,
+                      textcoords="offset points", va="top", ha="left" if side > 0 else "right")  # fmt: skip
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=-0.15)
+    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 3)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,0 +1,83 @@
+"""The product of a family that is one convolution or a chain of two, and the gradient of its kernels.
+
+A grid of convolutions needs Q forward and P inverse transforms, not P·Q. Chains (Toeplitz-like, Hankel-like) pass
+through P·Q·R intermediate vectors, x ↦ z = inner kernels ∗ x ↦ y = Σ outer kernels ∗ z: the inner link is Q groups of
+one input and P·R outputs each, the outer one P groups of Q·R inputs and one output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from structune.products.chunks import chunks
+from structune.products.convolve import adjoint, convolve, correlate
+from structune.products.geometry import Geometry, carried_out
+from structune.products.precision import working_dtype
+from structune.structures import Structure
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One or two links, first applied first: kernels (groups, outputs, inputs, K) and their geometries."""
+
+    kernels: Sequence[Tensor]
+    geometries: Sequence[Geometry]
+
+    @classmethod
+    def of(cls, structure: Structure, generators: Mapping[str, Tensor]) -> Chain:
+        """The links of a family of convolutions with generators (P, Q, …)."""
+        links = structure.convolutions(**generators)
+        if len(links) == 1:
+            grouped = [replace(links[0], kernel=links[0].kernel.unsqueeze(0))]
+        else:
+            inner, outer = links
+            grouped = [
+                replace(inner, kernel=inner.kernel.transpose(0, 1).flatten(1, 2).unsqueeze(2)),
+                replace(outer, kernel=outer.kernel.flatten(1, 2).unsqueeze(1)),
+            ]
+        grouped = [carried_out(link) for link in grouped]
+        return cls([link.kernel for link in grouped], [Geometry.of(link) for link in grouped])
+
+    def multiply(self, x_TQN: Tensor, transform: str) -> Tensor:
+        """y[t, p] = Σ_q W[p, q] x[t, q], differentiable. Returns (T, P, M) in x's dtype."""
+        if len(self.kernels) == 1:
+            return convolve(x_TQN.unsqueeze(1), self.kernels[0], self.geometries[0], transform).squeeze(1)
+        (inner, outer), (inner_sizes, outer_sizes) = self.kernels, self.geometries
+        z_TQCn = convolve(x_TQN.unsqueeze(2), inner, inner_sizes, transform)
+        return convolve(_by_outputs(z_TQCn, outer.shape[0]), outer, outer_sizes, transform).squeeze(2)
+
+    def kernel_gradients(self, grad_TPM: Tensor, x_TQN: Tensor, transform: str) -> list[Tensor]:
+        """The gradients of ⟨g, W x⟩ with respect to the kernels, in at least fp32; not differentiable."""
+        if len(self.kernels) == 1:
+            return [correlate(grad_TPM.unsqueeze(1), x_TQN.unsqueeze(1), self.geometries[0], transform)]
+        (inner, outer), (inner_sizes, outer_sizes) = self.kernels, self.geometries
+        totals = [torch.zeros_like(kernel) for kernel in self.kernels]
+        dtype = working_dtype(grad_TPM, x_TQN, *self.kernels)
+        vectors = max(inner.shape[0] * inner.shape[1], outer.shape[0] * outer.shape[2])
+        per_token = vectors * max(inner_sizes.length, outer_sizes.length)
+        for part in chunks(x_TQN.shape[0], per_token, dtype.itemsize, x_TQN.device.type):
+            x, grad = x_TQN[part].unsqueeze(2), grad_TPM[part].unsqueeze(2)
+            z = _by_outputs(convolve(x, inner, inner_sizes, transform), outer.shape[0])
+            totals[1] += correlate(grad, z, outer_sizes, transform)
+            z_grad = _by_inputs(adjoint(grad, outer, outer_sizes, transform), inner.shape[0])
+            totals[0] += correlate(z_grad, x, inner_sizes, transform)
+        return totals
+
+
+def is_chain(structure: Structure) -> bool:
+    """Whether the family overrides `convolutions`."""
+    return type(structure).convolutions is not Structure.convolutions
+
+
+def _by_outputs(z_TQCn: Tensor, P: int) -> Tensor:
+    """(T, Q, P·R, n) to (T, P, Q·R, n)."""
+    return z_TQCn.unflatten(2, (P, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _by_inputs(z_TPCn: Tensor, Q: int) -> Tensor:
+    """(T, P, Q·R, n) to (T, Q, P·R, n)."""
+    return _by_outputs(z_TPCn, Q)

@@ -1,0 +1,72 @@
+"""How long a transform must be to carry out a convolution, and where inputs and outputs lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+from structune.structures import Convolution
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution's sizes, and the length L of the cyclic convolution that contains it.
+
+    Args:
+        length: L.
+        rows: M, outputs kept.
+        cols: N, inputs.
+        offset: index of the first output.
+        kernel_length: K.
+        reverse: whether inputs are read backwards.
+    """
+
+    length: int
+    rows: int
+    cols: int
+    offset: int
+    kernel_length: int
+    reverse: bool
+
+    @classmethod
+    def of(cls, c: Convolution) -> Geometry:
+        """The period, or a fast length at which outputs offset … offset + M − 1 do not meet what wraps around."""
+        kernel_length = c.kernel.shape[-1]
+        needed = max(c.offset + c.rows, kernel_length + c.cols - 1 - c.offset, c.cols, kernel_length)
+        return cls(c.period or fast_length(needed), c.rows, c.cols, c.offset, kernel_length, c.reverse)
+
+    @property
+    def first(self) -> int:
+        """The kernel's index that meets the first input in the first output."""
+        return self.offset - (self.cols - 1 if self.reverse else 0)
+
+    def numbers(self) -> list[int]:
+        """The fields as integers, the form in which operators pass them."""
+        return [int(field) for field in astuple(self)]
+
+    @classmethod
+    def read(cls, numbers: Sequence[int]) -> Geometry:
+        """The reverse of `numbers`."""
+        length, rows, cols, offset, kernel_length, reverse = numbers
+        return cls(length, rows, cols, offset, kernel_length, bool(reverse))
+
+
+def fast_length(n: int) -> int:
+    """The smallest length of at least n whose only prime factors are 2, 3 and 5."""
+    best = 1 << (n - 1).bit_length()
+    power_of_5 = 1
+    while power_of_5 < best:
+        odd = power_of_5
+        while odd < best:
+            best = min(best, odd << (-(-n // odd) - 1).bit_length())
+            odd *= 3
+        power_of_5 *= 5
+    return best
+
+
+def carried_out(c: Convolution) -> Convolution:
+    """The convolution as it is transformed: with its period where that is a fast length and holds all, else without."""
+    reach = max(c.offset + c.rows, c.cols)
+    if c.period is not None and (fast_length(c.period) != c.period or reach > c.period):
+        return c.unrolled()
+    return c

@@ -1,0 +1,133 @@
+"""`fold`: W + ΔW in one product, made in strips and never kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from structune import structures
+from structune.products import fold, strips
+from structune.structures import Structure
+from structune.testing import assert_close, make_structure, sample_generators, sample_inputs
+
+T, P, Q = 6, 3, 2
+SIZES = [((4, 5), (12, 10)), ((4, 5), (9, 10)), ((4, 5), (12, 7)), ((1, 1), (3, 2)), ((5, 3), (11, 4))]
+"""Block sizes, and what the grid of 3 × 2 of them is cropped to."""
+
+Case = tuple[Structure, dict[str, Tensor], dict[str, Tensor], Tensor, Tensor, Tensor]
+
+
+def _case(family: str, size: tuple[int, int], features: tuple[int, int]) -> Case:
+    structure = make_structure(family, *size)
+    generators = {name: g.requires_grad_() for name, g in sample_generators(structure, P, Q).items()}
+    start = sample_generators(structure, P, Q, seed=5)
+    x, bias = sample_inputs(T, features[1]).requires_grad_(), sample_inputs(features[0], seed=4).requires_grad_()
+    return structure, generators, start, x, sample_inputs(*features, seed=3).requires_grad_(), bias
+
+
+def _definition(
+    structure: Structure,
+    generators: Mapping[str, Tensor],
+    start: Mapping[str, Tensor] | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: float,
+) -> Tensor:
+    blocks = structure.dense(**generators)
+    if start is not None:
+        blocks = blocks - structure.dense(**start)
+    delta = torch.cat([torch.cat(list(row), dim=1) for row in blocks], dim=0)
+    return x @ (weight + scale * delta[: weight.shape[0], : weight.shape[1]]).T + bias
+
+
+@pytest.mark.parametrize("family", structures.names())
+@pytest.mark.parametrize(("size", "features"), SIZES)
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("strip_rows", [1, 3, 1024])
+def test_value_and_gradients(
+    family: str,
+    size: tuple[int, int],
+    features: tuple[int, int],
+    centred: bool,
+    strip_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cropped, centred, scaled, whatever the strips' height: the definition's result and its five kinds of gradient."""
+    monkeypatch.setattr(strips, "STRIP_ROWS", strip_rows)
+    structure, generators, start, x, weight, bias = _case(family, size, features)
+    given = start if centred else None
+    y = fold(structure, x, generators, given, weight=weight, bias=bias, out_features=features[0], scale=0.5)
+    expected = _definition(structure, generators, given, x, weight, bias, 0.5)
+    inputs = {"x": x, "weight": weight, "bias": bias, **generators}
+    grad = sample_inputs(*y.shape, seed=8)
+    results = [
+        {"y": out.detach()} | dict(zip(inputs, torch.autograd.grad(out, tuple(inputs.values()), grad), strict=True))
+        for out in (y, expected)
+    ]
+    assert_close(*results, 1e-12, family)
+
+
+@pytest.mark.parametrize("family", structures.names())
+@pytest.mark.parametrize("centred", [False, True])
+def test_second_derivatives(family: str, centred: bool) -> None:
+    structure, generators, start, x, weight, bias = _case(family, (2, 3), (5, 6))
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor, *numbers: Tensor) -> Tensor:
+        named = dict(zip(generators, numbers, strict=True))
+        given = start if centred else None
+        return fold(structure, x, named, given, weight=weight, bias=bias, out_features=5, scale=0.5)
+
+    inputs = (x[:2].detach().requires_grad_(), weight, bias, *generators.values())
+    torch.autograd.gradcheck(product, inputs)
+    torch.autograd.gradgradcheck(product, inputs)
+
+
+@pytest.mark.parametrize("family", structures.names())
+def test_keeps_nothing_of_its_own(family: str) -> None:
+    """Saved for the backward pass are x, W and b themselves and generators, no matrix and no copy."""
+    structure, generators, start, x, weight, bias = _case(family, (40, 50), (120, 100))
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        fold(structure, x, generators, start, weight=weight, bias=bias, out_features=120)
+    known = {t.untyped_storage().data_ptr() for t in (x, weight, bias)}
+    own = [t for t in saved if t.untyped_storage().data_ptr() not in known]
+    assert known & {t.untyped_storage().data_ptr() for t in saved}
+    assert max(t.numel() for t in own) <= 2 * max(g.numel() for g in generators.values())
+    assert not any(t.is_complex() for t in own)
+
+
+@pytest.mark.parametrize("family", ["low_rank", "toeplitz_like", "hankel_like"])
+def test_differences_do_not_cancel(family: str) -> None:
+    """S(θ) − S(θ⁰) for a small step, in fp32: as exact as one block, where two blocks' difference has lost digits."""
+    structure = make_structure(family, 101, 101)
+    start = {name: g.float() for name, g in sample_generators(structure).items()}
+    step = sample_generators(structure, seed=1)
+    moved = {name: g + 1e-4 * step[name].float() for name, g in start.items()}
+    exact = structure.dense(**{n: g.double() for n, g in moved.items()}) - structure.dense(
+        **{n: g.double() for n, g in start.items()}
+    )
+    merged = structure.difference(moved, start)
+    assert merged is not None
+    bigger, generators = merged
+    assert_close({"W": bigger.dense(**generators)}, {"W": exact}, 2e-6, family)
+    with pytest.raises(AssertionError, match="normalised error"):
+        assert_close({"W": structure.dense(**moved) - structure.dense(**start)}, {"W": exact}, 2e-4, family)
+
+
+def test_strips_cover_every_row_once() -> None:
+    for block_rows in (1, 3, 7, 1024, 1500, 4096):
+        for num_block_rows in (1, 2, 5):
+            for missing in {0, 1, block_rows - 1}:
+                out_features = num_block_rows * block_rows - missing
+                pieces = list(strips.strips(num_block_rows, block_rows, out_features))
+                rows = [row for piece in pieces for row in range(piece.rows.start, piece.rows.stop)]
+                assert rows == list(range(out_features))
+                assert all(piece.rows.stop - piece.rows.start <= strips.STRIP_ROWS for piece in pieces)
+                for piece in pieces:
+                    whole = piece.inside == slice(0, block_rows)
+                    assert whole or piece.blocks.stop - piece.blocks.start == 1
+                    assert piece.rows.start == piece.blocks.start * block_rows + piece.inside.start
