@@ -598,3 +598,36 @@ def test_numbers_without_their_seed_are_refused(change, said, strict) -> None:
 def test_impossible_sizes_and_streams(arguments, said) -> None:
     with pytest.raises(ValueError, match=said):
         StructuredDelta(**arguments, block_size=2)
+
+
+@pytest.mark.parametrize("family", ["circulant", "toeplitz", "hankel", "toeplitz_like", "hankel_like"])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_inference_follows_the_numbers(family: str, pooled: bool) -> None:
+    """What is kept between calls without gradients is made anew whenever the numbers, the seed or the dtype change."""
+    options = {"structure": family, "num_splits": 2, "algorithm": "fft", "pool_size": 13 if pooled else None}
+    delta = StructuredDelta(10, 14, **options)
+    other = StructuredDelta(10, 14, **options, stream=7)
+    x = torch.randn(2, 3, 14, generator=torch.Generator().manual_seed(0))
+
+    def check(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            y, again = delta(x), delta(x)
+        assert torch.equal(y, again)
+        expected = x.double() @ delta.dense().detach().double().T
+        assert normalised_error(y, expected) < (1e-2 if x.dtype == torch.bfloat16 else 1e-5)
+        return y
+
+    delta.pool.data.normal_(generator=torch.Generator().manual_seed(1))
+    first = check(x)
+    delta.pool.data.mul_(3)  # behind autograd's back
+    assert not torch.equal(check(x), first)
+    with torch.no_grad():
+        delta.pool[0] += 1
+    check(x)
+    delta.pool.data = -delta.pool.data
+    check(x)
+    delta.load_state_dict(other.state_dict() | {"pool": torch.randn(delta.pool.shape)})
+    check(x)
+    check(x.bfloat16())
+    delta.double()
+    check(x.double())

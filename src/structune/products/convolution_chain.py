@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from structune.products.chunks import chunks
-from structune.products.convolve import adjoint, convolve, correlate
+from structune.products.convolve import adjoint, convolve, convolve_spectrum, correlate, kernel_spectrum
 from structune.products.geometry import Geometry, carried_out
 from structune.products.precision import working_dtype
 from structune.structures import Structure
@@ -50,6 +50,14 @@ class Chain:
         z_TQCn = convolve(x_TQN.unsqueeze(2), inner, inner_sizes, transform)
         return convolve(_by_outputs(z_TQCn, outer.shape[0]), outer, outer_sizes, transform).squeeze(2)
 
+    def prepared(self, transform: str, dtype: torch.dtype) -> PreparedChain:
+        """The chain with its kernels transformed once and for all, to be multiplied by vectors of that dtype."""
+        spectra = [
+            kernel_spectrum(kernel.detach(), geometry, transform, dtype)
+            for kernel, geometry in zip(self.kernels, self.geometries, strict=True)
+        ]
+        return PreparedChain(spectra, [kernel.shape[:2] for kernel in self.kernels], self.geometries, transform, dtype)
+
     def kernel_gradients(self, grad_TPM: Tensor, x_TQN: Tensor, transform: str) -> list[Tensor]:
         """The gradients of ⟨g, W x⟩ with respect to the kernels, in at least fp32; not differentiable."""
         if len(self.kernels) == 1:
@@ -66,6 +74,28 @@ class Chain:
             z_grad = _by_inputs(adjoint(grad, outer, outer_sizes, transform), inner.shape[0])
             totals[0] += correlate(z_grad, x, inner_sizes, transform)
         return totals
+
+
+@dataclass(frozen=True)
+class PreparedChain:
+    """The links' spectra, and of each link (groups, outputs)."""
+
+    spectra: Sequence[Tensor]
+    shapes: Sequence[Sequence[int]]
+    geometries: Sequence[Geometry]
+    transform: str
+    dtype: torch.dtype
+
+    def multiply(self, x_TQN: Tensor) -> Tensor:
+        """`Chain.multiply`, not differentiable."""
+        if len(self.spectra) == 1:
+            return self._link(0, x_TQN.unsqueeze(1)).squeeze(1)
+        return self._link(1, _by_outputs(self._link(0, x_TQN.unsqueeze(2)), self.shapes[1][0])).squeeze(2)
+
+    def _link(self, k: int, x_TBQN: Tensor) -> Tensor:
+        return convolve_spectrum(
+            x_TBQN, self.spectra[k], self.shapes[k][1], self.geometries[k], self.transform, self.dtype
+        )
 
 
 def is_chain(structure: Structure) -> bool:

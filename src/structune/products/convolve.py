@@ -49,18 +49,34 @@ def correlate(grad_TBPM: Tensor, x_TBQN: Tensor, geometry: Geometry, transform: 
     return _correlate_operator(grad_TBPM, x_TBQN, geometry.numbers(), transform)
 
 
-def _convolve(x_TBQN: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
-    sizes, spectra = Geometry.read(geometry), TRANSFORMS[transform]
-    dtype = working_dtype(x_TBQN, kernel_BPQK)
+def kernel_spectrum(kernel_BPQK: Tensor, geometry: Geometry, transform: str, dtype: torch.dtype) -> Tensor:
+    """What `convolve_spectrum` multiplies by: the transform of the kernels in their place, worked out in `dtype`."""
+    return TRANSFORMS[transform].kernel(_placed(kernel_BPQK, geometry, dtype), conjugate=False)
+
+
+def convolve_spectrum(
+    x_TBQN: Tensor, spectrum: Tensor, num_outputs: int, geometry: Geometry, transform: str, dtype: torch.dtype
+) -> Tensor:
+    """`convolve` with the kernels' spectrum made before, for `num_outputs` = P; not differentiable."""
+    spectra = TRANSFORMS[transform]
     T, B, Q, _ = x_TBQN.shape
-    P = kernel_BPQK.shape[1]
-    K = spectra.kernel(_placed(kernel_BPQK, sizes, dtype), conjugate=False)
-    y_TBPM = x_TBQN.new_empty(T, B, P, sizes.rows)
-    inputs = Padded(x_TBQN, sizes.length, dtype)
-    for part in _token_chunks(x_TBQN, B * max(P, Q), sizes, dtype):
-        Y = spectra.apply(spectra.forward(inputs[part], conjugate=sizes.reverse), K)
-        y_TBPM[part] = spectra.inverse(Y, sizes.length)[..., : sizes.rows]
-    return y_TBPM
+    y_TBPM = None
+    inputs = Padded(x_TBQN, geometry.length, dtype)
+    for part in _token_chunks(x_TBQN, B * max(num_outputs, Q), geometry, dtype):
+        Y = spectra.apply(spectra.forward(inputs[part], conjugate=geometry.reverse), spectrum)
+        y = spectra.inverse(Y, geometry.length)[..., : geometry.rows]
+        if part.stop - part.start == T:
+            return y.to(x_TBQN.dtype).contiguous()
+        if y_TBPM is None:
+            y_TBPM = x_TBQN.new_empty(T, B, num_outputs, geometry.rows)
+        y_TBPM[part] = y
+    return x_TBQN.new_empty(0, B, num_outputs, geometry.rows) if y_TBPM is None else y_TBPM
+
+
+def _convolve(x_TBQN: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
+    sizes, dtype = Geometry.read(geometry), working_dtype(x_TBQN, kernel_BPQK)
+    K = kernel_spectrum(kernel_BPQK, sizes, transform, dtype)
+    return convolve_spectrum(x_TBQN, K, kernel_BPQK.shape[1], sizes, transform, dtype)
 
 
 def _adjoint(grad_TBPM: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from structune.structures import Convolution
 
@@ -42,7 +42,7 @@ class Geometry:
 
     def numbers(self) -> list[int]:
         """The fields as integers, the form in which operators pass them."""
-        return [int(field) for field in astuple(self)]
+        return [self.length, self.rows, self.cols, self.offset, self.kernel_length, int(self.reverse)]
 
     @classmethod
     def read(cls, numbers: Sequence[int]) -> Geometry:
