@@ -179,8 +179,14 @@ def compare(
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(metavar="SUITE", help="layer, model, memory, inference, growth, or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="SUITE", help="layer, model, memory, inference, growth, compiled, calibrate, or a YAML file."
+        ),
     ] = "layer",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="The suite calibrate: every algorithm, and what auto takes.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds: does it run?")] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -221,9 +227,17 @@ def bench(
         from structune.bench.run import bench as measure
 
         measure(
-            suite, quick=quick, out=out, cases=cases, methods=_listed(methods or ""), rounds=rounds, device=device,
-            resume=resume, overwrite=overwrite, console=console,
-        )  # fmt: skip
+            "calibrate" if calibrate else suite,
+            quick=quick,
+            out=out,
+            cases=cases,
+            methods=_listed(methods or ""),
+            rounds=rounds,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            console=console,
+        )
 
 
 @app.command()

@@ -176,7 +176,6 @@ class StructuredDelta(nn.Module):
             x.dtype,
             x.device.type,
             weight=weight is not None and weight.dtype == x.dtype,
-            training=torch.is_grad_enabled() and self.pool.requires_grad,
         )
 
     def extra_repr(self) -> str:

@@ -144,7 +144,7 @@ def test_page_without_results_says_so(checkout: Path) -> None:
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert text.count("Not measured yet.") == 2 * len(SUITES)
     assert text.startswith("# Page\n\nlayer:\n\n<!-- bench:layer -->\n\n### On a CPU\n")
-    assert text.endswith("<!-- /bench:growth -->\n\nlast words\n")
+    assert text.endswith(f"<!-- /bench:{SUITES[-1]} -->\n\nlast words\n")
     assert "old" not in text
     assert page_text(checkout) == text  # once more changes nothing
 

@@ -24,12 +24,14 @@ def test_every_method_of_every_suite_is_measured(name: str) -> None:
     suite = load_suite(name, quick=True).model_copy(update={"rounds": 1, "least_ms": 0.0})
     shares: list[float] = []
     case = measure_case(suite, suite.all_cases[-1], suite.rows(), "cpu", {}, shares.append)
-    assert [row.method for row in case.rows] == [method.label for method in load_suite(name).rows()]
+    assert [row.method for row in case.rows] == [method.label for method in suite.rows()]
+    if name != "compiled":  # its quick part has fewer methods, as compiling takes long
+        assert len(suite.rows()) == len(load_suite(name).rows())
     assert {row.method: row.note for row in case.rows if row.note} == {}
     for row in case.rows:
         assert (row.ms is not None) == ("time" in suite.measure)
         assert row.ms is None or (len(row.ms) == 1 and row.ms[0] > 0)
-        assert (row.peak or 0) > 0
+        assert ((row.peak or 0) > 0) == ("memory" in suite.measure)
         assert (row.trainable == 0) == (row.method == "frozen")
         assert (row.algorithm is not None) == any(row.method == m.label and m.structured for m in suite.rows())
     assert sum(shares) == pytest.approx(1 if "time" in suite.measure else 0.2)

@@ -16,7 +16,7 @@ from structune import StructuneConfig
 from structune.delta import StructuredDelta
 from structune.peft import StructuneLayer
 
-TOKENS, IN, OUT = 40, 10, 14
+TOKENS, IN, OUT = 300, 10, 14
 
 
 class Net(nn.Module):
@@ -187,10 +187,10 @@ def test_compiles_whole(algorithm: str) -> None:
     model, adapter = _adapted(_linear(), algorithm=algorithm)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for tokens in (40, 60, 50):
+    for tokens in (300, 400, 350):
         x = torch.randn(tokens, IN)
         torch._dynamo.mark_dynamic(x, 0)
-        with torch.compiler.set_stance("fail_on_recompile" if tokens == 50 else "default"):
+        with torch.compiler.set_stance("fail_on_recompile" if tokens == 350 else "default"):
             y = compiled(x)
         y.square().sum().backward()
         pool = adapter.structune_delta["default"].pool

@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["SUITES", "benchmarks_folder"]
 
-SUITES = ("layer", "model", "memory", "inference", "growth")
+SUITES = ("layer", "model", "memory", "inference", "growth", "compiled", "calibrate")
 
 
 def benchmarks_folder() -> Path:
