@@ -185,10 +185,17 @@ class StructuredDelta(nn.Module):
         if self.num_fixed:
             numbers += f" + {self.num_fixed} frozen"
         rank = f", rank={block.rank}" if isinstance(block, RankedStructure) else ""
+        algorithm = self.algorithm
+        if algorithm == "auto":
+            few, many = (
+                products.choose(block, grid.num_blocks, tokens, torch.float32, self.pool.device.type, weight=True)
+                for tokens in (1, 2**20)
+            )
+            algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"
         return (
             f"{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
             f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{' in a pool' if self.pooled else ''}, "
-            f"scale={self.scale:g}, algorithm={self.algorithm}"
+            f"scale={self.scale:g}, algorithm={algorithm}"
         )
 
     def _fold(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

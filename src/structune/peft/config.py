@@ -41,7 +41,7 @@ class StructuneConfig(PeftConfig):
         seed: determines index maps and random numbers; each layer draws its own from it.
         scale: factor of ΔW; "1/in_features" is the convention of PEFT's C3A.
         init_weights: True starts at ΔW = 0; False, "xavier_uniform" and "kaiming_uniform" start at random (papers).
-        algorithm: how ΔW x is worked out: "auto", "dense", "factored" or "fft".
+        algorithm: how ΔW x is worked out: "auto", "dense", "factored", "fft", "dft_gemm" or "fold".
         dropout: probability with which entries of the adapter's input are zeroed during training, in [0, 1).
         target_modules: module names (list), a regular expression (str), or "all-linear"; None takes the usual ones of
             the architecture.

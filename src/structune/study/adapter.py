@@ -28,7 +28,7 @@ from structune.study.backbone import Backbone
 __all__ = ["Adapter", "Update", "read_adapter"]
 
 CONFIG_FILE = "adapter_config.json"
-TOKENS = 4096  # for which the algorithm is named: a batch of 32 texts of 128 tokens
+TOKENS = 4096  # for which, in fp32, the algorithm is named: a batch of 32 texts of 128 tokens
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _structured(folder: Path, tensors: dict[str, Tensor], base: str | None, revi
                 module=module,
                 structure=delta.structure.name,
                 grid=f"{grid.block_rows}×{grid.block_cols} blocks of {grid.rows}×{grid.cols}",
-                algorithm=delta.resolved_algorithm(torch.empty(TOKENS, in_features, device=device)),
+                algorithm=delta.resolved_algorithm(torch.empty(TOKENS, in_features, device=device), torch.empty(0)),
                 trainable=delta.num_trainable,
                 frozen=delta.num_fixed,
                 num_bytes=sum(tensor.nbytes for tensor in stored.values()),
