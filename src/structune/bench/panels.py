@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Panel", "draw_panels"]
 
+COLUMNS = 4
+"""Panels side by side."""
+
 Panel = dict[str, Line]
 """The lines of a case that have something to show, by method."""
 
@@ -50,15 +53,20 @@ def draw_panels(
                 values.setdefault(line.row.method, []).append(found)
         panels.append(panel)
     names = sorted(values, key=lambda name: sum(values[name]) / len(values[name]))
-    figure = Figure(figsize=(2.6 + 2.7 * len(panels), 1.6 + 0.22 * len(names)), dpi=150, layout="constrained")
-    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    row[0].set_yticks(range(len(names)), names, fontsize=8.5)
-    row[0].set_ylim(len(names) - 0.4, -0.7)
-    for axes, panel, case in zip(row, panels, results.cases, strict=True):
+    columns = min(len(panels), COLUMNS)
+    rows = -(-len(panels) // columns)
+    size = (2.6 + 2.7 * columns, 0.8 + rows * (0.8 + 0.22 * len(names)))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    places = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    places[0].set_yticks(range(len(names)), names)
+    places[0].set_ylim(len(names) - 0.4, -0.7)
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes, panel, case in zip(places, panels, results.cases, strict=False):
         draw_one(axes, panel, names, case)
         axes.set_title(case.name, loc="left", fontsize=9.5)
         tidy(axes)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, labelsize=8.5)
         axes.tick_params(axis="x", labelsize=8)
     figure.supxlabel(label, fontsize=9)
     figure.suptitle(results.suite["title"], x=0.01, ha="left", fontsize=12, fontweight="bold")

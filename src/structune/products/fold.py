@@ -92,7 +92,11 @@ def fold(
 
 def gradient_by_transforms(structure: Structure, num_blocks: int) -> bool:
     """Whether transforms give the gradient of the generators for less than gᵀ x: of chains only large single blocks."""
-    large = num_blocks == 1 and isinstance(structure, RankedStructure) and min(structure.rows, structure.cols) >= 1024 * structure.rank
+    large = (
+        num_blocks == 1
+        and isinstance(structure, RankedStructure)
+        and min(structure.rows, structure.cols) >= 1024 * structure.rank
+    )
     return is_chain(structure) and (large or not isinstance(structure, RankedStructure))
 
 
