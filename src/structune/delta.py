@@ -117,7 +117,7 @@ class StructuredDelta(nn.Module):
         self.register_buffer("index", None, persistent=False)
         self.register_buffer("start", None, persistent=False)
         self.register_buffer("seed", None)
-        self._kept: tuple[Tensor, list[PreparedChain]] | None = None
+        self._kept: tuple[Tensor, PreparedChain] | None = None
         if self.pooled or self._has_start:
             self.seed = torch.tensor([seed, stream], dtype=torch.int64, device=device)
             self._regenerate()
@@ -146,11 +146,7 @@ class StructuredDelta(nn.Module):
             return nn.functional.linear(x, self.dense().to(x.dtype))
         if algorithm == "fold":
             return self._fold(x, None, None)
-        if (
-            algorithm == "fft"
-            and x.device.type == "cpu"
-            and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        ):
+        if algorithm == "fft" and self._may_keep_spectra(x):
             return self._infer(x)
         start = self._start_generators() if self.centred else None
         y = products.block_matmul(self.structure, self.grid.split(x), self.generators(), algorithm, start)
@@ -176,6 +172,7 @@ class StructuredDelta(nn.Module):
             x.dtype,
             x.device.type,
             weight=weight is not None and weight.dtype == x.dtype,
+            grad=torch.is_grad_enabled(),
         )
 
     def extra_repr(self) -> str:
@@ -214,23 +211,19 @@ class StructuredDelta(nn.Module):
 
     def _may_keep_spectra(self, x: Tensor) -> bool:
         """In inference on a CPU, where comparing numbers costs next to nothing."""
-        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        return not traced and x.device.type == "cpu"
+        return not torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
     def _infer(self, x: Tensor) -> Tensor:
         """ΔW x without gradients, through spectra that are kept for as long as the numbers are the same."""
-        dtype = working_dtype(x, self.pool)
-        kept = self._kept
-        if kept is None or kept[1][0].dtype != dtype or not torch.equal(kept[0], self.pool):
-            structure, generators, start = self._update()
-            chains = [Chain.of(structure, part).prepared("fft", dtype) for part in (generators, start) if part]
-            kept = self.pool.detach().clone(), chains
+        pool, kept = self.pool, self._kept
+        dtype = working_dtype(x, pool)
+        if kept is None or kept[1].dtype != dtype or not torch.equal(kept[0], pool):
+            structure, generators, _ = self._update()  # families of convolutions have differences
+            kept = pool.detach().clone(), Chain.of(structure, generators).prepared("fft", dtype, self.scale)
             self._kept = kept
         x_TQN = self.grid.split(x).reshape(-1, self.grid.block_cols, self.grid.cols)
-        y, *subtracted = (chain.multiply(x_TQN if len(kept[1]) == 1 else x_TQN.to(dtype)) for chain in kept[1])
-        for product in subtracted:
-            y = y - product
-        return self.grid.join(y.to(x.dtype).view(*x.shape[:-1], *y.shape[1:])) * self.scale
+        y_TPM = kept[1].multiply(x_TQN)
+        return self.grid.join(y_TPM).view(*x.shape[:-1], self.grid.out_features)
 
     def _update(self) -> tuple[Structure, dict[str, Tensor], dict[str, Tensor] | None]:
         """The family, its generators and those of what is subtracted, if anything is."""

@@ -159,6 +159,41 @@ def test_not_folded(make: Callable[[], tuple[nn.Module, Tensor]], folds: list) -
     torch.testing.assert_close(y, expected, rtol=rtol, atol=rtol * float(expected.detach().abs().max()))
 
 
+def test_inference_folds_later(folds: list) -> None:
+    """Without gradients spectra are kept, W + ΔW is not: folding pays only for more tokens."""
+    model, adapter = _adapted(_linear())
+    x = torch.randn(TOKENS, IN)
+    with torch.no_grad():
+        unfolded = model(x)
+        assert not folds
+        torch.testing.assert_close(model(torch.cat((x, x)))[:TOKENS], unfolded, rtol=1e-4, atol=1e-5)
+    assert len(folds) == 1
+    torch.testing.assert_close(unfolded, x @ (adapter.weight + adapter.get_delta_weight("default")).T + adapter.bias)
+
+
+class Remembering(nn.Linear):
+    """A layer that keeps what it gave."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given = super().forward(x)
+        return self.given
+
+
+@pytest.mark.parametrize("way", ["a hook", "a subclass"])
+def test_inference_leaves_alone_what_others_hold(way: str) -> None:
+    """The update is added in place only to what nobody else can have seen."""
+    model, adapter = _adapted(Remembering(IN, OUT) if way == "a subclass" else _linear())
+    seen: list[Tensor] = []
+    if way == "a hook":
+        adapter.base_layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    x = torch.randn(3, IN)
+    with torch.no_grad():
+        y = model(x)
+    held = adapter.base_layer.given if way == "a subclass" else seen[0]
+    torch.testing.assert_close(held, nn.functional.linear(x, adapter.weight, adapter.bias))
+    assert (y - held).abs().max() > 0.1
+
+
 def test_not_folded_under_autocast(folds: list) -> None:
     """The base layer's own precision decides: bf16 there."""
     model, _ = _adapted(_linear())

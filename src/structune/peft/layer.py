@@ -112,12 +112,14 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters or self.merged:
             return self.base_layer(x, *args, **kwargs)
         names = [name for name in self.active_adapters if name in self.structune_delta]
-        if len(names) == 1 and not args and not kwargs and (folded := self._folded(names[0], x)) is not None:
+        frozen = None if args or kwargs else self.frozen_weight()
+        if frozen is not None and len(names) == 1 and (folded := self._folded(names[0], x, *frozen)) is not None:
             return folded
         result: Tensor = self.base_layer(x, *args, **kwargs)
+        nobody_else_reads_it = frozen is not None and not torch.is_grad_enabled()
         for name in names:
             update = self.structune_delta[name](self.structune_dropout[name](x))
-            result = result + update.to(result.dtype)
+            result = result.add_(update) if nobody_else_reads_it else result + update.to(result.dtype)
         return result
 
     def frozen_weight(self) -> tuple[Tensor, Tensor | None] | None:
@@ -131,15 +133,14 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             return None
         return self.to_weight_layout(weight), bias
 
-    def _folded(self, name: str, x: Tensor) -> Tensor | None:
+    def _folded(self, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The whole layer as one product with W + ΔW, where that is exact and pays."""
         dropped = self.training and isinstance(self.structune_dropout[name], nn.Dropout)
-        exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
-        frozen = self.frozen_weight() if exact and not dropped else None
-        delta = self._delta(name)
-        if frozen is None or frozen[0].dtype != x.dtype or delta.resolved_algorithm(x, frozen[0]) != "fold":
+        exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
+        if dropped or not exact or torch.is_autocast_enabled(x.device.type):
             return None
-        return delta.fold(x, *frozen)
+        delta = self._delta(name)
+        return delta.fold(x, weight, bias) if delta.resolved_algorithm(x, weight) == "fold" else None
 
     def _delta(self, adapter_name: str) -> StructuredDelta:
         if adapter_name not in self.structune_delta:

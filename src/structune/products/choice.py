@@ -21,7 +21,9 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 FOLD_TOKENS, FOLD_SHARE = 256, 1 / 4
-"""Where ΔW may be added to a weight, `fold` pays from so many tokens on, and from this share of the width √(in·out)."""
+FOLD_TOKENS_INFERENCE = 384
+"""Where ΔW may be added to a weight, `fold` pays from so many tokens on, and from this share of the width √(in·out);
+without gradients later, since then spectra are kept from call to call and W + ΔW is not."""
 
 FEW_VECTORS = 2
 """A chain of two convolutions passes through P·Q·R vectors per token. Up to so many, `fft` pays below as many tokens as
@@ -38,6 +40,7 @@ def choose(
     device_type: str,
     *,
     weight: bool = False,
+    grad: bool = True,
 ) -> str:
     """The algorithm that `auto` stands for.
 
@@ -51,6 +54,7 @@ def choose(
         dtype: of x.
         device_type: "cpu", "cuda", ….
         weight: whether ΔW may be added to a frozen W of x's dtype.
+        grad: whether gradients are recorded.
     """
     if factored.supports(structure):
         return "factored"
@@ -62,7 +66,8 @@ def choose(
     if isinstance(structure, RankedStructure):
         few = num_blocks * structure.rank <= FEW_VECTORS
         return "fft" if tokens <= (width if few else FEW_TOKENS) else built
-    return "fold" if folds and tokens >= max(FOLD_TOKENS, FOLD_SHARE * width) else "fft"
+    enough = max(FOLD_TOKENS if grad else FOLD_TOKENS_INFERENCE, FOLD_SHARE * width)
+    return "fold" if folds and tokens >= enough else "fft"
 
 
 def resolve(
@@ -74,6 +79,7 @@ def resolve(
     device_type: str,
     *,
     weight: bool = False,
+    grad: bool = True,
 ) -> str:
     """`algorithm` itself, or the choice made for "auto".
 
@@ -81,7 +87,7 @@ def resolve(
         ValueError: the name is unknown, or the family has no such product.
     """
     if algorithm == "auto":
-        return choose(structure, num_blocks, tokens, dtype, device_type, weight=weight)
+        return choose(structure, num_blocks, tokens, dtype, device_type, weight=weight, grad=grad)
     check(algorithm, structure)
     return algorithm
 

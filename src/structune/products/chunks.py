@@ -11,10 +11,13 @@ CHUNK_BYTES = {"cpu": 3 << 19, "cuda": 64 << 20}
 """Of intermediate numbers per piece: what two cores' second-level caches hold; on a GPU what fills it."""
 
 
-def chunks(tokens: int, numbers_per_token: int, item_size: int, device_type: str) -> Iterator[slice]:
-    """Slices of 0 … tokens−1, each of as many tokens as have CHUNK_BYTES of numbers, at least one."""
-    budget = CHUNK_BYTES.get(device_type, CHUNK_BYTES["cuda"])
-    size = max(1, budget // (numbers_per_token * item_size))
+def chunk_size(numbers_per_token: int, item_size: int, device_type: str) -> int:
+    """How many tokens have CHUNK_BYTES of numbers, at least one."""
+    return max(1, CHUNK_BYTES.get(device_type, CHUNK_BYTES["cuda"]) // (numbers_per_token * item_size))
+
+
+def chunks(tokens: int, size: int) -> Iterator[slice]:
+    """Slices of 0 … tokens − 1, each of `size` tokens but the last."""
     for start in range(0, tokens, size):
         yield slice(start, min(start + size, tokens))
 

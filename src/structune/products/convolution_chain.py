@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from structune.products.chunks import chunks
-from structune.products.convolve import adjoint, convolve, convolve_spectrum, correlate, kernel_spectrum
+from structune.products.chunks import chunk_size, chunks
+from structune.products.convolve import PreparedConvolution, adjoint, convolve, correlate
 from structune.products.geometry import Geometry, carried_out
 from structune.products.precision import working_dtype
 from structune.structures import Structure
@@ -50,13 +50,14 @@ class Chain:
         z_TQCn = convolve(x_TQN.unsqueeze(2), inner, inner_sizes, transform)
         return convolve(_by_outputs(z_TQCn, outer.shape[0]), outer, outer_sizes, transform).squeeze(2)
 
-    def prepared(self, transform: str, dtype: torch.dtype) -> PreparedChain:
-        """The chain with its kernels transformed once and for all, to be multiplied by vectors of that dtype."""
-        spectra = [
-            kernel_spectrum(kernel.detach(), geometry, transform, dtype)
-            for kernel, geometry in zip(self.kernels, self.geometries, strict=True)
+    def prepared(self, transform: str, dtype: torch.dtype, scale: float) -> PreparedChain:
+        """`scale` times the chain, its kernels transformed once and for all for products worked out in `dtype`."""
+        scaled = [self.kernels[0].detach() * scale, *(kernel.detach() for kernel in self.kernels[1:])]
+        links = [
+            PreparedConvolution.of(kernel, geometry, transform, dtype)
+            for kernel, geometry in zip(scaled, self.geometries, strict=True)
         ]
-        return PreparedChain(spectra, [kernel.shape[:2] for kernel in self.kernels], self.geometries, transform, dtype)
+        return PreparedChain(links, self.kernels[-1].shape[0], dtype)
 
     def kernel_gradients(self, grad_TPM: Tensor, x_TQN: Tensor, transform: str) -> list[Tensor]:
         """The gradients of ⟨g, W x⟩ with respect to the kernels, in at least fp32; not differentiable."""
@@ -67,7 +68,7 @@ class Chain:
         dtype = working_dtype(grad_TPM, x_TQN, *self.kernels)
         vectors = max(inner.shape[0] * inner.shape[1], outer.shape[0] * outer.shape[2])
         per_token = vectors * max(inner_sizes.length, outer_sizes.length)
-        for part in chunks(x_TQN.shape[0], per_token, dtype.itemsize, x_TQN.device.type):
+        for part in chunks(x_TQN.shape[0], chunk_size(per_token, dtype.itemsize, x_TQN.device.type)):
             x, grad = x_TQN[part].unsqueeze(2), grad_TPM[part].unsqueeze(2)
             z = _by_outputs(convolve(x, inner, inner_sizes, transform), outer.shape[0])
             totals[1] += correlate(grad, z, outer_sizes, transform)
@@ -78,24 +79,19 @@ class Chain:
 
 @dataclass(frozen=True)
 class PreparedChain:
-    """The links' spectra, and of each link (groups, outputs)."""
+    """The links with their spectra, the groups of the last one, and the dtype in which they are multiplied."""
 
-    spectra: Sequence[Tensor]
-    shapes: Sequence[Sequence[int]]
-    geometries: Sequence[Geometry]
-    transform: str
+    links: Sequence[PreparedConvolution]
+    last_groups: int
     dtype: torch.dtype
 
     def multiply(self, x_TQN: Tensor) -> Tensor:
-        """`Chain.multiply`, not differentiable."""
-        if len(self.spectra) == 1:
-            return self._link(0, x_TQN.unsqueeze(1)).squeeze(1)
-        return self._link(1, _by_outputs(self._link(0, x_TQN.unsqueeze(2)), self.shapes[1][0])).squeeze(2)
-
-    def _link(self, k: int, x_TBQN: Tensor) -> Tensor:
-        return convolve_spectrum(
-            x_TBQN, self.spectra[k], self.shapes[k][1], self.geometries[k], self.transform, self.dtype
-        )
+        """`Chain.multiply`, not differentiable, in any layout."""
+        if len(self.links) == 1:
+            return self.links[0].multiply(x_TQN.unsqueeze(1), self.dtype).squeeze(1)
+        inner, outer = self.links
+        z_TQCn = inner.multiply(x_TQN.unsqueeze(2), self.dtype)
+        return outer.multiply(_by_outputs(z_TQCn, self.last_groups), self.dtype).squeeze(2)
 
 
 def is_chain(structure: Structure) -> bool:

@@ -14,13 +14,14 @@ Shapes: T tokens, B independent groups, P×Q grid within a group, M×N blocks, K
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structune.products.chunks import Padded, chunks
+from structune.products.chunks import Padded, chunk_size, chunks
 from structune.products.geometry import Geometry
 from structune.products.operator import operator
 from structune.products.precision import working_dtype
@@ -49,34 +50,54 @@ def correlate(grad_TBPM: Tensor, x_TBQN: Tensor, geometry: Geometry, transform: 
     return _correlate_operator(grad_TBPM, x_TBQN, geometry.numbers(), transform)
 
 
-def kernel_spectrum(kernel_BPQK: Tensor, geometry: Geometry, transform: str, dtype: torch.dtype) -> Tensor:
-    """What `convolve_spectrum` multiplies by: the transform of the kernels in their place, worked out in `dtype`."""
-    return TRANSFORMS[transform].kernel(_placed(kernel_BPQK, geometry, dtype), conjugate=False)
+@dataclass(frozen=True)
+class PreparedConvolution:
+    """`convolve` with kernels transformed once and for all, not differentiable.
 
+    Args:
+        spectrum: of the kernels (B, P, Q, K) in their place.
+        outputs: P.
+        geometry: lengths, and which outputs are kept.
+        transform: its name.
+        chunk: tokens that are transformed at once.
+    """
 
-def convolve_spectrum(
-    x_TBQN: Tensor, spectrum: Tensor, num_outputs: int, geometry: Geometry, transform: str, dtype: torch.dtype
-) -> Tensor:
-    """`convolve` with the kernels' spectrum made before, for `num_outputs` = P; not differentiable."""
-    spectra = TRANSFORMS[transform]
-    T, B, Q, _ = x_TBQN.shape
-    y_TBPM = None
-    inputs = Padded(x_TBQN, geometry.length, dtype)
-    for part in _token_chunks(x_TBQN, B * max(num_outputs, Q), geometry, dtype):
-        Y = spectra.apply(spectra.forward(inputs[part], conjugate=geometry.reverse), spectrum)
-        y = spectra.inverse(Y, geometry.length)[..., : geometry.rows]
-        if part.stop - part.start == T:
-            return y.to(x_TBQN.dtype).contiguous()
-        if y_TBPM is None:
-            y_TBPM = x_TBQN.new_empty(T, B, num_outputs, geometry.rows)
-        y_TBPM[part] = y
-    return x_TBQN.new_empty(0, B, num_outputs, geometry.rows) if y_TBPM is None else y_TBPM
+    spectrum: Tensor
+    outputs: int
+    geometry: Geometry
+    transform: str
+    chunk: int
+
+    @classmethod
+    def of(cls, kernel_BPQK: Tensor, geometry: Geometry, transform: str, dtype: torch.dtype) -> PreparedConvolution:
+        """Of kernels, for products worked out in `dtype`."""
+        B, P, Q, _ = kernel_BPQK.shape
+        spectrum = TRANSFORMS[transform].kernel(_placed(kernel_BPQK, geometry, dtype), conjugate=False)
+        chunk = chunk_size(B * max(P, Q) * geometry.length, dtype.itemsize, kernel_BPQK.device.type)
+        return cls(spectrum, P, geometry, transform, chunk)
+
+    def multiply(self, x_TBQN: Tensor, dtype: torch.dtype) -> Tensor:
+        """y[t, b, p] = Σ_q kernel[b, p, q] ∗ x[t, b, q]: (T, B, P, M) in x's dtype, in any layout."""
+        T, B = x_TBQN.shape[:2]
+        inputs = Padded(x_TBQN, self.geometry.length, dtype)
+        if 0 < T <= self.chunk:
+            return self._outputs(inputs[:]).to(x_TBQN.dtype)
+        y_TBPM = x_TBQN.new_empty(T, B, self.outputs, self.geometry.rows)
+        for part in chunks(T, self.chunk):
+            y_TBPM[part] = self._outputs(inputs[part])
+        return y_TBPM
+
+    def _outputs(self, x_TBQL: Tensor) -> Tensor:
+        spectra, sizes = TRANSFORMS[self.transform], self.geometry
+        Y = spectra.apply(spectra.forward(x_TBQL, conjugate=sizes.reverse), self.spectrum)
+        y = spectra.inverse(Y, sizes.length)
+        return y if sizes.rows == sizes.length else y[..., : sizes.rows]
 
 
 def _convolve(x_TBQN: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
-    sizes, dtype = Geometry.read(geometry), working_dtype(x_TBQN, kernel_BPQK)
-    K = kernel_spectrum(kernel_BPQK, sizes, transform, dtype)
-    return convolve_spectrum(x_TBQN, K, kernel_BPQK.shape[1], sizes, transform, dtype)
+    dtype = working_dtype(x_TBQN, kernel_BPQK)
+    prepared = PreparedConvolution.of(kernel_BPQK, Geometry.read(geometry), transform, dtype)
+    return prepared.multiply(x_TBQN, dtype).contiguous()
 
 
 def _adjoint(grad_TBPM: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
@@ -120,7 +141,7 @@ def _taken(placed_BPQL: Tensor, sizes: Geometry) -> Tensor:
 
 
 def _token_chunks(x: Tensor, vectors: int, sizes: Geometry, dtype: torch.dtype) -> Iterator[slice]:
-    return chunks(x.shape[0], vectors * sizes.length, dtype.itemsize, x.device.type)
+    return chunks(x.shape[0], chunk_size(vectors * sizes.length, dtype.itemsize, x.device.type))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -9,6 +9,9 @@ SMALL_PRODUCT = 64
 SMALL_TOTAL = 16
 """Blocks of a grid up to which spectra are multiplied, or multiplied and summed, entry by entry as they stand."""
 
+FEW_TOKENS = 32
+"""Up to so many tokens a whole grid's products fit into a cache, and one operation makes them."""
+
 
 class FFT:
     """Spectra stand as `torch.fft.rfft` makes them, frequencies last.
@@ -30,6 +33,8 @@ class FFT:
             return _frequency_last(_frequency_first(X_TBQF) @ K_BPQF.permute(3, 0, 2, 1))
         if P == Q == 1:
             return X_TBQF.mul_(K_BPQF.squeeze(2))
+        if X_TBQF.shape[0] <= FEW_TOKENS:
+            return (X_TBQF.unsqueeze(2) * K_BPQF).sum(3)
         Y_TBPF = X_TBQF[:, :, :1] * K_BPQF[:, :, 0]
         for q in range(1, Q):
             Y_TBPF.addcmul_(X_TBQF[:, :, q : q + 1], K_BPQF[:, :, q])
