@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -10,12 +11,18 @@ from torch import Tensor
 
 from structune import structures
 from structune.products import fold, strips
+from structune.products.convolution_chain import Chain, is_chain
+from structune.products.fold import gradient_by_transforms
 from structune.structures import Structure
 from structune.testing import assert_close, make_structure, sample_generators, sample_inputs
 
 T, P, Q = 6, 3, 2
-SIZES = [((4, 5), (12, 10)), ((4, 5), (9, 10)), ((4, 5), (12, 7)), ((1, 1), (3, 2)), ((5, 3), (11, 4))]
+SIZES = [((4, 5), (12, 10)), ((4, 5), (9, 10)), ((4, 6), (12, 7)), ((1, 1), (3, 2)), ((6, 3), (13, 4))]
 """Block sizes, and what the grid of 3 × 2 of them is cropped to."""
+
+CHAINS = [family for family in structures.names() if is_chain(make_structure(family, 2, 2))]
+WAYS = [(family, "products") for family in structures.names()] + [(family, "transforms") for family in CHAINS]
+"""Families, and how the gradient of their generators is found."""
 
 Case = tuple[Structure, dict[str, Tensor], dict[str, Tensor], Tensor, Tensor, Tensor]
 
@@ -44,7 +51,15 @@ def _definition(
     return x @ (weight + scale * delta[: weight.shape[0], : weight.shape[1]]).T + bias
 
 
-@pytest.mark.parametrize("family", structures.names())
+@pytest.fixture
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cheaper way to the gradient is that one."""
+    monkeypatch.setattr(
+        sys.modules["structune.products.fold"], "TRANSFORM_COST", 0 if request.param == "transforms" else 1e9
+    )
+
+
+@pytest.mark.parametrize(("family", "way"), WAYS, indirect=["way"])
 @pytest.mark.parametrize(("size", "features"), SIZES)
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("strip_rows", [1, 3, 1024])
@@ -54,6 +69,7 @@ def test_value_and_gradients(
     features: tuple[int, int],
     centred: bool,
     strip_rows: int,
+    way: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cropped, centred, scaled, whatever the strips' height: the definition's result and its five kinds of gradient."""
@@ -71,9 +87,9 @@ def test_value_and_gradients(
     assert_close(*results, 1e-12, family)
 
 
-@pytest.mark.parametrize("family", structures.names())
+@pytest.mark.parametrize(("family", "way"), WAYS, indirect=["way"])
 @pytest.mark.parametrize("centred", [False, True])
-def test_second_derivatives(family: str, centred: bool) -> None:
+def test_second_derivatives(family: str, centred: bool, way: None) -> None:
     structure, generators, start, x, weight, bias = _case(family, (2, 3), (5, 6))
 
     def product(x: Tensor, weight: Tensor, bias: Tensor, *numbers: Tensor) -> Tensor:
@@ -86,8 +102,8 @@ def test_second_derivatives(family: str, centred: bool) -> None:
     torch.autograd.gradgradcheck(product, inputs)
 
 
-@pytest.mark.parametrize("family", structures.names())
-def test_keeps_nothing_of_its_own(family: str) -> None:
+@pytest.mark.parametrize(("family", "way"), WAYS, indirect=["way"])
+def test_keeps_nothing_of_its_own(family: str, way: None) -> None:
     """Saved for the backward pass are x, W and b themselves and generators, no matrix and no copy."""
     structure, generators, start, x, weight, bias = _case(family, (40, 50), (120, 100))
     saved: list[Tensor] = []
@@ -98,6 +114,52 @@ def test_keeps_nothing_of_its_own(family: str) -> None:
     assert known & {t.untyped_storage().data_ptr() for t in saved}
     assert max(t.numel() for t in own) <= 2 * max(g.numel() for g in generators.values())
     assert not any(t.is_complex() for t in own)
+
+
+def _chain(family: str, size: int, num_splits: int = 1, rank: int = 1) -> Chain:
+    structure = make_structure(family, size // num_splits, size // num_splits, rank=rank)
+    return Chain.of(structure, sample_generators(structure, num_splits, num_splits))
+
+
+@pytest.mark.parametrize("family", CHAINS)
+@pytest.mark.parametrize("num_splits", [1, 2])
+def test_transformed_numbers(family: str, num_splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many per token as really pass through `torch.fft`, beside those of the kernels."""
+    numbers = 0
+
+    def counting(name: str) -> None:
+        original = getattr(torch.fft, name)
+
+        def counted(x: Tensor, *args: int, **kwargs: int) -> Tensor:
+            nonlocal numbers
+            y: Tensor = original(x, *args, **kwargs)
+            real = max(x.shape[-1], y.shape[-1]) if "r" in name else 2 * x.shape[-1]
+            numbers += x.shape[:-1].numel() * real
+            return y
+
+        monkeypatch.setattr(torch.fft, name, counted)
+
+    chain = _chain(family, 16, num_splits)
+    for name in ("fft", "ifft", "rfft", "irfft"):
+        counting(name)
+    found = []
+    for tokens in (3, 8):
+        numbers = 0
+        x = sample_inputs(tokens, num_splits, 16 // num_splits)
+        chain.kernel_gradients(x, x, "fft")
+        found.append(numbers)
+    assert found[1] - found[0] == 5 * chain.transformed()
+    assert chain.entries() == 256
+
+
+def test_cheaper_way_to_the_gradient() -> None:
+    """A single convolution at once, a chain of two only for large blocks."""
+    assert all(gradient_by_transforms(_chain(family, 768, 4)) for family in ("circulant", "toeplitz", "hankel"))
+    assert not any(
+        gradient_by_transforms(_chain(family, 768, 1, rank=2)) for family in ("toeplitz_like", "hankel_like")
+    )
+    assert all(gradient_by_transforms(_chain(family, 2048, 1, rank=2)) for family in ("toeplitz_like", "hankel_like"))
+    assert not gradient_by_transforms(_chain("circulant", 16))
 
 
 @pytest.mark.parametrize("family", ["low_rank", "toeplitz_like", "hankel_like"])

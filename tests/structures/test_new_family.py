@@ -45,7 +45,7 @@ class SkewCirculant(Structure):
         return 0
 
     def convolutions(self, c: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
-        return (Convolution(krylov_diagonals(c, -1.0), self.rows, self.cols, offset=self.order - 1),)
+        return (Convolution(c, self.rows, self.cols, period=self.order, wrap=-1),)
 
 
 def _oracle(structure: Structure, c: Any) -> Any:

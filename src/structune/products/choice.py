@@ -25,9 +25,9 @@ FOLD_TOKENS_INFERENCE = 384
 """Where ΔW may be added to a weight, `fold` pays from so many tokens on, and from this share of the width √(in·out);
 without gradients later, since then spectra are kept from call to call and W + ΔW is not."""
 
-FEW_VECTORS = 2
-"""A chain of two convolutions passes through P·Q·R vectors per token. Up to so many, `fft` pays below as many tokens as
-the matrix is wide; above,"""
+FEW_VECTORS, FEW_VECTORS_TOKENS = 2, 512
+"""A chain of two convolutions passes through P·Q·R vectors per token. Up to so many, `fft` pays below so many tokens;
+above,"""
 FEW_TOKENS = 64
 """up to so many tokens. From here on `fold` also beats `dense` where there is no weight: it keeps no matrix."""
 
@@ -65,7 +65,7 @@ def choose(
         return "fold" if folds else built
     if isinstance(structure, RankedStructure):
         few = num_blocks * structure.rank <= FEW_VECTORS
-        return "fft" if tokens <= (width if few else FEW_TOKENS) else built
+        return "fft" if tokens <= (FEW_VECTORS_TOKENS if few else FEW_TOKENS) else built
     enough = max(FOLD_TOKENS if grad else FOLD_TOKENS_INFERENCE, FOLD_SHARE * width)
     return "fold" if folds and tokens >= enough else "fft"
 

@@ -22,22 +22,21 @@ def chunks(tokens: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, tokens))
 
 
-class Padded:
-    """Vectors (T, …, n) in some dtype, read a chunk of tokens at a time as vectors (…, length) in another.
+class Padding:
+    """Vectors (T, …, n) of any dtype to vectors (T, …, length) of one dtype, chunk after chunk.
 
-    One buffer serves all chunks: its tail is zero once and for all. What is read is overwritten by the next reading.
+    One buffer serves all chunks: its tail is zero once and for all. What is returned is overwritten by the next call.
     """
 
-    def __init__(self, x: Tensor, length: int, dtype: torch.dtype) -> None:
-        self.x, self.length, self.dtype = x, length, dtype
+    def __init__(self, length: int, dtype: torch.dtype) -> None:
+        self.length, self.dtype = length, dtype
         self.buffer: Tensor | None = None
 
-    def __getitem__(self, part: slice) -> Tensor:
-        piece = self.x[part]
-        if piece.shape[-1] == self.length:
-            return piece.to(self.dtype)
+    def __call__(self, chunk: Tensor) -> Tensor:
+        if chunk.shape[-1] == self.length:
+            return chunk.to(self.dtype)
         if self.buffer is None:  # the first chunk is the longest
-            self.buffer = piece.new_zeros(*piece.shape[:-1], self.length, dtype=self.dtype)
-        padded = self.buffer[: piece.shape[0]]
-        padded[..., : piece.shape[-1]] = piece
+            self.buffer = chunk.new_zeros(*chunk.shape[:-1], self.length, dtype=self.dtype)
+        padded = self.buffer[: chunk.shape[0]]
+        padded[..., : chunk.shape[-1]] = chunk
         return padded

@@ -13,19 +13,18 @@ Shapes: T tokens, B independent groups, P×Q grid within a group, M×N blocks, K
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from structune.products.chunks import Padded, chunk_size, chunks
+from structune.products.chunks import Padding, chunk_size, chunks
+from structune.products.frequency_domain import FrequencyDomain
 from structune.products.geometry import Geometry
 from structune.products.operator import operator
 from structune.products.precision import working_dtype
-from structune.products.transforms import TRANSFORMS
 
 
 def convolve(x_TBQN: Tensor, kernel_BPQK: Tensor, geometry: Geometry, transform: str) -> Tensor:
@@ -55,93 +54,69 @@ class PreparedConvolution:
     """`convolve` with kernels transformed once and for all, not differentiable.
 
     Args:
-        spectrum: of the kernels (B, P, Q, K) in their place.
-        outputs: P.
-        geometry: lengths, and which outputs are kept.
-        transform: its name.
+        domain: where the kernels are.
+        spectrum: theirs.
+        num_outputs: P.
         chunk: tokens that are transformed at once.
     """
 
+    domain: FrequencyDomain
     spectrum: Tensor
-    outputs: int
-    geometry: Geometry
-    transform: str
+    num_outputs: int
     chunk: int
 
     @classmethod
-    def of(cls, kernel_BPQK: Tensor, geometry: Geometry, transform: str, dtype: torch.dtype) -> PreparedConvolution:
-        """Of kernels, for products worked out in `dtype`."""
+    def of(cls, kernel_BPQK: Tensor, domain: FrequencyDomain) -> PreparedConvolution:
+        """Of kernels."""
         B, P, Q, _ = kernel_BPQK.shape
-        spectrum = TRANSFORMS[transform].kernel(_placed(kernel_BPQK, geometry, dtype), conjugate=False)
-        chunk = chunk_size(B * max(P, Q) * geometry.length, dtype.itemsize, kernel_BPQK.device.type)
-        return cls(spectrum, P, geometry, transform, chunk)
+        return cls(domain, domain.kernels(kernel_BPQK), P, _chunk(domain, B * max(P, Q), kernel_BPQK.device))
 
-    def multiply(self, x_TBQN: Tensor, dtype: torch.dtype) -> Tensor:
+    def multiply(self, x_TBQN: Tensor) -> Tensor:
         """y[t, b, p] = Σ_q kernel[b, p, q] ∗ x[t, b, q]: (T, B, P, M) in x's dtype, in any layout."""
         T, B = x_TBQN.shape[:2]
-        inputs = Padded(x_TBQN, self.geometry.length, dtype)
+        domain = self.domain
+        padding = Padding(domain.geometry.length, domain.dtype)
         if 0 < T <= self.chunk:
-            return self._outputs(inputs[:]).to(x_TBQN.dtype)
-        y_TBPM = x_TBQN.new_empty(T, B, self.outputs, self.geometry.rows)
+            return domain.outputs(domain.inputs(padding(x_TBQN)), self.spectrum).to(x_TBQN.dtype)
+        y_TBPM = x_TBQN.new_empty(T, B, self.num_outputs, domain.geometry.rows)
         for part in chunks(T, self.chunk):
-            y_TBPM[part] = self._outputs(inputs[part])
+            y_TBPM[part] = domain.outputs(domain.inputs(padding(x_TBQN[part])), self.spectrum)
         return y_TBPM
-
-    def _outputs(self, x_TBQL: Tensor) -> Tensor:
-        spectra, sizes = TRANSFORMS[self.transform], self.geometry
-        Y = spectra.apply(spectra.forward(x_TBQL, conjugate=sizes.reverse), self.spectrum)
-        y = spectra.inverse(Y, sizes.length)
-        return y if sizes.rows == sizes.length else y[..., : sizes.rows]
 
 
 def _convolve(x_TBQN: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
-    dtype = working_dtype(x_TBQN, kernel_BPQK)
-    prepared = PreparedConvolution.of(kernel_BPQK, Geometry.read(geometry), transform, dtype)
-    return prepared.multiply(x_TBQN, dtype).contiguous()
+    domain = FrequencyDomain(Geometry.read(geometry), transform, working_dtype(x_TBQN, kernel_BPQK))
+    return PreparedConvolution.of(kernel_BPQK, domain).multiply(x_TBQN).contiguous()
 
 
 def _adjoint(grad_TBPM: Tensor, kernel_BPQK: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
-    sizes, spectra = Geometry.read(geometry), TRANSFORMS[transform]
-    dtype = working_dtype(grad_TBPM, kernel_BPQK)
+    domain = FrequencyDomain(Geometry.read(geometry), transform, working_dtype(grad_TBPM, kernel_BPQK))
     T, B, P, _ = grad_TBPM.shape
     Q = kernel_BPQK.shape[2]
-    K = spectra.kernel(_placed(kernel_BPQK, sizes, dtype), conjugate=not sizes.reverse)
-    x_TBQN = grad_TBPM.new_empty(T, B, Q, sizes.cols)
-    outputs = Padded(grad_TBPM, sizes.length, dtype)
-    for part in _token_chunks(grad_TBPM, B * max(P, Q), sizes, dtype):
-        X = spectra.apply_transposed(spectra.forward(outputs[part], conjugate=sizes.reverse), K)
-        x_TBQN[part] = spectra.inverse(X, sizes.length)[..., : sizes.cols]
+    K = domain.kernels(kernel_BPQK)
+    x_TBQN = grad_TBPM.new_empty(T, B, Q, domain.geometry.cols)
+    padding = Padding(domain.geometry.length, domain.dtype)
+    for part in chunks(T, _chunk(domain, B * max(P, Q), grad_TBPM.device)):
+        x_TBQN[part] = domain.input_gradients(domain.output_gradients(padding(grad_TBPM[part])), K)
     return x_TBQN
 
 
 def _correlate(grad_TBPM: Tensor, x_TBQN: Tensor, geometry: Sequence[int], transform: str) -> Tensor:
-    sizes, spectra = Geometry.read(geometry), TRANSFORMS[transform]
-    dtype = working_dtype(grad_TBPM, x_TBQN)
-    _, B, P, _ = grad_TBPM.shape
+    domain = FrequencyDomain(Geometry.read(geometry), transform, working_dtype(grad_TBPM, x_TBQN))
+    T, B, P, _ = grad_TBPM.shape
     Q = x_TBQN.shape[2]
     total = None
-    outputs, inputs = Padded(grad_TBPM, sizes.length, dtype), Padded(x_TBQN, sizes.length, dtype)
-    for part in _token_chunks(x_TBQN, B * max(P, Q), sizes, dtype):
-        G = spectra.forward(outputs[part], conjugate=False)
-        X = spectra.forward(inputs[part], conjugate=not sizes.reverse)
-        total = spectra.reduce(G, X, total)
+    of_grad, of_x = (Padding(domain.geometry.length, domain.dtype) for _ in range(2))
+    for part in chunks(T, _chunk(domain, B * max(P, Q), x_TBQN.device)):
+        G, X = domain.output_gradients(of_grad(grad_TBPM[part])), domain.inputs(of_x(x_TBQN[part]))
+        total = domain.add_kernel_gradients(total, G, X)
     if total is None:
-        return grad_TBPM.new_zeros(B, P, Q, sizes.kernel_length, dtype=dtype)
-    return _taken(spectra.inverse_total(total, sizes.length), sizes)
+        return grad_TBPM.new_zeros(B, P, Q, domain.geometry.kernel_length, dtype=domain.dtype)
+    return domain.kernel_gradients(total)
 
 
-def _placed(kernel_BPQK: Tensor, sizes: Geometry, dtype: torch.dtype) -> Tensor:
-    """The kernels (B, P, Q, L) rolled so that outputs start at index 0: y_i = Σ_j placed[i ∓ j] x_j."""
-    return pad(kernel_BPQK.to(dtype), (0, sizes.length - sizes.kernel_length)).roll(-sizes.first, -1)
-
-
-def _taken(placed_BPQL: Tensor, sizes: Geometry) -> Tensor:
-    """The reverse of `_placed`."""
-    return placed_BPQL.roll(sizes.first, -1)[..., : sizes.kernel_length].contiguous()
-
-
-def _token_chunks(x: Tensor, vectors: int, sizes: Geometry, dtype: torch.dtype) -> Iterator[slice]:
-    return chunks(x.shape[0], chunk_size(vectors * sizes.length, dtype.itemsize, x.device.type))
+def _chunk(domain: FrequencyDomain, vectors: int, device: torch.device) -> int:
+    return chunk_size(vectors * domain.geometry.length, domain.dtype.itemsize, device.type)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

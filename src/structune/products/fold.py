@@ -26,11 +26,14 @@ from structune.products.geometry import Geometry
 from structune.products.operator import operator, recording
 from structune.products.precision import working_dtype
 from structune.products.strips import pull_back_strip, strip_of_matrix, strips
-from structune.structures import RankedStructure, Structure
+from structune.structures import Structure
 
 Generators: TypeAlias = Mapping[str, Tensor]
 Tensors: TypeAlias = Sequence[Tensor]
 Numbers: TypeAlias = Sequence[int]
+
+TRANSFORM_COST = 64
+"""Multiplications of a matrix product that take as long as transforming one number; in a chain of two twice as many."""
 
 
 def supports(structure: Structure) -> bool:
@@ -73,8 +76,8 @@ def fold(
     generators = {name: generators[name].to(wide) for name in structure.generators()}
     kernels: list[Tensor] = []
     geometry: list[int] = []
-    if gradient_by_transforms(structure, next(iter(generators.values())).shape[:2].numel()):
-        chain = Chain.of(structure, generators)
+    chain = Chain.of(structure, generators) if is_chain(structure) else None
+    if chain and gradient_by_transforms(chain):
         kernels, geometry = list(chain.kernels), [n for link in chain.geometries for n in link.numbers()]
         generators = {name: g.detach() for name, g in generators.items()}
     constant: list[Tensor] = []
@@ -90,14 +93,9 @@ def fold(
     return _fold_operator(x, weight, bias, numbers, constant, kernels, structure.name, sizes, geometry, scale)
 
 
-def gradient_by_transforms(structure: Structure, num_blocks: int) -> bool:
-    """Whether transforms give the gradient of the generators for less than gᵀ x: of chains only large single blocks."""
-    large = (
-        num_blocks == 1
-        and isinstance(structure, RankedStructure)
-        and min(structure.rows, structure.cols) >= 1024 * structure.rank
-    )
-    return is_chain(structure) and (large or not isinstance(structure, RankedStructure))
+def gradient_by_transforms(chain: Chain) -> bool:
+    """Whether transforms give the gradient of the kernels for less than gᵀ x, a multiplication per entry and token."""
+    return chain.entries() >= TRANSFORM_COST * len(chain.kernels) * chain.transformed()
 
 
 def _fold(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from structune.structures import Convolution
 
@@ -19,6 +19,7 @@ class Geometry:
         offset: index of the first output.
         kernel_length: K.
         reverse: whether inputs are read backwards.
+        wrap: 1 where the kernel is cyclic, −1 where it is negacyclic.
     """
 
     length: int
@@ -27,13 +28,15 @@ class Geometry:
     offset: int
     kernel_length: int
     reverse: bool
+    wrap: int
 
     @classmethod
     def of(cls, c: Convolution) -> Geometry:
         """The period, or a fast length at which outputs offset … offset + M − 1 do not meet what wraps around."""
         kernel_length = c.kernel.shape[-1]
         needed = max(c.offset + c.rows, kernel_length + c.cols - 1 - c.offset, c.cols, kernel_length)
-        return cls(c.period or fast_length(needed), c.rows, c.cols, c.offset, kernel_length, c.reverse)
+        length = c.period or fast_length(needed)
+        return cls(length, c.rows, c.cols, c.offset, kernel_length, c.reverse, c.wrap if c.period else 1)
 
     @property
     def first(self) -> int:
@@ -42,13 +45,13 @@ class Geometry:
 
     def numbers(self) -> list[int]:
         """The fields as integers, the form in which operators pass them."""
-        return [self.length, self.rows, self.cols, self.offset, self.kernel_length, int(self.reverse)]
+        return [int(value) for value in astuple(self)]
 
     @classmethod
     def read(cls, numbers: Sequence[int]) -> Geometry:
         """The reverse of `numbers`."""
-        length, rows, cols, offset, kernel_length, reverse = numbers
-        return cls(length, rows, cols, offset, kernel_length, bool(reverse))
+        length, rows, cols, offset, kernel_length, reverse, wrap = numbers
+        return cls(length, rows, cols, offset, kernel_length, bool(reverse), wrap)
 
 
 def fast_length(n: int) -> int:
@@ -65,8 +68,11 @@ def fast_length(n: int) -> int:
 
 
 def carried_out(c: Convolution) -> Convolution:
-    """The convolution as it is transformed: with its period where that is a fast length and holds all, else without."""
-    reach = max(c.offset + c.rows, c.cols)
-    if c.period is not None and (fast_length(c.period) != c.period or reach > c.period):
-        return c.unrolled()
-    return c
+    """The convolution as it is transformed: with its period where that is a fast length and holds all, else without.
+
+    A negacyclic period must be even as well.
+    """
+    if c.period is None:
+        return c
+    fast = fast_length(c.period) == c.period and (c.wrap == 1 or c.period % 2 == 0)
+    return c if fast and max(c.offset + c.rows, c.cols) <= c.period else c.unrolled()

@@ -12,7 +12,8 @@ from torch import Tensor
 class Convolution:
     """y_i = Σ_j kernel[i + offset − j] x_j for 0 ≤ i < rows, 0 ≤ j < cols.
 
-    Kernel indices are taken modulo `period`, or, without one, read zero outside the kernel.
+    Kernel indices are taken modulo `period`, with a factor `wrap` for each period that they are off; without a period
+    the kernel reads zero outside.
 
     Args:
         kernel: (…, K) kernels; K = period when there is one.
@@ -21,6 +22,7 @@ class Convolution:
         offset: index of the full convolution at which the outputs start.
         period: the cyclic period, or None for a plain convolution.
         reverse: whether x is read backwards, j → N − 1 − j (this makes Hankel forms).
+        wrap: 1 for cyclic convolutions, −1 for negacyclic ones (skew-circulant matrices).
     """
 
     kernel: Tensor
@@ -29,11 +31,16 @@ class Convolution:
     offset: int = 0
     period: int | None = None
     reverse: bool = False
+    wrap: int = 1
 
     def unrolled(self) -> Convolution:
         """The same map without a period: the kernel written out over the indices offset − (N − 1) … offset + M − 1."""
         if self.period is None:
             return self
         first = self.offset - (self.cols - 1)
-        index = torch.arange(first, first + self.rows + self.cols - 1, device=self.kernel.device) % self.period
-        return replace(self, kernel=self.kernel[..., index], offset=self.cols - 1, period=None)
+        index = torch.arange(first, first + self.rows + self.cols - 1, device=self.kernel.device)
+        kernel = self.kernel[..., index % self.period]
+        if self.wrap == -1:
+            turns = index.div(self.period, rounding_mode="floor")
+            kernel = kernel * (1 - 2 * (turns % 2)).to(kernel.dtype)
+        return replace(self, kernel=kernel, offset=self.cols - 1, period=None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from structune.structures.convolution import Convolution
 from structune.structures.diagonals import DiagonalRecursion, convolution, thin_steps
-from structune.structures.shift import krylov_diagonals, shift
+from structune.structures.shift import shift
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,6 @@ class ToeplitzLike(DiagonalRecursion):
 
     def convolutions(self, G: Tensor, H: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
         n = self.order
-        skew_circulant = Convolution(krylov_diagonals(H, -1.0), n, self.cols, offset=n - 1)
+        skew_circulant = Convolution(H, n, self.cols, period=n, wrap=-1)
         circulant = Convolution(G, self.rows, n, period=n)
         return skew_circulant, circulant
