@@ -15,7 +15,7 @@ from torch import Tensor
 
 from structune import structures
 from structune.products import block_matmul, fft
-from structune.products.geometry import fast_length
+from structune.products.geometry import carried_out, fast_length
 from structune.structures import Convolution, Structure
 from structune.testing import make_structure, sample_generators, sample_inputs
 
@@ -152,6 +152,22 @@ def test_plain_convolutions(rows: int, cols: int, length: int, offset: int, reve
     assert _multiply(convolution, x).tolist() == pytest.approx(_definition(convolution, x), abs=1e-12)
 
 
+def _check(convolution: Convolution, algorithm: str) -> None:
+    """Against plain loops: the product, the unrolled form, and both gradients, by the adjoint identity."""
+    x = sample_inputs(convolution.cols, seed=7)
+    expected = _definition(convolution, x)
+    assert _definition(convolution.unrolled(), x) == pytest.approx(expected, abs=1e-12)
+    assert convolution.unrolled().period is None
+    y = _multiply(convolution, x, algorithm)
+    assert y.tolist() == pytest.approx(expected, abs=1e-12)
+    grad, kernel_step, x_step = (sample_inputs(*v.shape, seed=8) for v in (y, convolution.kernel, x))
+    convolution.kernel.requires_grad_()
+    found = torch.autograd.grad(_multiply(convolution, x.requires_grad_(), algorithm), (convolution.kernel, x), grad)
+    moved = _definition(replace(convolution, kernel=kernel_step), x.detach()), _definition(convolution, x_step)
+    for gradient, step, change in zip(found, (kernel_step, x_step), moved, strict=True):
+        assert float(gradient @ step) == pytest.approx(float(grad @ torch.tensor(change, dtype=grad.dtype)), abs=1e-12)
+
+
 @given(
     rows=sizes,
     cols=sizes,
@@ -165,16 +181,19 @@ def test_periodic_convolutions(
     rows: int, cols: int, period: int, offset: int, reverse: bool, wrap: int, algorithm: str
 ) -> None:
     """Cyclic and negacyclic, of any period, also one that is shorter than inputs, outputs or offset."""
+    _check(Convolution(sample_inputs(period), rows, cols, offset, period, reverse, wrap), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["fft", "dft_gemm"])
+@pytest.mark.parametrize("wrap", [1, -1])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("period", "rows", "cols", "offset"), [(2, 1, 2, 1), (6, 6, 5, 0), (8, 5, 7, 3), (160, 150, 160, 9)]
+)
+def test_periods_that_are_transformed_as_they_are(
+    period: int, rows: int, cols: int, offset: int, reverse: bool, wrap: int, algorithm: str
+) -> None:
+    """Even and fast, and nothing reaches beyond: no padding; 160 takes `dft_gemm` two products."""
     convolution = Convolution(sample_inputs(period), rows, cols, offset, period, reverse, wrap)
-    x = sample_inputs(cols, seed=7)
-    expected = _definition(convolution, x)
-    assert _definition(convolution.unrolled(), x) == pytest.approx(expected, abs=1e-12)
-    assert convolution.unrolled().period is None
-    y = _multiply(convolution, x, algorithm)
-    assert y.tolist() == pytest.approx(expected, abs=1e-12)
-    grad, kernel_step, x_step = (sample_inputs(*v.shape, seed=8) for v in (y, convolution.kernel, x))
-    convolution.kernel.requires_grad_()
-    found = torch.autograd.grad(_multiply(convolution, x.requires_grad_(), algorithm), (convolution.kernel, x), grad)
-    moved = _definition(replace(convolution, kernel=kernel_step), x.detach()), _definition(convolution, x_step)
-    for gradient, step, change in zip(found, (kernel_step, x_step), moved, strict=True):
-        assert float(gradient @ step) == pytest.approx(float(grad @ torch.tensor(change, dtype=grad.dtype)), abs=1e-12)
+    assert carried_out(convolution) is convolution
+    _check(convolution, algorithm)

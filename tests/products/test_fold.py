@@ -21,7 +21,8 @@ SIZES = [((4, 5), (12, 10)), ((4, 5), (9, 10)), ((4, 6), (12, 7)), ((1, 1), (3, 
 """Block sizes, and what the grid of 3 × 2 of them is cropped to."""
 
 CHAINS = [family for family in structures.names() if is_chain(make_structure(family, 2, 2))]
-WAYS = [(family, "products") for family in structures.names()] + [(family, "transforms") for family in CHAINS]
+WAYS = [(family, "products") for family in structures.names()]
+WAYS += [(family, way) for family in CHAINS for way in ("transforms", "transforms of two tokens")]
 """Families, and how the gradient of their generators is found."""
 
 Case = tuple[Structure, dict[str, Tensor], dict[str, Tensor], Tensor, Tensor, Tensor]
@@ -54,9 +55,11 @@ def _definition(
 @pytest.fixture
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cheaper way to the gradient is that one."""
-    monkeypatch.setattr(
-        sys.modules["structune.products.fold"], "TRANSFORM_COST", 0 if request.param == "transforms" else 1e9
-    )
+    cost = 1e9 if request.param == "products" else 0
+    monkeypatch.setattr(sys.modules["structune.products.fold"], "TRANSFORM_COST", cost)
+    if request.param == "transforms of two tokens":
+        for module in ("convolve", "convolution_chain"):
+            monkeypatch.setattr(sys.modules[f"structune.products.{module}"], "chunk_size", lambda *_: 2)
 
 
 @pytest.mark.parametrize(("family", "way"), WAYS, indirect=["way"])
@@ -73,7 +76,7 @@ def test_value_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cropped, centred, scaled, whatever the strips' height: the definition's result and its five kinds of gradient."""
-    monkeypatch.setattr(strips, "STRIP_ROWS", strip_rows)
+    monkeypatch.setattr(strips, "STRIP_ENTRIES", strip_rows * Q * size[1])
     structure, generators, start, x, weight, bias = _case(family, size, features)
     given = start if centred else None
     y = fold(structure, x, generators, given, weight=weight, bias=bias, out_features=features[0], scale=0.5)
@@ -185,10 +188,10 @@ def test_strips_cover_every_row_once() -> None:
         for num_block_rows in (1, 2, 5):
             for missing in {0, 1, block_rows - 1}:
                 out_features = num_block_rows * block_rows - missing
-                pieces = list(strips.strips(num_block_rows, block_rows, out_features))
+                pieces = list(strips.strips(num_block_rows, block_rows, out_features, cols=1024))
                 rows = [row for piece in pieces for row in range(piece.rows.start, piece.rows.stop)]
                 assert rows == list(range(out_features))
-                assert all(piece.rows.stop - piece.rows.start <= strips.STRIP_ROWS for piece in pieces)
+                assert all((piece.rows.stop - piece.rows.start) * 1024 <= strips.STRIP_ENTRIES for piece in pieces)
                 for piece in pieces:
                     whole = piece.inside == slice(0, block_rows)
                     assert whole or piece.blocks.stop - piece.blocks.start == 1

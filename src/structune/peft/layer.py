@@ -116,10 +116,10 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         if frozen is not None and len(names) == 1 and (folded := self._folded(names[0], x, *frozen)) is not None:
             return folded
         result: Tensor = self.base_layer(x, *args, **kwargs)
-        nobody_else_reads_it = frozen is not None and not torch.is_grad_enabled()
         for name in names:
-            update = self.structune_delta[name](self.structune_dropout[name](x))
-            result = result.add_(update) if nobody_else_reads_it else result + update.to(result.dtype)
+            update = self.structune_delta[name](self.structune_dropout[name](x)).to(result.dtype)
+            fresh = frozen is not None  # nobody else holds what a plain linear layer gave
+            result = result.add_(update) if fresh else result + update
         return result
 
     def frozen_weight(self) -> tuple[Tensor, Tensor | None] | None:

@@ -67,9 +67,12 @@ class Chain:
 
     def prepared(self, transform: str, dtype: torch.dtype, scale: float) -> PreparedChain:
         """`scale` times the chain, its kernels transformed once and for all for products worked out in `dtype`."""
-        scaled = [self.kernels[0].detach() * scale, *(kernel.detach() for kernel in self.kernels[1:])]
+        first, *others = (kernel.detach().to(dtype) for kernel in self.kernels)
         domains = [FrequencyDomain(geometry, transform, dtype) for geometry in self.geometries]
-        links = [PreparedConvolution.of(kernel, domain) for kernel, domain in zip(scaled, domains, strict=True)]
+        links = [
+            PreparedConvolution.of(kernel, domain)
+            for kernel, domain in zip((first * scale, *others), domains, strict=True)
+        ]
         return PreparedChain(links, self.kernels[-1].shape[0])
 
     def kernel_gradients(self, grad_TPM: Tensor, x_TQN: Tensor, transform: str) -> list[Tensor]:

@@ -117,6 +117,7 @@ def _fold(
                 torch.mm(x, matrix.mT, out=y[:, rows])
             else:
                 torch.addmm(bias[rows], x, matrix.mT, out=y[:, rows])
+            del matrix
     return y
 
 
@@ -135,6 +136,7 @@ def _input_gradient(
     with torch.autocast(x.device.type, enabled=False):
         for rows, matrix in _matrix(x, weight, generators, start, family, sizes, scale):
             torch.addmm(total, grad[:, rows], matrix, beta=int(rows.start > 0), out=total)
+            del matrix
     return total
 
 
@@ -150,14 +152,18 @@ def _matrix(
     """W + scale · ΔW a strip at a time: its rows, and the strip in x's dtype."""
     structure = structures.get(family)(*sizes[1:])
     numbers, constant = _named(structure, generators), _named(structure, start)
-    for strip in strips(generators[0].shape[0], structure.rows, sizes[0]):
+    P, Q = generators[0].shape[:2]
+    for strip in strips(P, structure.rows, sizes[0], Q * structure.cols):
         update = strip_of_matrix(structure, numbers, constant, strip)[:, : x.shape[1]]
         if weight is None:
-            yield strip.rows, (update * scale).to(x.dtype)
+            matrix = (update * scale).to(x.dtype)
         elif _shares_memory(update, generators):
-            yield strip.rows, torch.add(weight[strip.rows], update.to(x.dtype), alpha=scale)
+            matrix = torch.add(weight[strip.rows], update.to(x.dtype), alpha=scale)
         else:
-            yield strip.rows, update.to(x.dtype).mul_(scale).add_(weight[strip.rows])
+            matrix = update.to(x.dtype).mul_(scale).add_(weight[strip.rows])
+        del update
+        yield strip.rows, matrix
+        del matrix  # before the next one is made
 
 
 def _shares_memory(update: Tensor, generators: Tensors) -> bool:
@@ -186,12 +192,13 @@ def _gradients(
             return [gradient.to(kernels[0].dtype).mul_(scale) for gradient in found]
         numbers = _named(structure, generators)
         totals = {name: torch.zeros_like(g, memory_format=torch.contiguous_format) for name, g in numbers.items()}
-        for strip in strips(P, structure.rows, sizes[0]):
+        for strip in strips(P, structure.rows, sizes[0], Q * structure.cols):
             rows = (grad[:, strip.rows].mT @ x).to(generators[0].dtype).mul_(scale)
             with recording():
                 gradients = pull_back_strip(structure, numbers, strip, rows)
             for name, gradient in gradients.items():
                 totals[name][strip.blocks] += gradient.detach()
+            del rows
     return list(totals.values())
 
 
