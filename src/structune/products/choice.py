@@ -21,9 +21,9 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 FOLD_TOKENS, FOLD_SHARE = 256, 1 / 4
-FOLD_TOKENS_INFERENCE = 384
-"""Where ΔW may be added to a weight, `fold` pays from so many tokens on, and from this share of the width √(in·out);
-without gradients later, since then spectra are kept from call to call and W + ΔW is not."""
+"""Where ΔW may be added to a weight, `fold` pays from so many tokens on, and from this share of the width √(in·out).
+Without gradients spectra are kept from call to call, W + ΔW is not: then from as many tokens on as W has entries for
+each number of a token that `fft` transforms, about a kernel's length for each of √(P·Q) inputs and as many outputs."""
 
 FEW_VECTORS, FEW_VECTORS_TOKENS = 2, 512
 """A chain of two convolutions passes through P·Q·R vectors per token. Up to so many, `fft` pays below so many tokens;
@@ -66,7 +66,8 @@ def choose(
     if isinstance(structure, RankedStructure):
         few = num_blocks * structure.rank <= FEW_VECTORS
         return "fft" if tokens <= (FEW_VECTORS_TOKENS if few else FEW_TOKENS) else built
-    enough = max(FOLD_TOKENS if grad else FOLD_TOKENS_INFERENCE, FOLD_SHARE * width)
+    transformed = 2 * math.sqrt(num_blocks) * structure.numel
+    enough = max(FOLD_TOKENS, FOLD_SHARE * width if grad else width**2 / transformed)
     return "fold" if folds and tokens >= enough else "fft"
 
 
