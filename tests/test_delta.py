@@ -212,7 +212,7 @@ def test_random_starts(family: str, source: str, start: Any) -> None:
     assert not delta.centred
     assert not delta.pool.any()
     assert torch.count_nonzero(delta.dense()) > OUT * IN / 2
-    numbers = delta._raw()
+    numbers = delta.numbers()
     assert 0.5 * bound < numbers.abs().max() < bound
     assert numbers.min() < 0 < numbers.max()
 
@@ -313,14 +313,14 @@ def test_frozen_numbers_stay(family: str, source: str) -> None:
     delta = make(family, source, init_weights=False)
     frozen = delta.num_fixed
     assert frozen > 0
-    before = delta._raw()[:frozen].clone()
+    before = delta.numbers()[:frozen].clone()
     assert before.all()
     trained(delta)
-    assert torch.equal(delta._raw()[:frozen], before)
-    assert (delta._raw()[frozen:] != make(family, source, init_weights=False)._raw()[frozen:]).all()
+    assert torch.equal(delta.numbers()[:frozen], before)
+    assert (delta.numbers()[frozen:] != make(family, source, init_weights=False).numbers()[frozen:]).all()
     other = make(family, source, init_weights=False, seed=6)
     trained(other)
-    assert not torch.equal(other._raw()[:frozen], before)
+    assert not torch.equal(other.numbers()[:frozen], before)
 
 
 @every_family

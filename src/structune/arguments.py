@@ -45,6 +45,12 @@ def check_seed(seed: int, name: str = "seed") -> None:
         raise ValueError(f"{name}={seed!r} must be an integer from −2⁶³ to 2⁶³ − 1")
 
 
+def check_stack(stack: int | None) -> None:
+    """Raise ValueError unless stack is None or a positive integer."""
+    if stack is not None and (isinstance(stack, bool) or not isinstance(stack, int) or stack < 1):
+        raise ValueError(f"stack={stack!r} must be an integer of at least 1, or None for a single matrix")
+
+
 def resolve_scale(scale: Scale, in_features: int) -> float:
     """The factor of ΔW as a number.
 

@@ -16,6 +16,7 @@ from structune.arguments import (
     block_structure,
     check_pool,
     check_seed,
+    check_stack,
     resolve_scale,
     start_bound,
 )
@@ -44,6 +45,8 @@ class StructuredDelta(nn.Module):
     Args:
         out_features: rows of ΔW.
         in_features: columns of ΔW.
+        stack: None, or how many matrices out×in there are, such as the experts of a layer: ΔW is (stack, out, in), and
+            a pool is shared by all of them. A stack is for `dense` alone; it has no product with one x.
         structure: name of the family, one of `structures.names()`.
         block_size: square blocks of this size; or
         num_splits: this many blocks per axis. Sizes need not divide: the grid pads.
@@ -74,6 +77,7 @@ class StructuredDelta(nn.Module):
         out_features: int,
         in_features: int,
         *,
+        stack: int | None = None,
         structure: str = "circulant",
         block_size: int | None = None,
         num_splits: int | None = None,
@@ -90,16 +94,20 @@ class StructuredDelta(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = Grid.cut(out_features, in_features, block_size=block_size, num_splits=num_splits)
+        check_stack(stack)
+        self.stack = stack
         self.structure = block_structure(structure, self.grid.rows, self.grid.cols, rank)
         products.check(algorithm, self.structure)
         self.algorithm = algorithm
         check_pool(pool_size, fixed_ratio)
-        self.scale = resolve_scale(scale, in_features)
+        self.full_scale = resolve_scale(scale, in_features)
+        self.strength = 1.0
         bound = start_bound(init_weights, out_features, in_features)
         check_seed(seed)
         check_seed(stream, "stream")
 
-        demand = self.grid.num_blocks * self.structure.numel
+        self.num_blocks = self.grid.num_blocks * (stack or 1)
+        demand = self.num_blocks * self.structure.numel
         self.pooled = pool_size is not None or fixed_ratio > 0
         self.pool_size = demand if pool_size is None else pool_size
         self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
@@ -117,7 +125,7 @@ class StructuredDelta(nn.Module):
         self.register_buffer("index", None, persistent=False)
         self.register_buffer("start", None, persistent=False)
         self.register_buffer("seed", None)
-        self._kept: tuple[Tensor, PreparedChain] | None = None
+        self._kept: tuple[Tensor, float, PreparedChain] | None = None
         if self.pooled or self._has_start:
             self.seed = torch.tensor([seed, stream], dtype=torch.int64, device=device)
             self._regenerate()
@@ -127,20 +135,88 @@ class StructuredDelta(nn.Module):
         """How many numbers are trained."""
         return self.pool.numel()
 
+    @property
+    def scale(self) -> float:
+        """The factor of ΔW: the configured one times `strength`, which may be set at any time and is not saved."""
+        return self.full_scale * self.strength
+
+    def numbers(self) -> Tensor:
+        """The raw numbers θ = θ⁰ + step · δ, (pool_size,), in at least fp32; the first `num_fixed` are frozen."""
+        numbers = self.pool.to(working_dtype(self.pool)) * self.structure.raw_step
+        if self.num_fixed:
+            numbers = nn.functional.pad(numbers, (self.num_fixed, 0))
+        return numbers if self.start is None else numbers + self._start_numbers()
+
+    @torch.no_grad()
+    def set_numbers(self, numbers: Tensor) -> None:
+        """Set δ so that the raw numbers are θ = `numbers`, (pool_size,), up to rounding.
+
+        Raises:
+            ValueError: θ has another size, or frozen numbers that differ from this ΔW's.
+        """
+        if numbers.shape != (self.pool_size,):
+            raise ValueError(f"numbers has shape {tuple(numbers.shape)}, ({self.pool_size},) expected")
+        moved = numbers.to(self.pool.device, working_dtype(self.pool))
+        if self.start is not None:
+            moved = moved - self._start_numbers()
+        if moved[: self.num_fixed].any():
+            raise ValueError(f"the first {self.num_fixed} numbers are frozen and cannot be set")
+        self.pool.copy_(moved[self.num_fixed :] / self.structure.raw_step)
+
+    @torch.no_grad()
+    def reseed(self, seed: Tensor) -> None:
+        """Take another (seed, stream), int64 (2,): index map and start are made anew, in place; δ stays."""
+        if self.seed is not None:
+            self.seed.copy_(seed)
+            self._regenerate()
+
+    def dealt(self) -> Tensor:
+        """The raw numbers as blocks read them: (P, Q, numel) or (stack, P, Q, numel), in at least fp32."""
+        return self._deal(self.numbers())
+
+    def as_one_block(self) -> tuple[Structure, dict[str, Tensor]]:
+        """The family whose blocks ΔW / scale is made of, with their generators, the start taken off.
+
+        Raises:
+            ValueError: a start is subtracted that leaves no blocks of one family.
+        """
+        structure, generators, start = self._update()
+        if start is not None:
+            raise ValueError(f"the difference of two {structure.name} blocks is not one block")
+        return structure, generators
+
     def generators(self) -> dict[str, Tensor]:
-        """The generators (P, Q, *shape) of all blocks at θ, in at least fp32."""
-        return self._generators_at(self._raw())
+        """The generators (P, Q, *shape), or (stack, P, Q, *shape), of all blocks at θ, in at least fp32."""
+        return self._generators_at(self.numbers())
 
     def dense(self) -> Tensor:
-        """ΔW (out, in) in at least fp32, under autocast too, differentiable."""
+        """ΔW (out, in), or (stack, out, in), in at least fp32, under autocast too, differentiable."""
         structure, generators, start = self._update()
         blocks = dense.blocks(structure, generators)
         if start is not None:
             blocks = blocks - dense.blocks(structure, start)
         return self.grid.assemble(blocks) * self.scale
 
+    def lookup(self, index: Tensor) -> Tensor:
+        """Rows of ΔW, as a table of embeddings is read: int64 (…,) to (…, in), in at least fp32.
+
+        Args:
+            index: which rows, 0 … out − 1.
+        """
+        self._check_single()
+        structure, generators, start = self._update()
+        flat = index.flatten()
+        where = flat.div(structure.rows, rounding_mode="floor"), flat.remainder(structure.rows)
+        with torch.autocast(index.device.type, enabled=False):
+            rows_TQN = structure.lookup(*where, **generators)
+            if start is not None:
+                rows_TQN = rows_TQN - structure.lookup(*where, **start)
+        rows = rows_TQN.flatten(-2)[:, : self.grid.in_features] * self.scale
+        return rows.view(*index.shape, self.grid.in_features)
+
     def forward(self, x: Tensor) -> Tensor:
         """ΔW x: (…, in) to (…, out), in x's dtype."""
+        self._check_single()
         algorithm = self.resolved_algorithm(x)
         if algorithm == "dense":
             return nn.functional.linear(x, self.dense().to(x.dtype))
@@ -167,7 +243,7 @@ class StructuredDelta(nn.Module):
         return products.resolve(
             self.algorithm,
             self.structure,
-            self.grid.num_blocks,
+            self.num_blocks,
             x.numel() // self.grid.in_features,
             x.dtype,
             x.device.type,
@@ -182,21 +258,25 @@ class StructuredDelta(nn.Module):
         if self.num_fixed:
             numbers += f" + {self.num_fixed} frozen"
         rank = f", rank={block.rank}" if isinstance(block, RankedStructure) else ""
+        stack = "" if self.stack is None else f"{self.stack}×"
         algorithm = self.algorithm
-        if algorithm == "auto":
+        if self.stack is not None:
+            algorithm = "dense"
+        elif algorithm == "auto":
             few, many = (
-                products.choose(block, grid.num_blocks, tokens, torch.float32, self.pool.device.type, weight=True)
+                products.choose(block, self.num_blocks, tokens, torch.float32, self.pool.device.type, weight=True)
                 for tokens in (1, 2**20)
             )
             algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"
         return (
-            f"{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
+            f"{stack}{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
             f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{' in a pool' if self.pooled else ''}, "
             f"scale={self.scale:g}, algorithm={algorithm}"
         )
 
     def _fold(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         start = self._start_generators() if self.centred else None
+        self._check_single()
         y: Tensor = products.fold(
             self.structure,
             x.reshape(-1, self.grid.in_features),
@@ -217,12 +297,13 @@ class StructuredDelta(nn.Module):
         """ΔW x without gradients, through spectra that are kept for as long as the numbers are the same."""
         pool, kept = self.pool, self._kept
         dtype = working_dtype(x, pool)
-        if kept is None or kept[1].dtype != dtype or not torch.equal(kept[0], pool):
+        if kept is None or kept[1] != self.scale or kept[2].dtype != dtype or not torch.equal(kept[0], pool):
             structure, generators, _ = self._update()  # families of convolutions have differences
-            kept = pool.detach().clone(), Chain.of(structure, generators).prepared("fft", dtype, self.scale)
+            prepared = Chain.of(structure, generators).prepared("fft", dtype, self.scale)
+            kept = pool.detach().clone(), self.scale, prepared
             self._kept = kept
         x_TQN = self.grid.split(x).reshape(-1, self.grid.block_cols, self.grid.cols)
-        y_TPM = kept[1].multiply(x_TQN)
+        y_TPM = kept[2].multiply(x_TQN)
         return self.grid.join(y_TPM).view(*x.shape[:-1], self.grid.out_features)
 
     def _update(self) -> tuple[Structure, dict[str, Tensor], dict[str, Tensor] | None]:
@@ -234,29 +315,29 @@ class StructuredDelta(nn.Module):
         merged = self.structure.difference(generators, start)
         return (self.structure, generators, start) if merged is None else (*merged, None)
 
-    def _raw(self) -> Tensor:
-        """θ = θ⁰ + step · δ, (P,), with δ = 0 for the frozen numbers."""
-        numbers = self.pool.to(working_dtype(self.pool)) * self.structure.raw_step
-        if self.num_fixed:
-            numbers = nn.functional.pad(numbers, (self.num_fixed, 0))
-        return numbers if self.start is None else numbers + self._start_numbers()
-
     def _start_numbers(self) -> Tensor:
         """θ⁰, (P,)."""
         assert self.start is not None
         return self.start.to(working_dtype(self.pool)) * self._start_step
+
+    def _check_single(self) -> None:
+        if self.stack is not None:
+            raise TypeError(f"a stack of {self.stack} matrices has no product with one x: use dense()")
 
     def _start_generators(self) -> dict[str, Tensor]:
         return self._generators_at(self._start_numbers())
 
     def _generators_at(self, numbers: Tensor) -> dict[str, Tensor]:
         """Deal numbers (P,) to the blocks and map them to generators."""
-        grid, shapes = self.grid, self.structure.generators()
-        dealt = numbers if self.index is None else numbers[self.index]
-        dealt = dealt.view(grid.block_rows, grid.block_cols, self.structure.numel)
-        parts = torch.split(dealt, [math.prod(shape) for shape in shapes.values()], dim=-1)
+        shapes = self.structure.generators()
+        parts = torch.split(self._deal(numbers), [math.prod(shape) for shape in shapes.values()], dim=-1)
         raw = {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
         return self.structure.from_raw(**raw)
+
+    def _deal(self, numbers: Tensor) -> Tensor:
+        dealt = numbers if self.index is None else numbers[self.index]
+        stacked = () if self.stack is None else (self.stack,)
+        return dealt.view(*stacked, self.grid.block_rows, self.grid.block_cols, self.structure.numel)
 
     def _regenerate(self) -> None:
         """Make index map and start anew from the seed; on the meta device only their shapes."""
@@ -270,13 +351,13 @@ class StructuredDelta(nn.Module):
             seed, stream = self.seed.tolist()
             effective = pool.derive_seed(seed, stream)
         if self.pooled:
-            index = pool.index_map(self.pool_size, self.grid.num_blocks, self.structure.numel, effective)
+            index = pool.index_map(self.pool_size, self.num_blocks, self.structure.numel, effective)
             self.index = index.to(device)
         if self._has_start:
             start = pool.uniform_integers(self.pool_size, effective)
             if self._zeroed:
                 offset = 0
-                per_block = start.view(self.grid.num_blocks, self.structure.numel)
+                per_block = start.view(self.num_blocks, self.structure.numel)
                 for name, shape in self.structure.generators().items():
                     if name in self._zeroed:
                         per_block[:, offset : offset + math.prod(shape)] = 0

@@ -79,5 +79,6 @@ class Grid:
         return y.flatten(-2)[..., : self.out_features]
 
     def assemble(self, blocks: Tensor) -> Tensor:
-        """Blocks (P, Q, M, N) to the matrix (out, in), cropped."""
-        return blocks.transpose(1, 2).flatten(2).flatten(0, 1)[: self.out_features, : self.in_features]
+        """Blocks (…, P, Q, M, N) to the matrix (…, out, in), cropped."""
+        padded = blocks.transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        return padded[..., : self.out_features, : self.in_features]

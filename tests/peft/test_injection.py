@@ -130,7 +130,7 @@ def test_counts_of_the_papers() -> None:
         (
             structune.c3a(block_size=8, target_modules=["query", "LayerNorm"]),
             TypeError,
-            "a layer of type LayerNorm cannot be adapted: target_modules may name Linear, Conv1D layers",
+            "a layer of type LayerNorm cannot be adapted: target_modules may name Linear, Conv1D, Conv1d, ",
         ),
     ],
 )
@@ -150,12 +150,3 @@ def test_a_second_adapter_that_fails_leaves_the_first(bert, ids, randomise) -> N
     layers = [module for module in model.modules() if isinstance(module, StructuneLayer)]
     assert all(list(layer.structune_delta) == ["default"] for layer in layers)
     assert torch.equal(model(ids).logits, expected)
-
-
-def test_attention_that_bypasses_its_layers_is_refused() -> None:
-    model = nn.TransformerEncoderLayer(8, 2)
-    with pytest.raises(
-        TypeError, match=r"self_attn\.out_proj: nn\.MultiheadAttention multiplies by its weights itself"
-    ):
-        get_peft_model(model, structune.c3a(block_size=4, target_modules=["linear1", "out_proj"]))
-    assert not adapted(model)

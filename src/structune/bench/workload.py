@@ -14,7 +14,7 @@ from transformers import RobertaConfig, RobertaModel
 from structune.bench.compiled import compiled
 from structune.bench.method import Method
 from structune.bench.suite import Case, LayerCase, ModelCase, Suite
-from structune.peft.layer import StructuneLayer
+from structune.peft.base_layers import StructuneLinear
 
 __all__ = ["Subject", "Workload", "workload"]
 
@@ -228,7 +228,7 @@ def _algorithm(model: nn.Module, tokens: int, like: Tensor) -> str | None:
     """What the structured layers in a model choose for so many tokens, each name once."""
     names: dict[str, None] = {}
     for layer in model.modules():
-        if isinstance(layer, StructuneLayer):
+        if isinstance(layer, StructuneLinear):
             frozen = layer.frozen_weight()
             x = like.new_empty((tokens, layer.features()[1]), requires_grad=like.requires_grad)
             deltas: list[Any] = list(layer.structune_delta.values())

@@ -46,6 +46,8 @@ class StructuneConfig(PeftConfig):
         target_modules: module names (list), a regular expression (str), or "all-linear"; None takes the usual ones of
             the architecture.
         exclude_modules: module names (list) or a regular expression (str) left out.
+        target_parameters: parameters adapted by name (list), such as "experts.gate_up_proj": matrices (out, in) and
+            stacks of them (experts, out, in). With these, no target_modules are taken by default.
         modules_to_save: further modules that are trained in full and saved, such as a classifier.
         layers_to_transform: only layers of these indices (with a list of target_modules).
         layers_pattern: name of the layer list, where it is not one of the usual names.
@@ -72,6 +74,7 @@ class StructuneConfig(PeftConfig):
     dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to adapt."})
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave out."})
+    target_parameters: list[str] | None = field(default=None, metadata={"help": "Parameters to adapt, by name."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained in full and saved."})
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the layer list."})

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from peft.utils.quantization_utils import QuantizationBackend
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from structune.delta import StructuredDelta
+from structune.peft.quantised import QuantisedWeight
+
+BASE = "__base__"
+"""In a mixed batch: the sample goes through the base layer alone."""
 
 
 class StructuneLayer(nn.Module, BaseTunerLayer):
     """A base layer with any number of structured adapters.
 
-    Everything is written once here, from `StructuredDelta.dense` and its forward. Another type of base layer is a
-    subclass that says its sizes and how its weight is laid out, listed in `structune.peft.base_layers`.
+    Written once here: adapters and their strengths, forward, mixed batches, merging. A type of base layer is a subclass
+    that says its sizes, how its weight is laid out and what ΔW does to an input; `structune.peft.base_layers` has them.
 
     Args:
         base_layer: the frozen layer, or another adapter's layer around it.
@@ -29,22 +36,56 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     base_types: ClassVar[tuple[type[nn.Module], ...]]
     """The base layers that the subclass adapts."""
 
+    drops_inputs: ClassVar[bool] = True
+    """Whether dropout on the adapter's input means something for this type of layer."""
+
+    weight_is_read = False
+    """Whether the module around this one reads `weight` instead of calling the layer: it must see W + ΔW there."""
+
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self.quantization_backend: QuantizationBackend | None = None
         self.structune_delta = nn.ModuleDict()
         self.structune_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self.quantised_weight: QuantisedWeight | None = None
+        self.packs = False  # see quantised.keep_unpacked
         self.train(base_layer.training)
+
+    @property
+    def weight_name(self) -> str:
+        """The parameter of the base layer that ΔW is added to."""
+        return "weight"
 
     @abstractmethod
     def features(self) -> tuple[int, int]:
         """(out_features, in_features) of the base layer."""
 
+    def stack(self) -> int | None:
+        """How many matrices of that size the weight holds; None: it is one matrix."""
+        return None
+
     @abstractmethod
     def to_weight_layout(self, delta: Tensor) -> Tensor:
         """ΔW (out, in) laid out as the base layer's weight is."""
+
+    @abstractmethod
+    def update(self, adapter_name: str, x: Tensor) -> Tensor:
+        """What one adapter adds to base(x)."""
+
+    def delta(self, adapter_name: str) -> StructuredDelta:
+        """The ΔW of one adapter.
+
+        Raises:
+            ValueError: the layer has no adapter of that name.
+        """
+        if adapter_name not in self.structune_delta:
+            raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {sorted(self.structune_delta)}")
+        delta = self.structune_delta[adapter_name]
+        assert isinstance(delta, StructuredDelta)
+        return delta
 
     def add_adapter(self, adapter_name: str, dropout: float, options: dict[str, Any], inference_mode: bool) -> None:
         """Give the layer an adapter, or replace the one of that name.
@@ -58,19 +99,59 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: the options do not fit this layer; nothing is changed.
         """
+        if dropout and self.weight_is_read:
+            raise ValueError(f"dropout={dropout} has no input to act on here, W + ΔW is used as a whole: set dropout=0")
         out_features, in_features = self.features()
-        self.structune_delta[adapter_name] = StructuredDelta(out_features, in_features, **options)
-        self.structune_dropout[adapter_name] = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.structune_delta[adapter_name] = StructuredDelta(out_features, in_features, stack=self.stack(), **options)
+        self.structune_dropout[adapter_name] = nn.Dropout(dropout) if dropout and self.drops_inputs else nn.Identity()
         self.train(self.training)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Multiply the adapter's ΔW by `scale`, whatever was set before; 1 is as configured. It is not saved.
+
+        Raises:
+            ValueError: the adapter is merged, and its ΔW could not be taken out again.
+        """
+        if adapter in self.structune_delta:
+            if adapter in self.merged_adapters:
+                raise ValueError(f"adapter {adapter!r} is merged: unmerge it before its scale is changed")
+            self.delta(adapter).strength = float(scale)
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the strength of the active adapters by `scale`."""
+        for name in self._active():
+            self.set_scale(name, self.delta(name).strength * scale)
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Divide the strength of the active adapters by `scale`; None sets it back to 1."""
+        for name in self._active():
+            self.set_scale(name, 1.0 if scale is None else self.delta(name).strength / scale)
+
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """ΔW of one adapter in the layout of the base weight, in at least fp32."""
-        return self.to_weight_layout(self._delta(adapter_name).dense())
+        return self.to_weight_layout(self.delta(adapter_name).dense())
+
+    def get_base_weight(self) -> Tensor:
+        """The weight that ΔW is added to, de-quantised where it is quantised."""
+        if self.quantization_backend is not None:
+            return super().get_base_weight()
+        weight: nn.Parameter = getattr(self.get_base_layer(), self.weight_name)
+        return weight.data
+
+    def set_base_weight(self, weight_data: Tensor) -> None:
+        """Replace the weight's values; a quantised one is quantised anew."""
+        if self.quantization_backend is not None:
+            super().set_base_weight(weight_data)
+        else:
+            getattr(self.get_base_layer(), self.weight_name).data = weight_data
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the adapters' ΔW to the base weight.
+
+        A quantised weight is de-quantised, added to and quantised anew; the old one is kept, so that unmerging is
+        exact, and `merge_error` says what was lost.
 
         Args:
             safe_merge: check the sum for NaN and infinities before the weight is touched.
@@ -78,85 +159,150 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
 
         Raises:
             ValueError: safe_merge found a value that is not finite.
-            TypeError: the base weight is quantised.
+            TypeError: the base weight is quantised in a way that cannot be made again.
         """
-        for adapter_name in check_adapters_to_merge(self, adapter_names):
-            if adapter_name in self.structune_delta:
-                weight = self._merged_weight(adapter_name, sign=1)
-                if safe_merge and not torch.isfinite(weight).all():
-                    raise ValueError(
-                        f"adapter {adapter_name!r} would put NaN or infinite values into the weight, so this layer was "
-                        "left as it is: the adapter's numbers are broken, load or train it again"
-                    )
-                self.set_base_weight(weight)
-                self.merged_adapters.append(adapter_name)
+        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.structune_delta]
+        if not names:
+            return
+        if self.quantization_backend is None:
+            self._merge_plain(names, safe_merge)
+        else:
+            self._merge_quantised(names, safe_merge)
+        self.merged_adapters += names
 
     def unmerge(self) -> None:
         """Take all merged adapters out of the base weight again, exact up to rounding in its dtype."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        while self.merged_adapters:
-            adapter_name = self.merged_adapters.pop()
-            if adapter_name in self.structune_delta:
-                self.set_base_weight(self._merged_weight(adapter_name, sign=-1))
+        if self.quantised_weight is not None:
+            self.quantised_weight.restore(self)
+            self.quantised_weight = None
+        else:
+            self.set_base_weight(self._sum_with_base(self._merged(), sign=-1))
+        self.merged_adapters.clear()
+
+    @property
+    def merge_error(self) -> float | None:
+        """‖Q(W + ΔW) − (W + ΔW)‖ / ‖ΔW‖ of merged adapters in a quantised weight; None where nothing was quantised."""
+        return None if self.quantised_weight is None else self.quantised_weight.merge_error
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Whether PEFT's `convert_to_lora` may approximate the adapter: yes, ΔW is added to the weight."""
-        return True
+        """Whether PEFT's `convert_to_lora` may approximate the adapter: where ΔW is a matrix added to the weight."""
+        return self.stack() is None and self.get_base_weight().ndim == 2
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """base(x) + Σ ΔW dropout(x) in the dtype of base(x)."""
-        if self.disable_adapters and self.merged:
-            self.unmerge()
-        if self.disable_adapters or self.merged:
-            return self.base_layer(x, *args, **kwargs)
-        names = [name for name in self.active_adapters if name in self.structune_delta]
-        frozen = None if args or kwargs else self.frozen_weight()
-        if frozen is not None and len(names) == 1 and (folded := self._folded(names[0], x, *frozen)) is not None:
-            return folded
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """base(x) + Σ ΔW dropout(x) in the dtype of base(x).
+
+        Args:
+            *args: what the base layer takes; the input is the first.
+            **kwargs: likewise; `adapter_names`, one name for each sample of the batch, picks an adapter for each.
+        """
+        adapter_names = kwargs.pop("adapter_names", None)
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(*args, **kwargs)
+        if adapter_names is not None:
+            return self._mixed(adapter_names, *args, **kwargs)
+        names = self._active()
+        if self.merged or not names:
+            return self.base_layer(*args, **kwargs)
+        return self._adapted(names, *args, **kwargs)
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight; W + ΔW where the module around this one reads it instead of calling the layer."""
+        if self.weight_is_read and self.weight_name == "weight":
+            return self._effective_weight()
+        weight: Tensor = super().weight
+        return weight
+
+    def _adapted(self, names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """base(x) plus the updates of these adapters."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
         for name in names:
-            update = self.structune_delta[name](self.structune_dropout[name](x)).to(result.dtype)
-            fresh = frozen is not None  # nobody else holds what a plain linear layer gave
-            result = result.add_(update) if fresh else result + update
+            result = result + self.update(name, x).to(result.dtype)
         return result
 
-    def frozen_weight(self) -> tuple[Tensor, Tensor | None] | None:
-        """W (out, in) and b, if the base layer computes x Wᵀ + b with plain tensors and does nothing else."""
-        base = self.base_layer
-        plain = "forward" not in vars(base) and not (base._forward_hooks or base._forward_pre_hooks)
-        if type(base) not in self.base_types or not plain:
-            return None
-        weight, bias = base._parameters.get("weight"), base._parameters.get("bias")
-        if weight is None or any(type(t) is not nn.Parameter or not t.numel() for t in (weight, bias) if t is not None):
-            return None
-        return self.to_weight_layout(weight), bias
+    def _mixed(self, adapter_names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """base(x) plus, for each sample of the first dimension, the update of the adapter that is named for it."""
+        if self.merged:
+            raise ValueError(
+                f"adapter_names cannot pick adapters while {self.merged_adapters} are merged: "
+                "call unmerge_adapter() first"
+            )
+        if len(adapter_names) != len(x):
+            raise ValueError(
+                f"adapter_names has {len(adapter_names)} names for a batch of {len(x)}: give one for each sample, "
+                f"{BASE!r} for none"
+            )
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        for name in sorted(set(adapter_names)):
+            if name in self.structune_delta:
+                samples = torch.tensor([k for k, own in enumerate(adapter_names) if own == name], device=x.device)
+                update = self.update(name, x[samples])
+                result = result.index_add(0, samples, update.to(result.dtype))
+        return result
 
-    def _folded(self, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """The whole layer as one product with W + ΔW, where that is exact and pays."""
+    def _active(self) -> list[str]:
+        """The active adapters that this layer has."""
+        return [name for name in self.active_adapters if name in self.structune_delta]
+
+    def _merged(self) -> list[str]:
+        return [name for name in self.merged_adapters if name in self.structune_delta]
+
+    def _effective_weight(self) -> Tensor:
+        """W + Σ ΔW over the active adapters, in W's dtype; W alone where they are disabled or merged."""
+        weight: Tensor = getattr(self.get_base_layer(), self.weight_name)
+        if self.disable_adapters or self.merged or not (names := self._active()):
+            return weight
+        return self._sum_with_base(names, weight=weight)
+
+    def _with_weight(self, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The base layer's own forward, reading `weight` where it has its own; hooks and other adapters included."""
+        path, inner = self.weight_name, self.base_layer
+        while isinstance(inner, BaseTunerLayer):
+            path, inner = f"base_layer.{path}", inner.get_submodule("base_layer")
+        return functional_call(self.base_layer, {path: weight}, args, kwargs)
+
+    def _folds(self, name: str, x: Tensor, weight: Tensor) -> bool:
+        """Whether W + ΔW may stand for both: nothing is dropped, and adding rounds no more than the product does."""
         dropped = self.training and isinstance(self.structune_dropout[name], nn.Dropout)
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
-        if dropped or not exact or torch.is_autocast_enabled(x.device.type):
-            return None
-        delta = self._delta(name)
-        return delta.fold(x, weight, bias) if delta.resolved_algorithm(x, weight) == "fold" else None
-
-    def _delta(self, adapter_name: str) -> StructuredDelta:
-        if adapter_name not in self.structune_delta:
-            raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {sorted(self.structune_delta)}")
-        delta = self.structune_delta[adapter_name]
-        assert isinstance(delta, StructuredDelta)
-        return delta
+        return exact and not dropped and not torch.is_autocast_enabled(x.device.type)
 
     @torch.no_grad()
-    def _merged_weight(self, adapter_name: str, sign: int) -> Tensor:
-        """Base weight ± ΔW, summed in ΔW's dtype and rounded once."""
+    def _merge_plain(self, names: Sequence[str], safe_merge: bool) -> None:
         weight = self.get_base_weight()
         if not weight.is_floating_point():
             raise TypeError(
-                f"adapter {adapter_name!r} cannot be merged into a weight of dtype {weight.dtype}: "
+                f"adapter {names[0]!r} cannot be merged into a weight of dtype {weight.dtype}: "
                 "merge into the model before quantising it"
             )
-        delta = self.get_delta_weight(adapter_name).to(weight.device)
-        return (weight.to(delta.dtype) + sign * delta).to(weight.dtype)
+        merged = self._sum_with_base(names)
+        self._check_finite(names, merged, safe_merge)
+        self.set_base_weight(merged)
+
+    @torch.no_grad()
+    def _merge_quantised(self, names: Sequence[str], safe_merge: bool) -> None:
+        """Q(W + ΣΔW) over these and all merged adapters, always from the first W."""
+        quantised = self.quantised_weight or QuantisedWeight(self)
+        merged = quantised.weight(self) + sum(self.get_delta_weight(name) for name in (*self._merged(), *names))
+        self._check_finite(names, merged, safe_merge)
+        quantised.replace(self, merged)
+        self.quantised_weight = quantised
+
+    def _check_finite(self, names: Sequence[str], weight: Tensor, safe_merge: bool) -> None:
+        if safe_merge and not torch.isfinite(weight).all():
+            raise ValueError(
+                f"adapter {', '.join(map(repr, names))} would put NaN or infinite values into the weight, so this "
+                "layer was left as it is: the adapter's numbers are broken, load or train it again"
+            )
+
+    def _sum_with_base(self, names: Sequence[str], sign: int = 1, weight: Tensor | None = None) -> Tensor:
+        """W ± Σ ΔW, summed in ΔW's dtype and rounded once to W's."""
+        weight = self.get_base_weight() if weight is None else weight
+        total = sum(self.get_delta_weight(name) for name in names)
+        assert isinstance(total, Tensor)
+        return (weight.to(total.dtype) + sign * total.to(weight.device)).to(weight.dtype)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 
-from structune.peft.base_layers import layer_class
+from structune.peft.base_layers import ParamWrapper, adapted
 from structune.peft.checkpoint import check_state_dict
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
+from structune.peft.mixed_batch import mixed_batch
+from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
+from structune.peft.weighted import add_weighted_adapter
 
 
 class StructuneModel(BaseTuner):
@@ -42,15 +48,14 @@ class StructuneModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
+        parameter_name: str | None = None,
         **_: Any,
     ) -> None:
+        if isinstance(parent, StructuneLayer) and parameter_name is None:
+            return  # the output projection of an attention that has this adapter already
         options = peft_config.layer_options(current_key) | {"stream": stream_of(current_key)}
         try:
-            if isinstance(parent, nn.MultiheadAttention):
-                raise TypeError(
-                    "nn.MultiheadAttention multiplies by its weights itself, so an adapter there would never run"
-                )
-            layer = target if isinstance(target, StructuneLayer) else _wrap(target, adapter_name)
+            layer = self._layer_for(target, parent, adapter_name, parameter_name)
             layer.add_adapter(adapter_name, peft_config.dropout, options, peft_config.inference_mode)
         except (TypeError, ValueError) as error:
             raise type(error)(
@@ -61,6 +66,73 @@ class StructuneModel(BaseTuner):
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
+
+    def _layer_for(
+        self, target: nn.Module, parent: nn.Module, adapter_name: str, parameter_name: str | None
+    ) -> StructuneLayer:
+        """The layer at the target, or a new one around it."""
+        if isinstance(target, StructuneLayer) and parameter_name in (None, target.weight_name):
+            return target
+        layer = adapted(target, parent, self.model) if parameter_name is None else ParamWrapper(target, parameter_name)
+        layer._active_adapter = adapter_name
+        return layer
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Put a layer into its place; a bare module that comes back needs nothing more."""
+        if isinstance(new_module, StructuneLayer):
+            super()._replace_module(parent, child_name, new_module, child)
+        else:
+            setattr(parent, child_name, new_module)
+
+    def _prepare_adapter_config(self, peft_config: StructuneConfig, model_config: dict[str, Any]) -> StructuneConfig:  # type: ignore[override]
+        """Without target_modules the usual ones of the architecture, but none where target_parameters are given."""
+        if peft_config.target_modules is None and peft_config.target_parameters:
+            return peft_config
+        prepared = super()._prepare_adapter_config(peft_config, model_config)
+        assert isinstance(prepared, StructuneConfig)
+        return prepared
+
+    def _check_new_adapter_config(self, config: StructuneConfig) -> None:  # type: ignore[override]
+        """All adapters that target parameters must target the same ones: their order is what tells them apart."""
+        super()._check_new_adapter_config(config)
+        for name, other in self.peft_config.items():
+            theirs = set(getattr(other, "target_parameters", None) or ())
+            if other is not config and theirs and config.target_parameters and theirs != set(config.target_parameters):
+                raise ValueError(
+                    f"target_parameters={sorted(config.target_parameters)} differ from those of adapter {name!r}, "
+                    f"{sorted(theirs)}: adapters of one model must target the same parameters"
+                )
+
+    def _check_merge_allowed(self) -> None:
+        """Refuse weights that cannot be merged into, before any is; give tied weights a copy of their own."""
+        super()._check_merge_allowed()  # type: ignore[no-untyped-call]
+        check_mergeable(self.model)
+        untie(self.model)
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge adapters in place; quantised weights report what that has cost: see `StructuneLayer.merge`."""
+        super().merge_adapter(adapter_names, safe_merge)
+        report_merge_errors(self._merge_errors())
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, StructuneLayer)}
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        for layer in layers.values():
+            if layer.packs:
+                let_pack(layer.get_base_layer())
+        report_merge_errors(_merge_errors(layers))
+        return model
+
+    def _merge_errors(self) -> dict[str, float]:
+        return _merge_errors({n: m for n, m in self.model.named_modules() if isinstance(m, StructuneLayer)})
+
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
+        """Where a call names an adapter for each sample, layers are told which; PEFT calls this around each forward."""
+        return mixed_batch(self, kwargs.get("adapter_names"), kwargs.get("num_beams"))
+
+    def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
+        """Add an adapter whose ΔW is Σ weight · ΔW of others, exactly: see `structune.peft.weighted`."""
+        add_weighted_adapter(self, adapters, weights, adapter_name)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(  # type: ignore[override]
@@ -82,18 +154,36 @@ def stream_of(module_name: str) -> int:
     return int.from_bytes(hashlib.sha256(module_name.encode()).digest()[:8], "little", signed=True)
 
 
-def _wrap(target: nn.Module, adapter_name: str) -> StructuneLayer:
-    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-    layer = layer_class(base)(target)
-    layer._active_adapter = adapter_name
-    return layer
+def untie(model: nn.Module) -> None:
+    """Give adapted layers whose weight is also another module's, such as tied embeddings, a copy of their own."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, layer in model.named_modules():
+        if not isinstance(layer, StructuneLayer) or layer.quantization_backend is not None:
+            continue
+        base, weight = layer.get_base_layer(), getattr(layer.get_base_layer(), layer.weight_name)
+        others = [other for other in owners.get(id(weight), []) if not other.startswith(f"{name}.")]
+        if others:
+            warnings.warn(
+                f"{name} shares its weight with {', '.join(others)}, which has no part in its adapter: it gets a copy "
+                "of its own before the adapter is merged, so the weights are no longer tied",
+                stacklevel=2,
+            )
+            setattr(base, layer.weight_name, nn.Parameter(weight.detach().clone(), requires_grad=False))
+
+
+def _merge_errors(layers: Mapping[str, StructuneLayer]) -> dict[str, float]:
+    errors = {name: layer.merge_error for name, layer in layers.items()}
+    return {name: error for name, error in errors.items() if error is not None}
 
 
 def _withdraw(model: nn.Module, adapter_name: str) -> None:
-    """Take a half-injected adapter out again."""
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, StructuneLayer) and adapter_name in layer.structune_delta:
-            del layer.structune_delta[adapter_name], layer.structune_dropout[adapter_name]
+    """Take a half-injected adapter out again, innermost layers first."""
+    for name, layer in reversed(list(model.named_modules())):
+        if isinstance(layer, StructuneLayer):
+            if adapter_name in layer.structune_delta:
+                del layer.structune_delta[adapter_name], layer.structune_dropout[adapter_name]
             if not layer.structune_delta:
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, layer.base_layer)

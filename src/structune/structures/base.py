@@ -79,6 +79,28 @@ class Structure(ABC):
             gradients = torch.autograd.grad(rows, tuple(leaves.values()), grad, materialize_grads=True)
         return dict(zip(leaves, gradients, strict=True))
 
+    def lookup(self, block_row: Tensor, row: Tensor, **generators: Tensor) -> Tensor:
+        """Row `row[t]` of every block in block row `block_row[t]` of a grid, as a table of embeddings is read.
+
+        One convolution is gathered from its kernels and thin factors are multiplied row by row; for other families the
+        grid is built first.
+
+        Args:
+            block_row: (T,) int64, values in 0 … P − 1.
+            row: (T,) int64, values in 0 … M − 1.
+            generators: (P, Q, *shape).
+
+        Returns:
+            (T, Q, N) in the generators' dtype.
+        """
+        convolutions = self.convolutions(**generators)
+        if len(convolutions) == 1:
+            return convolutions[0].lookup(block_row, row)
+        if factors := self.factors(**generators):
+            thin_rows = factors[0][block_row, :, row].unsqueeze(-2)
+            return (thin_rows @ factors[1][block_row]).squeeze(-2)
+        return self.entries(**generators)[block_row, :, row]
+
     @abstractmethod
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
         """The displacement pair (A, B) of the square case, in fp64 unless it is made from generators."""

@@ -44,3 +44,13 @@ class Convolution:
             turns = index.div(self.period, rounding_mode="floor")
             kernel = kernel * (1 - 2 * (turns % 2)).to(kernel.dtype)
         return replace(self, kernel=kernel, offset=self.cols - 1, period=None)
+
+    def lookup(self, block_row: Tensor, row: Tensor) -> Tensor:
+        """Rows of a grid of such matrices, gathered from the kernels: see `Structure.lookup`."""
+        plain = self.unrolled()
+        col = torch.arange(self.cols, device=row.device)
+        index = row.unsqueeze(-1) + plain.offset - (col.flip(0) if self.reverse else col)
+        inside = (index >= 0) & (index < plain.kernel.shape[-1])
+        block_col = torch.arange(plain.kernel.shape[-2], device=row.device)
+        gathered = plain.kernel[block_row[:, None, None], block_col[:, None], (index * inside)[:, None]]
+        return gathered * inside[:, None]

@@ -1,0 +1,227 @@
+"""Weighted sums of adapters as one adapter, where a sum of structured matrices is one again."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from structune.delta import StructuredDelta
+from structune.peft.base_layers import ParamWrapper, StructuneMultiheadAttention
+from structune.peft.config import StructuneConfig
+from structune.peft.layer import StructuneLayer
+
+if TYPE_CHECKING:
+    from structune.peft.model import StructuneModel
+
+Terms: TypeAlias = Sequence[tuple[float, StructuredDelta]]
+"""Σ weight · ΔW, in one layer."""
+
+CONCATENATED = ("low_rank", "toeplitz_like", "hankel_like")
+"""Families in which a sum is a block with all the generator pairs of the terms."""
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A weighted sum in one layer: the options that it needs, and its numbers, given the new ΔW that takes them."""
+
+    options: Mapping[str, Any]
+    numbers: Callable[[StructuredDelta], Tensor]
+
+
+def add_weighted_adapter(
+    tuner: StructuneModel, adapters: Sequence[str], weights: Sequence[float], adapter_name: str
+) -> None:
+    """Add the adapter with ΔW = Σ weight · ΔW of others in every layer, exact up to rounding.
+
+    - Circulant, Toeplitz and Hankel blocks add up in their generators. If all terms draw from pools with the same index
+      map, so does the sum; else it has own generators, which is more numbers.
+    - Low-rank, Toeplitz-like and Hankel-like blocks: the sum has the generator pairs of all terms; ranks add up.
+    - Sums of other families, or of different ones, are not one structured matrix: activate the adapters together.
+
+    The terms' strengths (`set_scale`) are part of the sum. The new adapter is not activated, and its numbers are frozen
+    until it is.
+
+    Args:
+        tuner: the model's `StructuneModel` (`PeftModel.base_model`).
+        adapters: names of the terms; not all of them need be on every layer.
+        weights: a factor for each.
+        adapter_name: name of the new adapter.
+
+    Raises:
+        ValueError: a name is unknown or taken, the numbers of names and weights differ, or the sum is not one
+            structured matrix; nothing is changed.
+    """
+    _check_arguments(tuner, adapters, weights, adapter_name)
+    layers = {name: layer for name, layer in tuner.model.named_modules() if isinstance(layer, StructuneLayer)}
+    terms: dict[str, Terms] = {}
+    for name, layer in layers.items():
+        own: Terms = [(w, layer.delta(a)) for a, w in zip(adapters, weights, strict=True) if a in layer.structune_delta]
+        if own:
+            terms[name] = own
+    shared = all(_share_a_pool(own) for own in terms.values())
+    sums = {}
+    for name, own in terms.items():
+        try:
+            sums[name] = _pooled_sum(own) if shared else sum_of(own)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    config = _config_of(tuner, adapters, sums, shared)
+    tuner.peft_config[adapter_name] = config
+    try:
+        tuner.inject_adapter(tuner.model, adapter_name)
+    except Exception:
+        del tuner.peft_config[adapter_name]
+        raise
+    for name, total in sums.items():
+        delta = tuner.model.get_submodule(f"{name}.structune_delta.{adapter_name}")
+        assert isinstance(delta, StructuredDelta)
+        delta.set_numbers(total.numbers(delta))
+
+
+def sum_of(terms: Terms) -> Sum:
+    """Σ weight · ΔW with own generators.
+
+    Raises:
+        ValueError: it is not one structured matrix; the message says why.
+    """
+    first = terms[0][1]
+    names = sorted({delta.structure.name for _, delta in terms})
+    if len(names) > 1:
+        raise ValueError(f"a sum of {' and '.join(names)} blocks is not one structured matrix; {_INSTEAD}")
+    if any(delta.grid != first.grid or delta.stack != first.stack for _, delta in terms):
+        raise ValueError(f"the adapters are cut into blocks of different sizes; {_INSTEAD}")
+    if first.structure.is_linear:
+        return Sum({}, lambda _: _added(terms))
+    if first.structure.name in CONCATENATED:
+        return _concatenated(terms)
+    raise ValueError(f"a sum of {names[0]} blocks with different nodes is not one {names[0]} block; {_INSTEAD}")
+
+
+_INSTEAD = "activate the adapters together, base_model.set_adapter([…]), and weigh them with set_scale, or merge them"
+
+
+def _added(terms: Terms) -> Tensor:
+    """The raw numbers of the sum, block by block, for families that are linear in them."""
+    total = sum(weight * delta.scale * delta.dealt() for weight, delta in terms)
+    assert isinstance(total, Tensor)
+    return total.flatten()
+
+
+def _concatenated(terms: Terms) -> Sum:
+    """All pairs of generators side by side, the weights on G."""
+    parts = [(weight * delta.scale, *delta.as_one_block()) for weight, delta in terms]
+    rank = sum(structure.rank for _, structure, _ in parts)  # type: ignore[attr-defined]
+
+    def numbers(delta: StructuredDelta) -> Tensor:
+        shapes = delta.structure.generators()
+        ones = delta.structure.from_raw(**{name: torch.ones(shape) for name, shape in shapes.items()})
+        raw = []
+        for name, shape in shapes.items():
+            pairs_first = shape.index(rank) - len(shape)
+            factors = [factor if name == "G" else 1.0 for factor, _, _ in parts]
+            found = [factor * generators[name] for factor, (_, _, generators) in zip(factors, parts, strict=True)]
+            raw.append((torch.cat(found, dim=pairs_first) / ones[name].to(found[0])).flatten(-len(shape)))
+        return torch.cat(raw, dim=-1).flatten()
+
+    return Sum({"rank": rank}, numbers)
+
+
+def _share_a_pool(terms: Terms) -> bool:
+    """Whether all terms are linear in the same pool: same size, index map and frozen part, no random start."""
+    first = terms[0][1]
+    return all(
+        delta.structure == first.structure
+        and delta.grid == first.grid
+        and delta.stack == first.stack
+        and delta.structure.is_linear
+        and delta.start is None
+        and delta.num_fixed == first.num_fixed
+        and delta.index is not None
+        and first.index is not None
+        and torch.equal(delta.index, first.index)
+        for _, delta in terms
+    )
+
+
+def _pooled_sum(terms: Terms) -> Sum:
+    """Σ weight · ΔW from one pool, by adding up the pools."""
+    first = terms[0][1]
+
+    def numbers(delta: StructuredDelta) -> Tensor:
+        assert first.seed is not None
+        delta.reseed(first.seed)
+        total = sum(weight * term.scale * term.numbers() for weight, term in terms)
+        assert isinstance(total, Tensor)
+        return total
+
+    return Sum({"pool_size": first.pool_size}, numbers)
+
+
+def _config_of(
+    tuner: StructuneModel, adapters: Sequence[str], sums: Mapping[str, Sum], shared: bool
+) -> StructuneConfig:
+    """The configuration of the sum: where all terms lie on the same layers, targets are the first one's."""
+    configs = cast(Mapping[str, StructuneConfig], tuner.peft_config)
+    first = configs[adapters[0]]
+    own_numbers = {"pool_size": None, "fixed_ratio": first.fixed_ratio if shared else 0.0, "scale": 1.0}
+    wanted: dict[str, dict[str, Any]] = {}
+    everywhere = True
+    for name, total in sums.items():
+        layer = tuner.model.get_submodule(name)
+        assert isinstance(layer, StructuneLayer)
+        has = [adapter for adapter in adapters if adapter in layer.structune_delta]
+        everywhere &= len(has) == len(adapters)
+        key = _target_of(name, layer)
+        if key is not None:
+            wanted[key] = configs[has[0]].layer_options(key) | own_numbers | dict(total.options)
+    changes: dict[str, Any] = {
+        "init_weights": True,
+        "modules_to_save": None,
+        "scale_pattern": {},
+        "fixed_ratio_pattern": {},
+    }
+    head = next(iter(wanted.values()))
+    for option in ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale"):
+        changes[option] = head[option]
+        differs = any(options[option] != head[option] for options in wanted.values())
+        if option in ("structure", "block_size", "num_splits", "rank", "pool_size"):
+            longest_first = sorted(wanted, key=len, reverse=True)  # a pattern is matched against the end of a name
+            values = {re.escape(key): wanted[key][option] for key in longest_first if wanted[key][option] is not None}
+            changes[f"{option}_pattern"] = values if differs else {}
+    if not everywhere:
+        exact = "|".join(re.escape(key) for key in wanted)
+        changes |= {
+            "target_modules": exact,
+            "exclude_modules": None,
+            "layers_to_transform": None,
+            "layers_pattern": None,
+        }
+    return replace(first, **changes)
+
+
+def _target_of(name: str, layer: StructuneLayer) -> str | None:
+    """The name under which a layer is targeted; None for one that is adapted together with the one around it."""
+    if isinstance(layer, ParamWrapper) and not isinstance(layer, StructuneMultiheadAttention):
+        return f"{name.replace('.base_layer', '')}.{layer.parameter_name}"
+    return None if ".base_layer." in name else name
+
+
+def _check_arguments(
+    tuner: StructuneModel, adapters: Sequence[str], weights: Sequence[float], adapter_name: str
+) -> None:
+    if not adapters or len(adapters) != len(weights):
+        raise ValueError(
+            f"adapters has {len(adapters)} names, weights {len(weights)} numbers: give one weight for each"
+        )
+    if infinite := [weight for weight in weights if not math.isfinite(weight)]:
+        raise ValueError(f"weights has {infinite[0]}: weights must be finite numbers")
+    if unknown := [name for name in adapters if name not in tuner.peft_config]:
+        raise ValueError(f"adapters has {unknown}, but the model has {sorted(tuner.peft_config)}")
+    if adapter_name in tuner.peft_config:
+        raise ValueError(f"adapter_name={adapter_name!r} is taken: choose another, or delete that adapter first")
