@@ -2,8 +2,8 @@
 
 from structune import pool, products, structures
 from structune.delta import StructuredDelta
-from structune.peft import StructuneConfig, c3a, hydra
+from structune.peft import StructuneConfig, c3a, hotswap_adapter, hydra
 
 __version__ = "0.1.0"
 
-__all__ = ["StructuneConfig", "StructuredDelta", "c3a", "hydra", "pool", "products", "structures"]
+__all__ = ["StructuneConfig", "StructuredDelta", "c3a", "hotswap_adapter", "hydra", "pool", "products", "structures"]

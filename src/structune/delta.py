@@ -352,7 +352,7 @@ class StructuredDelta(nn.Module):
             effective = pool.derive_seed(seed, stream)
         if self.pooled:
             index = pool.index_map(self.pool_size, self.num_blocks, self.structure.numel, effective)
-            self.index = index.to(device)
+            self.index = _put(index.to(device), self.index)
         if self._has_start:
             start = pool.uniform_integers(self.pool_size, effective)
             if self._zeroed:
@@ -362,7 +362,7 @@ class StructuredDelta(nn.Module):
                     if name in self._zeroed:
                         per_block[:, offset : offset + math.prod(shape)] = 0
                     offset += math.prod(shape)
-            self.start = start.to(device)
+            self.start = _put(start.to(device), self.start)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Load δ and the stream of the seed, then regenerate what follows from them."""
@@ -377,6 +377,13 @@ class StructuredDelta(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self.seed is not None and stored is not None:
             self._regenerate()
+
+
+def _put(values: Tensor, place: Tensor | None) -> Tensor:
+    """The values, in the tensor that stands there already if it is like them: compiled graphs hold on to it."""
+    if place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
+        return values
+    return place.copy_(values)
 
 
 def seed_problem(stored: Tensor | None, own: Tensor) -> str | None:

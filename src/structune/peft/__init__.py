@@ -2,6 +2,7 @@
 
 from structune.peft.base_layers import StructuneConv1D, StructuneLinear
 from structune.peft.config import StructuneConfig
+from structune.peft.hotswap import hotswap_adapter
 from structune.peft.layer import StructuneLayer
 from structune.peft.model import StructuneModel
 from structune.peft.presets import c3a, hydra
@@ -16,5 +17,6 @@ __all__ = [
     "StructuneLinear",
     "StructuneModel",
     "c3a",
+    "hotswap_adapter",
     "hydra",
 ]

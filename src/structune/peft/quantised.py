@@ -26,6 +26,11 @@ def backend_of(base_layer: nn.Module, model: nn.Module) -> QuantizationBackend |
 
     torchao weights can be quantised anew only as the model's own configuration says; without one they are forward-only.
     """
+    if (
+        type(base_layer).__module__.startswith("torch.nn.")
+        and type(getattr(base_layer, "weight", None)) is nn.Parameter
+    ):
+        return None  # without importing the libraries that quantise
     try:
         return resolve_quantization_backend(base_layer, **get_quantization_kwargs(model))
     except ValueError:
