@@ -2,8 +2,20 @@
 
 from structune import pool, products, structures
 from structune.delta import StructuredDelta
-from structune.peft import StructuneConfig, c3a, hotswap_adapter, hydra
+from structune.peft import StructuneConfig, c3a, convert, from_pretrained, hotswap_adapter, hydra, repair_peft_c3a
 
 __version__ = "0.1.0"
 
-__all__ = ["StructuneConfig", "StructuredDelta", "c3a", "hotswap_adapter", "hydra", "pool", "products", "structures"]
+__all__ = [
+    "StructuneConfig",
+    "StructuredDelta",
+    "c3a",
+    "convert",
+    "from_pretrained",
+    "hotswap_adapter",
+    "hydra",
+    "pool",
+    "products",
+    "repair_peft_c3a",
+    "structures",
+]

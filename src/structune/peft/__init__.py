@@ -1,12 +1,15 @@
 """The PEFT method: configuration, layers, model, registration; the only part that imports peft."""
 
+from structune.peft import convert
 from structune.peft.base_layers import StructuneConv1D, StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.hotswap import hotswap_adapter
 from structune.peft.layer import StructuneLayer
+from structune.peft.loading import from_pretrained
 from structune.peft.model import StructuneModel
 from structune.peft.presets import c3a, hydra
 from structune.peft.registration import register
+from structune.peft.repair import repair_peft_c3a
 
 register(StructuneConfig, StructuneModel)
 
@@ -17,6 +20,9 @@ __all__ = [
     "StructuneLinear",
     "StructuneModel",
     "c3a",
+    "convert",
+    "from_pretrained",
     "hotswap_adapter",
     "hydra",
+    "repair_peft_c3a",
 ]

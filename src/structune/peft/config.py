@@ -21,6 +21,7 @@ from structune.arguments import (
 )
 from structune.grid import Grid
 from structune.peft.checkpoint import check_adapter_folder
+from structune.peft.loading import add_to_card
 from structune.peft.registration import peft_type
 
 PATTERNED = ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale")
@@ -135,6 +136,11 @@ class StructuneConfig(PeftConfig):
         check_adapter_folder(Path(pretrained_model_name_or_path) / (subfolder or ""))
         assert isinstance(config, cls)
         return config
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write adapter_config.json, and the lines that load the adapter into the model card beside it."""
+        super().save_pretrained(save_directory, **kwargs)
+        add_to_card(Path(save_directory), self)
 
     def _options(self) -> dict[str, Any]:
         return {option: getattr(self, option) for option in (*PATTERNED, "algorithm")}

@@ -1,0 +1,90 @@
+"""What a conversion reads and what it gives."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from structune.peft.layer import StructuneLayer
+
+PREFIX = "base_model.model."
+"""What stands before a module's name in PEFT's adapter files."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An adapter in another form.
+
+    Args:
+        config: its configuration.
+        state_dict: its tensors, named as in an adapter file.
+        errors: ‖ΔW converted − ΔW‖ / ‖ΔW‖ (Frobenius) by module name; near 0 where the conversion is exact.
+    """
+
+    config: PeftConfig
+    state_dict: Mapping[str, Tensor]
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> None:
+        """Write adapter_config.json and adapter_model.safetensors, whole or not at all.
+
+        Raises:
+            FileExistsError: the folder is there and holds something.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder} holds files already: name an empty or a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            whole = Path(scratch) / "adapter"
+            whole.mkdir()
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict.items()}
+            save_file(tensors, whole / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+            self.config.save_pretrained(str(whole))
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(whole, folder)
+
+    def load_into(self, model: nn.Module) -> PeftModel:
+        """The base model with this adapter in it, as `PeftModel.from_pretrained` would give it."""
+        adapted = get_peft_model(model, self.config)
+        set_peft_model_state_dict(adapted, dict(self.state_dict))
+        assert isinstance(adapted, PeftModel)
+        return adapted
+
+    def __str__(self) -> str:
+        """The errors, worst first."""
+        worst = sorted(self.errors.items(), key=lambda item: -item[1])
+        lines = [f"{error:9.2e}  {name}" for name, error in worst]
+        return "\n".join(["relative error of ΔW by module, worst first:", *lines])
+
+
+def adapted_layers(model: PeftModel, adapter_name: str) -> Iterator[tuple[str, StructuneLayer]]:
+    """Name in the bare model and layer, for each that has the adapter."""
+    for name, layer in model.get_base_model().named_modules():
+        if isinstance(layer, StructuneLayer) and adapter_name in layer.structune_delta:
+            yield name, layer
+
+
+def read(source: PeftModel | str | Path, adapter_name: str) -> tuple[PeftConfig, dict[str, Tensor]]:
+    """Configuration and tensors of an adapter, from a live model or from a local folder.
+
+    Raises:
+        ValueError: the model has no such adapter, or the folder no safetensors file.
+    """
+    if not isinstance(source, (str, Path)):
+        if adapter_name not in source.peft_config:
+            raise ValueError(f"adapter_name={adapter_name!r}: the model has {sorted(source.peft_config)}")
+        return source.peft_config[adapter_name], get_peft_model_state_dict(source, adapter_name=adapter_name)
+    weights = Path(source) / SAFETENSORS_WEIGHTS_NAME
+    if not weights.is_file():
+        raise ValueError(f"{source}: there is no {SAFETENSORS_WEIGHTS_NAME} here: name the folder of a saved adapter")
+    return PeftConfig.from_pretrained(str(source)), load_file(weights)

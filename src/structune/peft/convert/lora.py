@@ -1,0 +1,205 @@
+"""LoRA: the low-rank part of any ΔW, and the structured part of a low-rank one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.utils.other import get_pattern_key
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from structune.delta import StructuredDelta
+from structune.peft.base_layers import StructuneLinear
+from structune.peft.config import StructuneConfig
+from structune.peft.convert.c3a import POOL, TARGETS
+from structune.peft.convert.converted import PREFIX, Converted, adapted_layers, read
+from structune.peft.model import stream_of
+from structune.structures.low_rank import LowRank
+
+LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
+PLAIN = (
+    "use_dora",
+    "lora_bias",
+    "target_parameters",
+    "layer_replication",
+    "megatron_config",
+    "trainable_token_indices",
+)
+"""Options of LoRA that are more than W + B A: they must be off."""
+
+
+@torch.no_grad()
+def to_lora(
+    model: PeftModel,
+    rank: int | None = None,
+    max_error: float = 0.05,
+    adapter_name: str = "default",
+    force: bool = False,
+) -> Converted:
+    """The adapter as LoRA, for servers and tools that know nothing else: ΔW ≈ B A.
+
+    Low-rank structures are written exactly. Of all others the best approximation of a rank is taken, the truncated
+    singular value decomposition, and its error reported: circulant and pooled updates mostly have full rank, and a LoRA
+    of small rank loses much of them.
+
+    Args:
+        model: a live model with the adapter.
+        rank: of every layer; None takes for each layer the smallest that keeps max_error.
+        max_error: ‖B A − ΔW‖ / ‖ΔW‖ allowed in a layer.
+        adapter_name: which adapter.
+        force: convert even where the error is larger.
+
+    Raises:
+        ValueError: an argument is out of range, a layer has another error than allowed, or is no linear layer.
+    """
+    config, tensors = read(model, adapter_name)
+    if not isinstance(config, StructuneConfig):
+        raise ValueError(f"adapter {adapter_name!r} is of type {config.peft_type}: to_lora reads structune's adapters")
+    if config.bias != "none":
+        raise ValueError(
+            f"bias={config.bias!r}: LoRA files of trained biases are not written; merge the adapter instead"
+        )
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+        raise ValueError(f"rank={rank!r} must be an integer of at least 1, or None for what max_error needs")
+    if not 0 <= max_error < 1:
+        raise ValueError(f"max_error={max_error!r} must be a number in [0, 1)")
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    errors: dict[str, float] = {}
+    transposed = False
+    for name, layer in adapted_layers(model, adapter_name):
+        if not isinstance(layer, StructuneLinear):
+            raise ValueError(f"{name}: only linear layers are converted to LoRA, this is {type(layer).__name__}")
+        B, A, errors[name] = _factors(layer.delta(adapter_name), rank, max_error)
+        factors[name] = (A, B)
+        transposed |= isinstance(layer.get_base_layer(), Conv1D)
+    worst = max(errors, key=lambda name: errors[name])
+    if errors[worst] > max_error and not force:
+        needed = "a larger rank, or rank=None for what is needed"
+        raise ValueError(
+            f"rank={rank} leaves an error of {errors[worst]:.0%} of ΔW in {worst}, more than max_error={max_error:g}: "
+            f"give {needed}, merge the adapter instead, or give force=True"
+        )
+    ranks = {name: A.shape[0] for name, (A, _) in factors.items()}
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    other = {re.escape(name): r for name, r in ranks.items() if r != usual}
+    theirs = LoraConfig(
+        r=usual,
+        lora_alpha=usual,
+        rank_pattern=other,
+        alpha_pattern=dict(other),
+        fan_in_fan_out=transposed,
+        exclude_modules=config.exclude_modules,
+        **{name: getattr(config, name) for name in TARGETS},
+    )
+    written = {
+        f"{PREFIX}{name}{key}": f
+        for name, pair in factors.items()
+        for key, f in zip((LORA_A, LORA_B), pair, strict=True)
+    }
+    others = {key: tensor for key, tensor in tensors.items() if ".structune_" not in key}
+    return Converted(theirs, written | others, errors)
+
+
+@torch.no_grad()
+def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **options: Any) -> Converted:
+    """The nearest structured ΔW to each ΔW = B A of a LoRA adapter, in the Frobenius norm, with its error.
+
+    Circulant, Toeplitz and Hankel blocks, own or from a pool: the mean of all entries that share a number. Low rank
+    (num_splits=1): the truncated singular value decomposition, exact from LoRA's own rank on.
+
+    Args:
+        source: a live model with a LoRA adapter, or the folder of a saved one.
+        adapter_name: which adapter of the live model.
+        **options: of `StructuneConfig`: structure, block_size or num_splits, rank, pool_size, seed …
+
+    Raises:
+        ValueError: it is no plain LoRA adapter, or the family has no projection.
+    """
+    config, tensors = read(source, adapter_name)
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"source holds an adapter of type {config.peft_type}: from_lora reads LoRA")
+    if more := [name for name in PLAIN if getattr(config, name, None)]:
+        raise ValueError(f"{more[0]}={getattr(config, more[0])!r}: only plain LoRA, W + B A, is converted")
+    targets = {name: getattr(config, name) for name in TARGETS} | {"exclude_modules": config.exclude_modules}
+    ours = StructuneConfig(bias="structune_only" if config.bias == "lora_only" else config.bias, **targets | options)
+    written = {key: tensor for key, tensor in tensors.items() if ".lora_" not in key}
+    errors: dict[str, float] = {}
+    for key in [key for key in tensors if key.endswith(LORA_A)]:
+        name = key[len(PREFIX) : -len(LORA_A)]
+        A, B = tensors[key].double(), tensors[key.replace(LORA_A, LORA_B)].double()
+        if A.ndim != 2:
+            raise ValueError(f"{name}: only linear layers are converted, its lora_A has {A.ndim} dimensions")
+        target = B @ A * _scaling(config, name)
+        stream = {"stream": stream_of(name)}
+        delta = StructuredDelta(*target.shape, dtype=torch.float64, **ours.layer_options(name) | stream)
+        try:
+            _project(delta, target)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        errors[name] = _error(delta.dense(), target)
+        written[f"{PREFIX}{name}{POOL}"] = delta.pool.detach().to(tensors[key].dtype)
+        if delta.seed is not None:
+            written[f"{PREFIX}{name}{POOL}".replace("pool", "seed")] = delta.seed
+    return Converted(ours, written, errors)
+
+
+def _factors(delta: StructuredDelta, rank: int | None, max_error: float) -> tuple[Tensor, Tensor, float]:
+    """B (out, r), A (r, in) and the error, in ΔW's dtype."""
+    grid = delta.grid
+    if isinstance(delta.structure, LowRank) and grid.num_blocks == 1:
+        structure, generators = delta.as_one_block()
+        if rank is None or rank == structure.rank:  # type: ignore[attr-defined]
+            return generators["G"][0, 0].clone(), generators["H"][0, 0] * delta.scale, 0.0
+    W = delta.dense()
+    U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
+    if rank is not None and rank > len(S):
+        raise ValueError(f"rank={rank} is larger than a weight of {W.shape[0]}×{W.shape[1]} has: at most {len(S)}")
+    left = torch.cat((S.square().flip(0).cumsum(0).flip(0), S.new_zeros(1)))  # what ranks 0, 1, … leave, squared
+    if rank is None:
+        rank = max(1, int((left <= max_error**2 * left[0]).nonzero()[0]))
+    A, B = Vh[:rank].to(W.dtype), (U[:, :rank] * S[:rank]).to(W.dtype)
+    return B, A.contiguous(), _error(B.double() @ A.double(), W.double())
+
+
+def _project(delta: StructuredDelta, target: Tensor) -> None:
+    """Set ΔW to its nearest to `target` (out, in)."""
+    if isinstance(delta.structure, LowRank) and delta.grid.num_blocks == 1 and not delta.pooled:
+        rank = min(delta.structure.rank, *target.shape)
+        U, S, Vh = torch.linalg.svd(target / delta.scale, full_matrices=False)
+        root = S[:rank].sqrt()
+        G, H = (
+            target.new_zeros(delta.structure.rows, delta.structure.rank),
+            target.new_zeros(delta.structure.rank, delta.structure.cols),
+        )
+        G[:, :rank], H[:rank] = U[:, :rank] * root, root[:, None] * Vh[:rank]
+        unit = delta.structure.from_raw(G=torch.ones_like(G), H=torch.ones_like(H))
+        delta.set_numbers(torch.cat(((G / unit["G"]).flatten(), (H / unit["H"]).flatten())))
+        return
+    if not delta.structure.is_linear or delta.start is not None:
+        raise ValueError(
+            f"nothing is projected onto {delta.structure.name} blocks with these options: use circulant, toeplitz or "
+            "hankel with the default start, or low_rank with num_splits=1 and no pool"
+        )
+    # ΔW = S δ, every entry of it a multiple of one number: SᵀS is diagonal
+    with torch.enable_grad():
+        (of_target,) = torch.autograd.grad(delta.dense(), delta.pool, target)
+        delta.pool.data.fill_(1.0)
+        ones = delta.dense()
+        (squares,) = torch.autograd.grad(ones, delta.pool, ones.detach())
+    delta.pool.copy_(of_target / squares)
+
+
+def _scaling(config: LoraConfig, name: str) -> float:
+    ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
+    rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
+    alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
+    return float(alpha / (rank**0.5 if config.use_rslora else rank))
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    return float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected).clamp_min(1e-30))
