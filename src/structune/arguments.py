@@ -39,6 +39,27 @@ def check_pool(pool_size: int | None, fixed_ratio: float) -> None:
         raise ValueError(f"fixed_ratio={fixed_ratio!r} must be a number in [0, 1): at 1 nothing would be left to train")
 
 
+NUMBERS_PER_ENTRY = 4
+"""More numbers than this for each entry of ΔW are a mistake, or an attack on memory."""
+
+
+def check_amount(pool_size: int, demand: int, entries: int) -> None:
+    """Raise ValueError if an update has far more numbers than entries, before anything of that size is made.
+
+    Args:
+        pool_size: P, numbers in the pool.
+        demand: numbers that the blocks read.
+        entries: entries of ΔW.
+    """
+    most = max(NUMBERS_PER_ENTRY * entries, 1024)
+    for what, amount, fix in (
+        ("its blocks read", demand, "lower rank, or cut fewer blocks"),
+        ("pool_size is", pool_size, f"more than the {demand} that its blocks read are of no use"),
+    ):
+        if amount > most:
+            raise ValueError(f"{what} {amount} numbers for an update of {entries} entries: {fix}")
+
+
 def check_seed(seed: int, name: str = "seed") -> None:
     """Raise ValueError unless the seed is an integer that 64 bits hold."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:

@@ -14,6 +14,7 @@ from structune.arguments import (
     InitWeights,
     Scale,
     block_structure,
+    check_amount,
     check_pool,
     check_seed,
     check_stack,
@@ -110,6 +111,7 @@ class StructuredDelta(nn.Module):
         demand = self.num_blocks * self.structure.numel
         self.pooled = pool_size is not None or fixed_ratio > 0
         self.pool_size = demand if pool_size is None else pool_size
+        check_amount(self.pool_size, demand, out_features * in_features * (stack or 1))
         self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
         if self.num_fixed == self.pool_size:
             raise ValueError(

@@ -14,13 +14,15 @@ from structune.delta import seed_problem
 from structune.peft.layer import StructuneLayer
 
 KEY_PREFIX = "structune_"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What trained numbers may be stored in."""
 
 
 def check_adapter_folder(folder: str | Path) -> None:
-    """Look over the weight file of a local adapter folder without reading its tensors; other paths are left alone.
+    """Look over the weight file of a local adapter folder; other paths are left alone.
 
     Raises:
-        ValueError: the file is a pickle, is truncated, or holds no structune numbers.
+        ValueError: the file is a pickle, is truncated, holds no structune numbers, or broken ones.
     """
     weights = Path(folder) / SAFETENSORS_WEIGHTS_NAME
     pickle = Path(folder) / WEIGHTS_NAME
@@ -34,13 +36,16 @@ def check_adapter_folder(folder: str | Path) -> None:
     try:
         with safe_open(weights, framework="pt") as file:
             keys = list(file.keys())
+            numbers = {key: file.get_tensor(key) for key in keys if KEY_PREFIX in key}
     except SafetensorError as error:
         raise ValueError(
             f"{weights} is not a whole safetensors file ({error}): it was cut off or is something else; copy it again"
         ) from error
-    if not any(KEY_PREFIX in key for key in keys):
+    if not numbers:
         held = ", ".join(keys[:3]) or "nothing"
         raise ValueError(f"{weights} holds no structune adapter (it has {held} …): is it another method's checkpoint?")
+    for key, tensor in numbers.items():
+        _check_values(key, tensor)
 
 
 def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> None:
@@ -79,7 +84,15 @@ def _check_tensor(key: str, stored: Tensor, own: Tensor) -> None:
         )
     if stored.is_floating_point() != own.is_floating_point():
         raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, {own.dtype} expected")
+    _check_values(key, stored)
     if own.dtype == torch.int64:
         problem = seed_problem(stored, own)
         if problem:
             raise ValueError(f"{key}: {problem}")
+
+
+def _check_values(key: str, stored: Tensor) -> None:
+    if stored.dtype not in (*FLOATS, torch.int64):
+        raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, a float of 16, 32 or 64 bits expected")
+    if not stored.isfinite().all():
+        raise ValueError(f"{key} holds NaN or infinite numbers: its training diverged, or the file is broken")

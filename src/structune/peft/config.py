@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from peft import PeftConfig
 
@@ -23,6 +23,7 @@ from structune.grid import Grid
 from structune.peft.checkpoint import check_adapter_folder
 from structune.peft.loading import add_to_card
 from structune.peft.registration import peft_type
+from structune.peft.targets import check_layer_numbers, check_names
 
 PATTERNED = ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale")
 """The options that `<option>_pattern` can override by module name."""
@@ -89,6 +90,9 @@ class StructuneConfig(PeftConfig):
     scale_pattern: dict[str, Scale] = field(default_factory=dict, metadata={"help": "Scale by module name."})
     sampler_version: int = field(default=pool.SAMPLER_VERSION, metadata={"help": "Version of the sampler."})
 
+    from_file: ClassVar[bool] = False
+    """Whether the configuration was loaded: an adapter made from it waits for its numbers. Not saved."""
+
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = peft_type()
@@ -134,7 +138,11 @@ class StructuneConfig(PeftConfig):
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
         check_adapter_folder(Path(pretrained_model_name_or_path) / (subfolder or ""))
-        assert isinstance(config, cls)
+        if not isinstance(config, cls):
+            raise TypeError(
+                f"{pretrained_model_name_or_path}: its configuration is of type {config.peft_type}, another method's"
+            )
+        vars(config)["from_file"] = True
         return config
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
@@ -152,6 +160,12 @@ class StructuneConfig(PeftConfig):
         return patterns
 
     def _check_targets(self) -> None:
+        for name in ("target_modules", "exclude_modules"):
+            check_names(name, getattr(self, name), expression=True)
+        for name in ("target_parameters", "modules_to_save"):
+            check_names(name, getattr(self, name))
+        check_names("layers_pattern", self.layers_pattern, single=True)
+        check_layer_numbers(self.layers_to_transform)
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # as PEFT's own configs do
         if isinstance(self.exclude_modules, list):
@@ -187,5 +201,5 @@ def _check_options(options: dict[str, Any]) -> None:
     check_pool(options["pool_size"], options["fixed_ratio"])
     resolve_scale(options["scale"], 1)
     limit = options["block_size"] or options["num_splits"] or 1
-    size = limit if isinstance(limit, int) and limit > 0 else 1
+    size = max(int(limit), 1) if isinstance(limit, int) else 1
     Grid.cut(size, size, block_size=options["block_size"], num_splits=options["num_splits"])

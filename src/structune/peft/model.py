@@ -18,7 +18,9 @@ from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
 from structune.peft.mixed_batch import mixed_batch
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
+from structune.peft.targets import check_adapter_name
 from structune.peft.weighted import add_weighted_adapter
+from structune.peft.withdraw import withdraw
 
 
 class StructuneModel(BaseTuner):
@@ -34,10 +36,14 @@ class StructuneModel(BaseTuner):
         Raises:
             ValueError, TypeError: a layer does not fit; the message names it, and the model is as it was.
         """
+        check_adapter_name(adapter_name)
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        if vars(self.peft_config[adapter_name]).get("from_file"):
+            self.__dict__.setdefault("_unloaded", {})[adapter_name] = trained
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except Exception:
-            _withdraw(model, adapter_name)
+            withdraw(model, adapter_name)
             raise
 
     def _create_and_replace(  # type: ignore[override]
@@ -139,10 +145,21 @@ class StructuneModel(BaseTuner):
         cls, model: nn.Module, config: StructuneConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """PEFT's mapping of a checkpoint's keys onto the model's, held against the adapter before it is loaded."""
-        mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
-            model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
-        )
-        check_state_dict(model, adapter_name, mapped)
+        tuner = getattr(model, "base_model", None)
+        unloaded = vars(tuner).get("_unloaded", {}) if isinstance(tuner, StructuneModel) else {}
+        trained = unloaded.pop(adapter_name, None)
+        try:
+            mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
+                model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
+            )
+            check_state_dict(model, adapter_name, mapped)
+        except Exception:
+            if isinstance(tuner, StructuneModel) and trained is not None:
+                withdraw(tuner.model, adapter_name)
+                tuner.peft_config.pop(adapter_name, None)
+                for parameter, requires_grad in trained:
+                    parameter.requires_grad_(requires_grad)
+            raise
         return mapped
 
 
@@ -176,14 +193,3 @@ def untie(model: nn.Module) -> None:
 def _merge_errors(layers: Mapping[str, StructuneLayer]) -> dict[str, float]:
     errors = {name: layer.merge_error for name, layer in layers.items()}
     return {name: error for name, error in errors.items() if error is not None}
-
-
-def _withdraw(model: nn.Module, adapter_name: str) -> None:
-    """Take a half-injected adapter out again, innermost layers first."""
-    for name, layer in reversed(list(model.named_modules())):
-        if isinstance(layer, StructuneLayer):
-            if adapter_name in layer.structune_delta:
-                del layer.structune_delta[adapter_name], layer.structune_dropout[adapter_name]
-            if not layer.structune_delta:
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, layer.base_layer)

@@ -31,7 +31,7 @@ def get(name: str) -> type[Structure]:
     Raises:
         ValueError: no family has that name; the message lists those that are known.
     """
-    if name not in _families:
+    if not isinstance(name, str) or name not in _families:
         close = get_close_matches(str(name), _families, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"structure={name!r} is unknown: {hint}known are {', '.join(_families)}")
