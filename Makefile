@@ -20,7 +20,7 @@ demo: $(VENV)/.demo ## fine-tune a small transformer on real text with C3A, HyDR
 # The tests use no network: the hub is switched off, and one thread per process keeps two processes on two cores.
 test: export HF_HUB_OFFLINE = 1
 test: export OMP_NUM_THREADS = 1
-test: $(VENV)/.dev ## run the tests
+test: $(VENV)/.dev $(VENV)/timm ## run the tests
 	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.dev ## lint, formatting, types, import direction, documentation
@@ -41,6 +41,12 @@ clean: ## remove what the other targets made, except runs
 $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing structune[$*] into $(VENV) (minutes the first time) ..."
 	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+# timm needs torchvision, whose wheels on PyPI do not load beside a CPU build of torch and break transformers there.
+# The two get a folder of their own, into which only the test of timm's example looks.
+$(VENV)/timm: constraints.txt | $(VENV)/.dev
+	$(INSTALL) --no-deps --upgrade --target $@ timm torchvision
 	@touch $@
 
 $(BIN)/python:

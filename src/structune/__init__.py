@@ -2,7 +2,17 @@
 
 from structune import pool, products, structures
 from structune.delta import StructuredDelta
-from structune.peft import StructuneConfig, c3a, convert, from_pretrained, hotswap_adapter, hydra, repair_peft_c3a
+from structune.peft import (
+    StructuneConfig,
+    c3a,
+    convert,
+    from_pretrained,
+    hotswap_adapter,
+    hydra,
+    load_adapter,
+    repair_peft_c3a,
+    save_adapter,
+)
 
 __version__ = "0.1.0"
 
@@ -14,8 +24,10 @@ __all__ = [
     "from_pretrained",
     "hotswap_adapter",
     "hydra",
+    "load_adapter",
     "pool",
     "products",
     "repair_peft_c3a",
+    "save_adapter",
     "structures",
 ]

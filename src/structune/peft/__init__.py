@@ -4,6 +4,7 @@ from structune.peft import convert
 from structune.peft.base_layers import StructuneConv1D, StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.hotswap import hotswap_adapter
+from structune.peft.injected import load_adapter, save_adapter
 from structune.peft.layer import StructuneLayer
 from structune.peft.loading import from_pretrained
 from structune.peft.model import StructuneModel
@@ -24,5 +25,7 @@ __all__ = [
     "from_pretrained",
     "hotswap_adapter",
     "hydra",
+    "load_adapter",
     "repair_peft_c3a",
+    "save_adapter",
 ]

@@ -1,0 +1,80 @@
+"""Adapters in models without PEFT's wrapper: those of diffusers, and any after `peft.inject_adapter_in_model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
+from torch import nn
+
+from structune.peft.config import StructuneConfig
+from structune.peft.convert.converted import PREFIX, Converted
+from structune.peft.layer import StructuneLayer
+from structune.peft.withdraw import withdraw
+
+
+def save_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "default") -> None:
+    """Write an adapter of an unwrapped model as PEFT writes one: `PeftModel.from_pretrained` reads it as well.
+
+    Args:
+        model: the model that the adapter was injected into.
+        folder: a new or an empty one; it gets adapter_config.json and adapter_model.safetensors, or nothing.
+        adapter_name: which of its adapters.
+
+    Raises:
+        ValueError: the model has no such structune adapter.
+        FileExistsError: the folder holds something.
+    """
+    config = getattr(model, "peft_config", {}).get(adapter_name)
+    if not isinstance(config, StructuneConfig):
+        raise ValueError(f"adapter_name={adapter_name!r}: the model has {_names(model) or 'no structune adapter'}")
+    tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
+    Converted(config, {PREFIX + name: tensor for name, tensor in tensors.items()}).save(folder)
+
+
+def load_adapter(
+    model: nn.Module, folder: str | Path, adapter_name: str = "default", *, is_trainable: bool = False
+) -> None:
+    """Put a saved adapter into an unwrapped model, beside those that it has, and make it the active one.
+
+    Args:
+        model: any module; diffusers' models, transformers' models, one's own.
+        folder: of an adapter that `save_adapter` or PEFT's `save_pretrained` wrote.
+        adapter_name: its name from now on.
+        is_trainable: whether its numbers are to be trained further.
+
+    Raises:
+        ValueError: the name is taken, the files are broken or do not fit the model, which is then as it was.
+        TypeError: the adapter is another method's.
+    """
+    if adapter_name in getattr(model, "peft_config", {}):
+        raise ValueError(f"adapter_name={adapter_name!r} is taken: the model has {_names(model)}; choose another")
+    config = StructuneConfig.from_pretrained(str(folder))
+    tensors = load_file(Path(folder) / SAFETENSORS_WEIGHTS_NAME)
+    config.inference_mode = not is_trainable
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    active = {layer: list(layer.active_adapters) for layer in model.modules() if isinstance(layer, StructuneLayer)}
+    try:
+        inject_adapter_in_model(config, model, adapter_name)
+        set_peft_model_state_dict(
+            model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}, adapter_name
+        )
+    except Exception:
+        withdraw(model, adapter_name)
+        getattr(model, "peft_config", {}).pop(adapter_name, None)
+        for layer, names in active.items():
+            layer.set_adapter(names)
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+        raise
+    for module in model.modules():
+        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            module.set_adapter(adapter_name, inference_mode=not is_trainable)
+    if hasattr(model, "_hf_peft_config_loaded"):  # what add_adapter of diffusers and transformers marks
+        model._hf_peft_config_loaded = True  # type: ignore[assignment]
+
+
+def _names(model: nn.Module) -> list[str]:
+    return sorted(getattr(model, "peft_config", {}))
