@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs clean
+.PHONY: help demo test test-peft check docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --resume: a second call keeps the runs that are finished, and goes on where Ctrl-C stopped.
 demo: $(VENV)/.demo ## fine-tune a small transformer on real text with C3A, HyDRA, LoRA and the head alone
@@ -22,6 +22,9 @@ test: export HF_HUB_OFFLINE = 1
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.dev $(VENV)/timm ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+test-peft: $(VENV)/.dev ## run PEFT's own tests on our method (fetches PEFT's source distribution)
+	PYTHONPATH=tests $(BIN)/python -m peft_suite
 
 check: $(VENV)/.dev ## lint, formatting, types, import direction, documentation
 	$(BIN)/ruff check .

@@ -171,6 +171,7 @@ def test_starts_as_a_no_op_that_can_learn(case, adapter) -> None:
     model(x).square().sum().backward()
     for layer in layers_of(model):
         assert layer.structune_delta["default"].pool.grad.abs().max() > 1e-7
+        assert layer.in_features > 0 < layer.out_features
 
 
 @every_adapter
@@ -191,6 +192,11 @@ def test_every_mode_is_the_model_with_delta_added(case, adapter, randomise, tmp_
     with torch.no_grad():
         assert torch.equal(again(x), model(x))
     model.merge_adapter(safe_merge=True)
+    torch.testing.assert_close(model(x), expected, **close)
+    with model.disable_adapter():  # unmerges
+        torch.testing.assert_close(model(x), bare(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(x), expected, **close)
+    model.merge_adapter()
     torch.testing.assert_close(model(x), expected, **close)
     model.unmerge_adapter()
     torch.testing.assert_close(model(x), expected, **close)

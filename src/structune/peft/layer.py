@@ -211,6 +211,16 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         return self._adapted(names, *args, **kwargs)
 
     @property
+    def in_features(self) -> int:
+        """The base layer's own in_features; of layers that have none, the columns of ΔW."""
+        return int(getattr(self.get_base_layer(), "in_features", self.features()[1]))
+
+    @property
+    def out_features(self) -> int:
+        """The base layer's own out_features; of layers that have none, the rows of ΔW."""
+        return int(getattr(self.get_base_layer(), "out_features", self.features()[0]))
+
+    @property
     def weight(self) -> Tensor:
         """The base layer's weight; W + ΔW where the module around this one reads it instead of calling the layer."""
         if self.weight_is_read and self.weight_name == "weight":
@@ -253,7 +263,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         return [name for name in self.merged_adapters if name in self.structune_delta]
 
     def _effective_weight(self) -> Tensor:
-        """W + Σ ΔW over the active adapters, in W's dtype; W alone where they are disabled or merged."""
+        """W + Σ ΔW over the active adapters, in W's dtype; W alone, unmerged, where they are disabled."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
         weight: Tensor = getattr(self.get_base_layer(), self.weight_name)
         if self.disable_adapters or self.merged or not (names := self._active()):
             return weight
@@ -261,6 +273,14 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
 
     def _with_weight(self, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The base layer's own forward, reading `weight` where it has its own; hooks and other adapters included."""
+        attributes = vars(self.get_base_layer())
+        if self.weight_name in attributes:  # FSDP puts its views of the weights there, where they hide parameters
+            view = attributes[self.weight_name]
+            attributes[self.weight_name] = weight
+            try:
+                return self.base_layer(*args, **kwargs)
+            finally:
+                attributes[self.weight_name] = view
         path, inner = self.weight_name, self.base_layer
         while isinstance(inner, BaseTunerLayer):
             path, inner = f"base_layer.{path}", inner.get_submodule("base_layer")
