@@ -144,7 +144,7 @@ def test_commands_exist(content: str) -> None:
     """Every `structune` line names a command and options that there are; every `make` line a target."""
     commands = typer.main.get_command(cli.app)
     assert isinstance(commands, typer.core.TyperGroup)
-    targets = re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for line in content.splitlines():
         program, *words = shlex.split(line, comments=True) or [""]
         if program == "structune":
