@@ -3,14 +3,14 @@
 from structune.peft import convert
 from structune.peft.base_layers import StructuneConv1D, StructuneLinear
 from structune.peft.config import StructuneConfig
-from structune.peft.hotswap import hotswap_adapter
-from structune.peft.injected import load_adapter, save_adapter
+from structune.peft.convert.repair import repair_peft_c3a
 from structune.peft.layer import StructuneLayer
-from structune.peft.loading import from_pretrained
 from structune.peft.model import StructuneModel
 from structune.peft.presets import c3a, hydra
 from structune.peft.registration import register
-from structune.peft.repair import repair_peft_c3a
+from structune.peft.several.hotswap import hotswap_adapter
+from structune.peft.storage.injected import load_adapter, save_adapter
+from structune.peft.storage.pretrained import from_pretrained
 
 register(StructuneConfig, StructuneModel)
 

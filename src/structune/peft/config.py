@@ -20,9 +20,9 @@ from structune.arguments import (
     start_bound,
 )
 from structune.grid import Grid
-from structune.peft.checkpoint import check_adapter_folder
-from structune.peft.loading import add_to_card
 from structune.peft.registration import peft_type
+from structune.peft.storage.checkpoint import check_adapter_folder
+from structune.peft.storage.pretrained import add_to_card
 from structune.peft.targets import check_layer_numbers, check_names
 
 PATTERNED = ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale")

@@ -13,14 +13,14 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 
 from structune.peft.base_layers import ParamWrapper, adapted
-from structune.peft.checkpoint import check_state_dict
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
-from structune.peft.mixed_batch import mixed_batch
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
+from structune.peft.several.mixed_batch import mixed_batch
+from structune.peft.several.weighted import add_weighted_adapter
+from structune.peft.storage.checkpoint import check_state_dict
+from structune.peft.storage.withdraw import withdraw
 from structune.peft.targets import check_adapter_name
-from structune.peft.weighted import add_weighted_adapter
-from structune.peft.withdraw import withdraw
 
 
 class StructuneModel(BaseTuner):
@@ -137,7 +137,7 @@ class StructuneModel(BaseTuner):
         return mixed_batch(self, kwargs.get("adapter_names"), kwargs.get("num_beams"))
 
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
-        """Add an adapter whose ΔW is Σ weight · ΔW of others, exactly: see `structune.peft.weighted`."""
+        """Add an adapter whose ΔW is Σ weight · ΔW of others, exactly: see `structune.peft.several.weighted`."""
         add_weighted_adapter(self, adapters, weights, adapter_name)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from peft.utils.quantization_utils import (
@@ -17,8 +17,21 @@ from peft.utils.quantization_utils import (
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-if TYPE_CHECKING:
-    from structune.peft.layer import StructuneLayer
+
+class QuantisableLayer(Protocol):
+    """What is needed here of a layer with adapters."""
+
+    base_layer: nn.Module
+    quantization_backend: QuantizationBackend | None
+
+    def get_base_layer(self) -> nn.Module:
+        """The frozen layer itself."""
+
+    def get_base_weight(self) -> Tensor:
+        """Its weight, de-quantised."""
+
+    def set_base_weight(self, weight_data: Tensor) -> None:
+        """Quantise these values into its weight."""
 
 
 def backend_of(base_layer: nn.Module, model: nn.Module) -> QuantizationBackend | None:
@@ -90,7 +103,7 @@ def report_merge_errors(errors: dict[str, float]) -> None:
         )
 
 
-def dequantised_product(layer: StructuneLayer, x: Tensor) -> bool:
+def dequantised_product(layer: QuantisableLayer, x: Tensor) -> bool:
     """Whether the base layer de-quantises its weight to x's dtype, fp32 or fp64, and multiplies x by that."""
     backend, base = layer.quantization_backend, layer.get_base_layer()
     return (
@@ -117,7 +130,7 @@ class QuantisedWeight:
         layer: the layer, not merged yet.
     """
 
-    def __init__(self, layer: StructuneLayer) -> None:
+    def __init__(self, layer: QuantisableLayer) -> None:
         self.base_layer = layer.base_layer  # HQQ replaces the module,
         base = layer.get_base_layer()
         self.parameter: Any = getattr(base, "weight", None)  # bitsandbytes and torchao the parameter;
@@ -127,7 +140,7 @@ class QuantisedWeight:
         self.state = copy.copy(getattr(base, "state", None))  # and keeps 8-bit weights in a state beside it
         self.merge_error: float | None = None
 
-    def weight(self, layer: StructuneLayer) -> Tensor:
+    def weight(self, layer: QuantisableLayer) -> Tensor:
         """It de-quantised, (out, in) in at least fp32, whatever the layer holds now."""
         now = QuantisedWeight(layer)
         self.restore(layer)
@@ -136,7 +149,7 @@ class QuantisedWeight:
         finally:
             now.restore(layer)
 
-    def replace(self, layer: StructuneLayer, merged: Tensor) -> None:
+    def replace(self, layer: QuantisableLayer, merged: Tensor) -> None:
         """Give the layer `merged` (out, in), quantised as this weight is, and note what quantising it has cost.
 
         Raises:
@@ -156,7 +169,7 @@ class QuantisedWeight:
             ) from failure
         self.merge_error = float(error / torch.linalg.norm(merged - original).clamp_min(1e-30))
 
-    def restore(self, layer: StructuneLayer) -> None:
+    def restore(self, layer: QuantisableLayer) -> None:
         """Put it back, bit by bit as it was."""
         layer.base_layer = self.base_layer
         base: Any = layer.get_base_layer()

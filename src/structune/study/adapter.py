@@ -22,7 +22,7 @@ from structune.delta import StructuredDelta
 from structune.finetune.errors import UserError
 from structune.finetune.run import Run
 from structune.peft import StructuneConfig
-from structune.peft.checkpoint import check_adapter_folder
+from structune.peft.storage.checkpoint import check_adapter_folder
 from structune.study.backbone import Backbone
 
 __all__ = ["Adapter", "Update", "read_adapter"]

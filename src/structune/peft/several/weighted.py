@@ -6,18 +6,16 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor
 
 from structune.delta import StructuredDelta
 from structune.peft.base_layers import ParamWrapper, StructuneMultiheadAttention
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
-
-if TYPE_CHECKING:
-    from structune.peft.model import StructuneModel
 
 Terms: TypeAlias = Sequence[tuple[float, StructuredDelta]]
 """Σ weight · ΔW, in one layer."""
@@ -35,7 +33,7 @@ class Sum:
 
 
 def add_weighted_adapter(
-    tuner: StructuneModel, adapters: Sequence[str], weights: Sequence[float], adapter_name: str
+    tuner: BaseTuner, adapters: Sequence[str], weights: Sequence[float], adapter_name: str
 ) -> None:
     """Add the adapter with ΔW = Σ weight · ΔW of others in every layer, exact up to rounding.
 
@@ -163,9 +161,7 @@ def _pooled_sum(terms: Terms) -> Sum:
     return Sum({"pool_size": first.pool_size}, numbers)
 
 
-def _config_of(
-    tuner: StructuneModel, adapters: Sequence[str], sums: Mapping[str, Sum], shared: bool
-) -> StructuneConfig:
+def _config_of(tuner: BaseTuner, adapters: Sequence[str], sums: Mapping[str, Sum], shared: bool) -> StructuneConfig:
     """The configuration of the sum: where all terms lie on the same layers, targets are the first one's."""
     configs = cast(Mapping[str, StructuneConfig], tuner.peft_config)
     first = configs[adapters[0]]
@@ -212,9 +208,7 @@ def _target_of(name: str, layer: StructuneLayer) -> str | None:
     return None if ".base_layer." in name else name
 
 
-def _check_arguments(
-    tuner: StructuneModel, adapters: Sequence[str], weights: Sequence[float], adapter_name: str
-) -> None:
+def _check_arguments(tuner: BaseTuner, adapters: Sequence[str], weights: Sequence[float], adapter_name: str) -> None:
     if not adapters or len(adapters) != len(weights):
         raise ValueError(
             f"adapters has {len(adapters)} names, weights {len(weights)} numbers: give one weight for each"

@@ -12,7 +12,7 @@ from torch import nn
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.converted import PREFIX, Converted
 from structune.peft.layer import StructuneLayer
-from structune.peft.withdraw import withdraw
+from structune.peft.storage.withdraw import withdraw
 
 
 def save_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "default") -> None:

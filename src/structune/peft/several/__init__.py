@@ -1,0 +1,1 @@
+"""Several adapters on one model: one for each sample, their weighted sum, one in the place of another."""
