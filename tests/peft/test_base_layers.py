@@ -268,6 +268,27 @@ def test_half_precision_adds_outputs_and_not_weights(name, dtype, randomise) -> 
     assert model(x).dtype == dtype
 
 
+def test_a_convolution_is_the_matrix_times_what_each_filter_sees(randomise) -> None:
+    model = randomise(
+        get_peft_model(
+            nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1)), structune.c3a(block_size=5, target_modules=["0"])
+        )
+    )
+    layer, x = layers_of(model)[0], torch.randn(2, 4, 7, 8)
+    seen = nn.functional.unfold(x, 3, stride=2, padding=1)
+    expected = (layer.delta("default").dense() @ seen).unflatten(-1, (4, 4))
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(model(x) - layer.base_layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_projections_of_attention_draw_numbers_of_their_own() -> None:
+    adapter = structune.hydra("toeplitz", num_splits=2, pool_size=20, target_modules=["attention"])
+    model = get_peft_model(Attention(), adapter)
+    first, second = (layer.delta("default").seed for layer in layers_of(model))
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
 def test_dropout_drops_what_a_convolution_reads(randomise) -> None:
     bare, x = made(CASES["conv2d"])
     model = randomise(get_peft_model(copy.deepcopy(bare), config(CASES["conv2d"], ADAPTERS["c3a"], dropout=0.5)))

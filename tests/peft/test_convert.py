@@ -127,6 +127,30 @@ def test_other_structures_to_lora_with_their_error(bert, gpt2, ids, randomise, t
     assert some.config.rank_pattern or some.config.r > 3
 
 
+def test_the_rank_that_is_found_is_the_smallest(randomise) -> None:
+    """Two blocks of rank 1 in a grid: rank 2 or 3 of 12, whatever the SVD leaves at the bound."""
+    config = StructuneConfig(structure="low_rank", rank=1, num_splits=2, target_modules=["0"], init_weights=False)
+    ours = linear_model(config, randomise)
+    for max_error in (1e-4, 0.3, 0.6, 0.95):
+        rank = convert.to_lora(ours, max_error=max_error).config.r
+        assert rank <= 4
+        if rank > 1:
+            with pytest.raises(ValueError, match=rf"rank={rank - 1} leaves an error"):
+                convert.to_lora(ours, rank=rank - 1, max_error=max_error)
+    assert rank == 1
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_from_lora_counts_its_scaling(use_rslora, randomise) -> None:
+    config = LoraConfig(r=4, lora_alpha=6, use_rslora=use_rslora, target_modules=["0"], init_lora_weights=False)
+    theirs = linear_model(config, randomise)
+    ours = convert.from_lora(theirs, structure="low_rank", num_splits=1, rank=4).load_into(
+        nn.Sequential(copy.deepcopy(theirs.base_model.model[0].base_layer))
+    )
+    x = torch.randn(5, 12)
+    torch.testing.assert_close(ours.eval()(x), theirs(x), **CLOSE)
+
+
 @pytest.mark.parametrize("structure", ["circulant", "toeplitz", "hankel"])
 @pytest.mark.parametrize("source", [{"block_size": 8}, {"num_splits": 3, "pool_size": 25}], ids=["own", "pooled"])
 def test_from_lora_projects(structure, source, bert, randomise) -> None:
@@ -200,6 +224,11 @@ def test_nothing_is_projected_onto_curved_families(bert, randomise) -> None:
         convert.from_lora(dora, structure="circulant", block_size=4)
 
 
+def test_an_empty_folder_is_filled(bert, randomise, tmp_path) -> None:
+    convert.from_peft_c3a(peft_c3a(bert, randomise)).save(tmp_path)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_saving_is_whole_or_not_at_all(randomise, tmp_path) -> None:
     converted = convert.to_lora(linear_model(structune.c3a(block_size=4, target_modules=["0"]), randomise))
     (tmp_path / "taken").mkdir()
@@ -250,6 +279,15 @@ class TestRepair:
         (of_input,) = torch.autograd.grad(model(x), x, g)
         truth = g @ (layer.base_layer.weight + layer.get_delta_weight("default").double())
         assert torch.allclose(of_input, truth, rtol=1e-4, atol=1e-4) == repaired
+
+    def test_switching_off_unmerges(self, bert, ids, randomise) -> None:
+        model = peft_c3a(bert, randomise)
+        structune.repair_peft_c3a(model)
+        adapted = model(ids).logits
+        model.merge_adapter()
+        with model.disable_adapter():
+            torch.testing.assert_close(model(ids).logits, bert()(ids).logits, **CLOSE)
+        torch.testing.assert_close(model(ids).logits, adapted, **CLOSE)
 
     def test_adapters_add_up_merged_or_not(self, bert, ids, randomise) -> None:
         model = peft_c3a(bert, randomise)
@@ -307,8 +345,10 @@ class TestLoading:
         assert (tmp_path / "adapter" / "README.md").read_text().count("import structune") == 1
 
     def test_the_head_says_how_many_labels(self, bert, ids, randomise, tmp_path) -> None:
-        bert().save_pretrained(tmp_path / "base")
-        base = type(bert()).from_pretrained(tmp_path / "base")
+        headless = bert().bert
+        headless.config.num_labels = 2
+        headless.save_pretrained(tmp_path / "base")
+        base = type(bert()).from_pretrained(tmp_path / "base", num_labels=3)
         config = structune.c3a(block_size=4, modules_to_save=["classifier"], task_type="SEQ_CLS")
         model = randomise(get_peft_model(base, config)).eval()
         model.save_pretrained(tmp_path / "adapter")

@@ -38,9 +38,21 @@ class Matrix(nn.Module):
         return x @ self.weight.T
 
 
+class Twice(nn.Module):
+    """One convolution that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.tanh(self.conv(x)))
+
+
 CASES = {
     "linear": (lambda: nn.Sequential(nn.Linear(8, 6)), {"target_modules": ["0"]}, (5, 8)),
     "conv2d": (lambda: nn.Sequential(nn.Conv2d(4, 8, 3)), {"target_modules": ["0"]}, (2, 4, 5, 5)),
+    "conv2d, called twice": (Twice, {"target_modules": ["conv"]}, (2, 4, 5, 5)),
     "attention": (Attention, {"target_modules": ["attention"]}, (5, 8)),
     "parameter": (lambda: nn.Sequential(Matrix()), {"target_parameters": ["0.weight"]}, (5, 8)),
 }
@@ -63,6 +75,8 @@ def test_outputs_and_gradients_are_those_of_the_model_itself(make, targets, shap
     with model.disable_adapter():
         assert (model(x) - expected).abs().max() > 0.1
     torch.testing.assert_close(found, expected)
+    with model.disable_adapter(), sharded.module.disable_adapter():
+        torch.testing.assert_close(sharded(x), model(x))
     expected.square().sum().backward()
     found.square().sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}

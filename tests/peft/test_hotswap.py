@@ -54,6 +54,14 @@ def test_a_compiled_model_is_not_compiled_anew(saved, mlp) -> None:
     torch.compiler.reset()
 
 
+def test_another_pattern_is_another_update(mlp, randomise, tmp_path) -> None:
+    plain = structune.c3a(block_size=4, target_modules=["lin0", "lin1"])
+    scaled = structune.c3a(block_size=4, target_modules=["lin0", "lin1"], scale_pattern={"lin0": 0.5})
+    randomise(get_peft_model(mlp(), scaled)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"scale_pattern=\{'lin0': 0.5\}, but adapter 'default' has \{\}"):
+        hotswap_adapter(get_peft_model(mlp(), plain), tmp_path)
+
+
 def test_what_does_not_fit_changes_nothing(mlp, randomise, tmp_path) -> None:
     config = structune.c3a(block_size=4, target_modules=["lin0", "lin1"])
     model = randomise(get_peft_model(mlp(), config)).eval()

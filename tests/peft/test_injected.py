@@ -58,6 +58,20 @@ def test_a_second_adapter_stands_beside_the_first(trained, mlp, randomise, tmp_p
         structune.load_adapter(trained, tmp_path / "adapter", "two")
 
 
+@pytest.mark.parametrize("is_trainable", [False, True])
+def test_modules_trained_in_full_come_along(is_trainable, mlp, randomise, tmp_path) -> None:
+    config = structune.c3a(block_size=4, target_modules=["lin0"], modules_to_save=["lin1"])
+    trained = randomise(inject_adapter_in_model(config, mlp())).eval()
+    structune.save_adapter(trained, tmp_path / "adapter")
+    bare = mlp()
+    structune.load_adapter(bare, tmp_path / "adapter", "two", is_trainable=is_trainable)
+    x = torch.randn(3, 10)
+    assert torch.equal(bare(x), trained(x))
+    learning = [name for name, parameter in bare.named_parameters() if parameter.requires_grad]
+    names = ["lin0.structune_delta.two.pool", "lin1.modules_to_save.two.weight", "lin1.modules_to_save.two.bias"]
+    assert learning == (names if is_trainable else [])
+
+
 def test_a_broken_file_leaves_the_model_alone(trained, mlp, tmp_path) -> None:
     structune.save_adapter(trained, tmp_path / "adapter", "one")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"

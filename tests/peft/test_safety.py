@@ -287,10 +287,10 @@ def test_the_papers_own_pool_is_allowed() -> None:
     assert delta.num_trainable == 6144
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/../../outside"])
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/../../outside", "..", "a.b", "a\nb", ""])
 def test_names_that_look_like_paths_write_nothing_outside(name, bert, tmp_path) -> None:
     model = get_peft_model(bert(), structune.c3a(block_size=4, target_modules=["query"]))
-    with pytest.raises((ValueError, KeyError), match="adapter"):
+    with pytest.raises(ValueError, match=r"adapter_name=.* must be a plain name"):
         model.add_adapter(name, structune.c3a(block_size=4, target_modules=["query"]))
     assert list(model.peft_config) == ["default"]
     model.save_pretrained(tmp_path / "inner" / "folder")

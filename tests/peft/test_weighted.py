@@ -28,6 +28,11 @@ PAIRS: dict[str, tuple[StructuneConfig, StructuneConfig, dict]] = {
         structune.hydra("hankel", pool_size=30, fixed_ratio=0.5, target_modules=TARGETS, seed=4),
         {"pool_size": 30, "fixed_ratio": 0.5},
     ),
+    "two pools of one size": (
+        structune.hydra("toeplitz", pool_size=30, target_modules=TARGETS, seed=4),
+        structune.hydra("toeplitz", pool_size=30, target_modules=TARGETS, seed=5),
+        {"pool_size": None},
+    ),
     "two pools": (
         structune.hydra("hankel", pool_size=30, target_modules=TARGETS, seed=1),
         structune.hydra("hankel", pool_size=50, target_modules=TARGETS, fixed_ratio=0.3, init_weights=False, seed=2),
@@ -95,6 +100,23 @@ def test_the_sum_is_exact(first, second, expected, bert, ids, randomise, tmp_pat
     assert layers_of(again).keys() == layers_of(model).keys()
     torch.testing.assert_close(again(ids).logits, logits, rtol=0, atol=0)
     assert any(p.requires_grad for n, p in model.named_parameters() if ".sum." in n)
+
+
+def test_a_sum_draws_from_the_pool_as_its_terms_do(bert, randomise) -> None:
+    """Also where they came from modules of other names, with other streams of the seed."""
+    config = structune.hydra("toeplitz", pool_size=30, target_modules=["query"], seed=4)
+    model = pair_of(bert, randomise, config, config)
+    for layer in layers_of(model).values():
+        for name in WEIGHTS:
+            layer.delta(name).reseed(torch.tensor([4, 12345]))
+    expected = {
+        layer: sum(w * layer.get_delta_weight(name) for name, w in WEIGHTS.items())
+        for layer in layers_of(model).values()
+    }
+    model.base_model.add_weighted_adapter(list(WEIGHTS), list(WEIGHTS.values()), "sum")
+    for layer, delta in expected.items():
+        assert layer.delta("sum").pool_size == 30
+        torch.testing.assert_close(layer.get_delta_weight("sum"), delta, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

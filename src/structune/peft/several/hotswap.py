@@ -17,7 +17,6 @@ MAKES_THE_UPDATE = (
     "rank",
     "pool_size",
     "fixed_ratio",
-    "seed",
     "scale",
     "init_weights",
     "sampler_version",
