@@ -323,6 +323,17 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def _sum_with_base(self, names: Sequence[str], sign: int = 1, weight: Tensor | None = None) -> Tensor:
         """W ± Σ ΔW, summed in ΔW's dtype and rounded once to W's."""
         weight = self.get_base_weight() if weight is None else weight
+        self._check_whole(weight, self.delta(names[0]))
         total = sum(self.get_delta_weight(name) for name in names)
         assert isinstance(total, Tensor)
         return (weight.to(total.dtype) + sign * total.to(weight.device)).to(weight.dtype)
+
+    def _check_whole(self, weight: Tensor, delta: StructuredDelta) -> None:
+        """Raise RuntimeError if this process holds a shard of the weight only, flat (FSDP) or a DTensor (FSDP2)."""
+        entries = delta.grid.out_features * delta.grid.in_features * (delta.stack or 1)
+        if hasattr(weight, "full_tensor") or weight.ndim < 2 or weight.numel() != entries:
+            raise RuntimeError(
+                f"W + ΔW is needed, but this process holds a shard of {self.weight_name!r} only (a "
+                f"{type(weight).__name__} of shape {tuple(weight.shape)}): shard the block around the adapted layer "
+                "instead of the layer by itself, and gather the weights before merging"
+            )

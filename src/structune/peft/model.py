@@ -19,6 +19,7 @@ from structune.peft.quantised import check_mergeable, let_pack, report_merge_err
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
 from structune.peft.storage.checkpoint import check_state_dict
+from structune.peft.storage.sharded import StateDictNames, check_unwrapped
 from structune.peft.storage.withdraw import withdraw
 from structune.peft.targets import check_adapter_name
 
@@ -141,10 +142,18 @@ class StructuneModel(BaseTuner):
         add_weighted_adapter(self, adapters, weights, adapter_name)
 
     @classmethod
+    def _get_adapter_state_dict(cls, model: nn.Module, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """PEFT's choice of what belongs to an adapter, whatever FSDP has wrapped."""
+        names: Any = StateDictNames(model)
+        chosen: dict[str, Tensor] = super()._get_adapter_state_dict(names, **kwargs)
+        return chosen
+
+    @classmethod
     def _remap_adapter_state_dict_for_load(  # type: ignore[override]
         cls, model: nn.Module, config: StructuneConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """PEFT's mapping of a checkpoint's keys onto the model's, held against the adapter before it is loaded."""
+        check_unwrapped(model)
         tuner = getattr(model, "base_model", None)
         unloaded = vars(tuner).get("_unloaded", {}) if isinstance(tuner, StructuneModel) else {}
         trained = unloaded.pop(adapter_name, None)
