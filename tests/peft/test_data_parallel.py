@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 import structune
 
@@ -121,6 +122,19 @@ def test_nothing_is_loaded_into_a_model_that_fsdp_has_wrapped() -> None:
     wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
     with pytest.raises(RuntimeError, match="before the model is wrapped"):
         set_peft_model_state_dict(wrapped, saved)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_model_under_fsdp2_takes_the_state_that_it_gave(randomise) -> None:
+    config = structune.c3a(block_size=4, target_modules=["0"])
+    base = nn.Sequential(nn.Linear(8, 8))
+    trained = randomise(get_peft_model(copy.deepcopy(base), config))
+    fresh = get_peft_model(base, config)
+    x = torch.randn(3, 8)
+    expected = trained(x)
+    assert (fresh(x) - expected).abs().max() > 0.1
+    set_peft_model_state_dict(fully_shard(fresh), get_peft_model_state_dict(fully_shard(trained)))
+    torch.testing.assert_close(fresh(x), expected)
 
 
 @pytest.mark.usefixtures("alone")
