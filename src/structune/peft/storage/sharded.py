@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-WRAPPER = "_fsdp_wrapped_module."
+WRAPPER = "_fsdp_wrapped_module"
 
 
 class StateDictNames:
@@ -25,12 +25,12 @@ class StateDictNames:
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """All modules, without FSDP's parts in their names."""
         for name, module in self.model.named_modules():
-            yield f"{name}.".replace(WRAPPER, "").rstrip("."), module
+            yield ".".join(part for part in name.split(".") if part != WRAPPER), module
 
 
 def check_unwrapped(model: nn.Module) -> None:
     """Raise RuntimeError if FSDP has wrapped the model: PEFT 0.21 would load nothing into it, without a word."""
-    if any(WRAPPER in f"{name}." for name, _ in model.named_modules()):
+    if any(WRAPPER in name.split(".") for name, _ in model.named_modules()):
         raise RuntimeError(
             "an adapter cannot be loaded into a model that FSDP has wrapped: load it before the model is wrapped, "
             "or use FSDP2 (fsdp_version=2 in Accelerate)"
