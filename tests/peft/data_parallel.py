@@ -3,7 +3,8 @@
 Per way to share the work and per model, two steps of SGD. The first process also trains the model alone, on the whole
 batch, and writes to FOLDER:
 
-- results.safetensors: `<way>/<model>/<found, expected or before>/<parameter>`, and the outputs after training;
+- results.safetensors: `<way>/<model>/<before, found, expected>/<parameter>`, and `<found, expected, reloaded>/outputs`
+  after training;
 - errors.json: the message where the model did not run;
 - `<way>/<model>/`: the adapter, saved from the gathered weights.
 """
@@ -109,7 +110,7 @@ def fsdp(*classes: type[nn.Module]) -> Callable[[nn.Module], nn.Module]:
     """The model sharded by FSDP, modules of these classes by themselves."""
 
     def shard(model: nn.Module) -> nn.Module:
-        policy = ModuleWrapPolicy(set(classes)) if classes else None
+        policy = ModuleWrapPolicy(classes)
         cpu = torch.device("cpu")
         return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=cpu)
 
@@ -156,7 +157,7 @@ def train(model: nn.Module, x: Tensor) -> None:
         optimizer.step()
 
 
-def adapter_numbers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def pools(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """What is trained, of a whole model's state."""
     return {name: tensor.clone() for name, tensor in state_dict.items() if name.endswith(".pool")}
 
@@ -174,30 +175,26 @@ def main(rank: int, folder: Path) -> None:
             alone, x = adapted(name)
             model = copy.deepcopy(alone)
             mine = x[SAMPLES * rank : SAMPLES * (rank + 1)]
-            key = f"{way}/{name}"
             try:
                 together = share(model)
                 train(together, mine)
-                outputs = together(mine).detach().contiguous()
+                outputs = together(mine)
             except RuntimeError as error:
-                errors[key] = str(error)
+                errors[f"{way}/{name}"] = str(error)
                 continue
-            options = StateDictOptions(full_state_dict=True)
             # under DDP the names would have its prefix; the model below it has the same numbers
-            whole = get_model_state_dict(model if way == "ddp" else together, options=options)
+            gathered = get_model_state_dict(
+                model if way == "ddp" else together, options=StateDictOptions(full_state_dict=True)
+            )
             if rank == 0:
-                before = adapter_numbers(alone.state_dict())
+                results = {"before": pools(alone.state_dict()), "found": {**pools(gathered), "outputs": outputs}}
                 train(alone, x)
-                states = {"found": adapter_numbers(whole), "expected": adapter_numbers(alone.state_dict())}
-                for kind, numbers in {**states, "before": before}.items():
-                    tensors |= {f"{key}/{kind}/{parameter}": tensor for parameter, tensor in numbers.items()}
-                tensors |= {
-                    f"{key}/found/outputs": outputs,
-                    f"{key}/expected/outputs": alone(mine).detach().contiguous(),
-                }
-                model.save_pretrained(folder / key, state_dict=whole)
-                reloaded = PeftModel.from_pretrained(adapted(name)[0].unload(), folder / key)
-                tensors[f"{key}/reloaded/outputs"] = reloaded(mine).detach().contiguous()
+                results["expected"] = {**pools(alone.state_dict()), "outputs": alone(mine)}
+                model.save_pretrained(folder / way / name, state_dict=gathered)
+                reloaded = PeftModel.from_pretrained(adapted(name)[0].unload(), folder / way / name)
+                results["reloaded"] = {"outputs": reloaded(mine)}
+                for kind, found in results.items():
+                    tensors |= {f"{way}/{name}/{kind}/{key}": value.contiguous() for key, value in found.items()}
     if rank == 0:
         save_file(tensors, folder / "results.safetensors")
         (folder / "errors.json").write_text(json.dumps(errors))

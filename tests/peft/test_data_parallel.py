@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+import runpy
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,56 +17,39 @@ import torch.distributed as dist
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 import structune
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
+if not dist.is_available():
+    pytest.skip("torch was built without torch.distributed", allow_module_level=True)
 
-WAYS = (
-    "ddp",
-    "fsdp",
-    "fsdp, each adapted layer",
-    "fsdp, each base layer",
-    "fsdp2",
-    "fsdp2, each adapted layer",
-    "fsdp2, each base layer",
-)
-MODELS = (
-    "linear",
-    "linear, folded",
-    "conv2d",
-    "conv2d, called twice",
-    "attention",
-    "parameter",
-    "embedding",
-)
+PROGRAM = Path(__file__).with_name("data_parallel.py")
+NAMES = runpy.run_path(str(PROGRAM))
+adapted, fsdp, fsdp2 = NAMES["adapted"], NAMES["fsdp"], NAMES["fsdp2"]
+RUNS = list(product(NAMES["WAYS"], NAMES["MODELS"]))
 READ_OUTSIDE = {
     "each adapted layer": {"attention"},
     "each base layer": {"attention", "conv2d", "conv2d, called twice", "parameter"},
 }
 """What has its weight read while it is sharded, if these are wrapped by themselves."""
-
-
-def is_refused(way: str, model: str) -> bool:
-    return model in READ_OUTSIDE.get(way.partition(", ")[2], set())
+REFUSED = [(way, model) for way, model in RUNS if model in READ_OUTSIDE.get(way.partition(", ")[2], set())]
+TRAINED = [run for run in RUNS if run not in REFUSED]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What two processes found, and the errors they met."""
     folder = tmp_path_factory.mktemp("data_parallel")
-    script = Path(__file__).with_name("data_parallel.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder)],
+            [sys.executable, str(PROGRAM), str(rank), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
         )
-        for rank in range(2)
+        for rank in range(NAMES["PROCESSES"])
     ]
     try:
         outputs = [process.communicate(timeout=240)[0] for process in processes]
@@ -76,14 +61,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor]
     return load_file(folder / "results.safetensors"), json.loads((folder / "errors.json").read_text())
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "model"), TRAINED)
 def test_two_processes_train_what_one_trains(way, model, trained) -> None:
     tensors, errors = trained
     key = f"{way}/{model}"
-    if is_refused(way, model):
-        assert "shard the block around the adapted layer" in errors[key]
-        return
     assert key not in errors
     expected = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{key}/expected/")}
     pools = [name for name in expected if name.endswith(".pool")]
@@ -94,17 +75,18 @@ def test_two_processes_train_what_one_trains(way, model, trained) -> None:
         assert (expected[name] - tensors[name.replace("/expected/", "/before/")]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "model"), TRAINED)
 def test_an_adapter_of_a_sharded_model_is_saved_whole(way, model, trained) -> None:
     tensors, _ = trained
-    key = f"{way}/{model}"
-    if is_refused(way, model):
-        assert f"{key}/reloaded/outputs" not in tensors
-        return
-    torch.testing.assert_close(
-        tensors[f"{key}/reloaded/outputs"], tensors[f"{key}/found/outputs"], rtol=1e-4, atol=1e-5
-    )
+    reloaded, found = (tensors[f"{way}/{model}/{kind}/outputs"] for kind in ("reloaded", "found"))
+    torch.testing.assert_close(reloaded, found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "model"), REFUSED)
+def test_where_a_shard_will_not_do_one_clear_error_says_so(way, model, trained) -> None:
+    tensors, errors = trained
+    assert "shard the block around the adapted layer" in errors[f"{way}/{model}"]
+    assert f"{way}/{model}/reloaded/outputs" not in tensors
 
 
 @pytest.fixture
@@ -119,9 +101,8 @@ def alone():
 def test_nothing_is_loaded_into_a_model_that_fsdp_has_wrapped() -> None:
     model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), structune.c3a(block_size=4, target_modules=["0"]))
     saved = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
-    wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
     with pytest.raises(RuntimeError, match="before the model is wrapped"):
-        set_peft_model_state_dict(wrapped, saved)
+        set_peft_model_state_dict(fsdp()(model), saved)
 
 
 @pytest.mark.usefixtures("alone")
@@ -133,19 +114,17 @@ def test_a_model_under_fsdp2_takes_the_state_that_it_gave(randomise) -> None:
     x = torch.randn(3, 8)
     expected = trained(x)
     assert (fresh(x) - expected).abs().max() > 0.1
-    set_peft_model_state_dict(fully_shard(fresh), get_peft_model_state_dict(fully_shard(trained)))
+    set_peft_model_state_dict(fsdp2()(fresh), get_peft_model_state_dict(fsdp2()(trained)))
     torch.testing.assert_close(fresh(x), expected)
 
 
 @pytest.mark.usefixtures("alone")
-def test_adapters_can_be_switched_off_under_fsdp(randomise) -> None:
-    model = randomise(
-        get_peft_model(nn.Sequential(nn.Conv2d(4, 8, 3)), structune.c3a(block_size=4, target_modules=["0"]))
-    )
-    x = torch.randn(2, 4, 5, 5)
+@pytest.mark.parametrize("name", NAMES["MODELS"])
+def test_adapters_can_be_switched_off_under_fsdp(name) -> None:
+    model, x = adapted(name)
     with model.disable_adapter():
         expected = model(x)
     assert (model(x) - expected).abs().max() > 0.1
-    wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    wrapped = fsdp()(model)
     with wrapped.module.disable_adapter():
         torch.testing.assert_close(wrapped(x), expected)
