@@ -69,6 +69,22 @@ def test_mistakes_are_one_line_and_code_2(project: Path, overrides: list[str], m
     assert not (project / "runs").exists()
 
 
+def test_paths_on_the_command_line_are_expanded(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(project / "home"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    for arguments in (["train", "~/x.yaml"], ["evaluate", "~/x"], ["inspect", "~/x"], ["compare", "~/x.yaml"]):
+        assert f"'{project}/home/x" in run(*arguments).stderr
+    for arguments, argument in (
+        (["train", "$NOWHERE"], "RECIPE"), (["evaluate", "$NOWHERE"], "RUN"), (["merge", "$NOWHERE", "--out=x"], "RUN"),
+        (["evaluate", "x", "--data=$NOWHERE"], "--data"), (["merge", "x", "--out=$NOWHERE"], "--out"),
+        (["inspect", "x", "--out=$NOWHERE"], "--out"), (["inspect", "x", "--base=$NOWHERE"], "--base"),
+        (["compare", "mine.yaml", "--out=$NOWHERE"], "--out"), (["bench", "layer", "--out=$NOWHERE"], "--out"),
+    ):  # fmt: skip
+        result = run(*arguments)
+        assert (result.exit_code, f"{argument} '$NOWHERE': the environment variable" in result.stderr) == (2, True)
+    assert sorted(path.name for path in project.iterdir()) == ["mine.csv", "mine.yaml"]
+
+
 def test_resume_and_overwrite_exclude_each_other(project: Path) -> None:
     result = run("train", "mine.yaml", "--resume", "--overwrite")
     assert (result.exit_code, "exclude each other" in result.stderr) == (2, True)

@@ -63,7 +63,7 @@ def train(
 
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other; give one")
-        settings = Recipe.load(recipe, overrides or [])
+        settings = Recipe.load(_path("RECIPE", recipe), overrides or [])
 
         from structune.finetune import train as training
 
@@ -91,7 +91,7 @@ def evaluate(
     with _told(debug):
         from structune.finetune import evaluate as evaluation
 
-        result = evaluation.evaluate(run, data, console)
+        result = evaluation.evaluate(_path("RUN", run), _path_if_given("--data", data), console)
         table = Table("class", "precision", "recall", "F1", "examples", box=None, header_style="bold")
         for column in table.columns[1:]:
             column.justify = "right"
@@ -117,7 +117,8 @@ def merge(
     with _told(debug):
         from structune.finetune import merge as merging
 
-        difference = merging.merge(run, out)
+        out = _path("--out", out)
+        difference = merging.merge(_path("RUN", run), out)
         console.print(
             f"merged into {escape(str(out))}; outputs differ from the unmerged by at most {difference:.1e} "
             f"of the largest",
@@ -144,7 +145,8 @@ def inspect(
     with _told(debug):
         from structune.study.inspect import inspect_path
 
-        inspect_path(path, out, base, console)
+        base = None if base is None else _expanded("--base", base)
+        inspect_path(_path("RUN|ADAPTER", path), _path_if_given("--out", out), base, console)
 
 
 @app.command()
@@ -171,7 +173,7 @@ def compare(
         from structune.study.compare import compare as run_all
 
         run_all(
-            recipe, _listed(methods), out, overrides or [], resume,
+            _path("RECIPE", recipe), _listed(methods), _path_if_given("--out", out), overrides or [], resume,
             overwrite=overwrite, seeds=None if seeds is None else _numbers(seeds), console=console,
         )  # fmt: skip
 
@@ -227,9 +229,9 @@ def bench(
         from structune.bench.run import bench as measure
 
         measure(
-            "calibrate" if calibrate else suite,
+            "calibrate" if calibrate else _expanded("SUITE", suite),
             quick=quick,
-            out=out,
+            out=_path_if_given("--out", out),
             cases=cases,
             methods=_listed(methods or ""),
             rounds=rounds,
@@ -258,6 +260,24 @@ def version() -> None:
 def main() -> None:
     """Entry point of ``python -m structune.cli``."""
     app()
+
+
+def _expanded(argument: str, given: str) -> str:
+    """What is meant: a shell leaves ``~`` alone in ``--out=~/x``, and everything in quotes."""
+    from structune.finetune.paths import expand
+
+    try:
+        return expand(given)
+    except UserError as error:
+        raise UserError(f"{argument} {given!r}: {error}") from None
+
+
+def _path(argument: str, given: Path) -> Path:
+    return Path(_expanded(argument, str(given)))
+
+
+def _path_if_given(argument: str, given: Path | None) -> Path | None:
+    return None if given is None else _path(argument, given)
 
 
 def _numbers(text: str) -> list[int]:

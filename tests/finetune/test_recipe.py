@@ -118,6 +118,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": {"embedded": "tweets", "text": "x"}}, "the embedded data has its own columns; remove text"),
     ({"data": {"hub": "x", "separator": ";"}}, "separator goes with train, not with hub"),
     ({"name": "../escape"}, "name = '../escape'"),
+    ({"name": "a/b"}, "name = 'a/b': becomes part of a folder's name; 'a_b' would do"),
+    ({"name": "x" * 200}, "becomes part of a folder's name"),
+    ({"name": " "}, "'recipe' would do"),
 ]
 
 
@@ -168,6 +171,75 @@ def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load(tmp_path, "seed: 1\ndata: {train: a.csv}", override)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#1 String", "Title: long", "[a", "{a", "*a", "&a", "!a", "%a", "@a", "`a", "- a", "> a", "| a", "? a", "a #b",
+        "it's", "'a' or 'b'", '"a" or "b"', "5", "1e3", "yes", "null", "2024-01-01", "text = x", "Spalte für Text",
+    ],
+)  # fmt: skip
+def test_an_override_of_a_text_is_taken_as_it_stands(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, "data: {train: a.csv}", f"data.text={text}").data.text == text
+    assert load(tmp_path, "data: {train: a.csv}", f"data.text= {text} ").data.text == text
+
+
+def test_overrides_keep_their_types_and_quotes(tmp_path: Path) -> None:
+    def value(override: str) -> Any:
+        recipe: Any = load(tmp_path, "data: {train: a.csv, text_pair: b}\nmethod: {name: lora}\ntrain:\n", override)
+        for part in override.partition("=")[0].split("."):
+            recipe = getattr(recipe, part)
+        return recipe
+
+    assert value('data.text=" a "') == " a "
+    assert value("data.text='it''s'") == "it's"
+    assert [value(f"data.text_pair={null}") for null in ("null", "~", "")] == [None] * 3
+    assert value("data.separator=\t") == "\t"
+    assert value("seed=5") == 5
+    assert value("train.epochs=2") == 2.0
+    assert value("train.report_to=[tensorboard, 'x']") == ["tensorboard", "x"]
+    assert value("method.target_modules=[key]") == ["key"]
+    assert value("method.target_modules=.*query") == ".*query"
+    assert value("method.target_modules=*query") == "*query"
+    assert value("train.group_by_length=true") is True
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {train: a.csv, text: }\n", "data.text: nothing there; put a text that begins with # in quotes"),
+        ("data:\n  train: a.csv\n  text: #1 String\n", "data.text: nothing there"),
+        ("data: {train: a.csv, label: yes}", "data.label = True: must be a text; put it in quotes"),
+        ("data: {train: a.csv, label: [a, b]}", "data.label = ['a', 'b']: must be a text; give one"),
+    ],
+)
+def test_what_yaml_makes_of_a_text(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("reviews [v2].yaml", "reviews [v2]"),
+        ("Kritiken für Köche, 2 (neu).yaml", "Kritiken für Köche, 2 (neu)"),
+        ("影评 🎬.yaml", "影评 🎬"),
+        ("-x.yaml", "-x"),
+        ("$a$ {b} %s.yaml", "$a$ {b} %s"),
+        ("two\nlines.yaml", "two_lines"),
+        ("back\\slash.yaml", "back_slash"),
+        (f"{'é' * 120}.yaml", "é" * 75),
+    ],
+)
+def test_a_recipe_file_of_any_name_gives_a_name(tmp_path: Path, file: str, name: str) -> None:
+    (tmp_path / file).write_text("data: {train: a.csv}")
+    recipe = Recipe.load(tmp_path / file).resolved()
+    assert recipe.name == name
+    assert load(tmp_path, recipe.to_yaml()) == recipe
+    (tmp_path / str(recipe.output)).mkdir(parents=True)
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [f"{name}-c3a"]
 
 
 def test_sections_say_the_same_as_the_core() -> None:

@@ -44,7 +44,7 @@ def draw_curve(history: Sequence[dict[str, Any]], title: str, path: Path) -> Non
         axes.tick_params(colors=_GREY, labelcolor="#333333")
     left.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     left.set_axisbelow(True)
-    left.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    left.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_bytes(path, picture.getvalue())

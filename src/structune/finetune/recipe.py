@@ -8,6 +8,7 @@ Sections: ``model``, ``data``, ``method``, ``train``; beside them ``name``, ``se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from structune.finetune import yaml_file
 from structune.finetune.methods import C3A, Method, MethodSection, PeftSection, preset, recommended
-from structune.finetune.section import Section, explain
+from structune.finetune.paths import FilePath
+from structune.finetune.section import Section, explain, kinds, wrong_text
 
 __all__ = ["DataSection", "ModelSection", "Recipe", "TrainSection"]
 
@@ -31,7 +33,7 @@ class ModelSection(Section):
     room.
     """
 
-    name: str = "embedded"
+    name: FilePath = "embedded"
     revision: str | None = None
 
 
@@ -44,9 +46,9 @@ class DataSection(Section):
     values in the ``group`` column) never on both sides.
     """
 
-    train: str | None = None
-    evaluation: str | None = None
-    hub: str | None = None
+    train: FilePath | None = None
+    evaluation: FilePath | None = None
+    hub: FilePath | None = None
     subset: str | None = None
     train_split: str = "train"
     evaluation_split: str | None = None
@@ -136,13 +138,20 @@ class TrainSection(Section):
 class Recipe(Section):
     """A whole recipe. Read one with `Recipe.load`; fill in what it leaves to defaults with `resolved`."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.\- ]+$")] = "recipe"
+    name: str = "recipe"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    output: str | None = None
+    output: FilePath | None = None
     model: ModelSection = ModelSection()
     data: DataSection
     method: Method = C3A()
     train: TrainSection = TrainSection()
+
+    @field_validator("name")
+    @classmethod
+    def _part_of_a_folder_name(cls, name: str) -> str:
+        if name != _as_name(name):
+            raise wrong_text(f"becomes part of a folder's name; {_as_name(name)!r} would do")
+        return name
 
     @field_validator("model", "train", mode="before")
     @classmethod
@@ -166,8 +175,8 @@ class Recipe(Section):
         path = Path(path)
         content = yaml_file.read(path)
         for override in overrides:
-            yaml_file.apply_override(content, override)
-        content.setdefault("name", path.stem)
+            yaml_file.apply_override(content, override, partial(kinds, cls))
+        content.setdefault("name", _as_name(path.stem))
         return cls.parse(content, where=path.name)
 
     @classmethod
@@ -214,3 +223,13 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The recipe as YAML text that `load` reads back to an equal recipe."""
         return yaml_file.dump(self.model_dump(mode="json", exclude_none=True))
+
+
+def _as_name(text: str) -> str:
+    """The text as it can stand in a folder's name: on one line, without slashes, and short enough."""
+    shown = "".join(char if char.isprintable() and char not in "/\\" else "_" for char in text)
+    cut = shown.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return cut if cut.strip() else "recipe"
+
+
+_LONGEST_NAME = 150  # bytes; a folder's name may have 255, with the method and the seed

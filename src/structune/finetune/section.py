@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from structune.finetune.errors import UserError
 
-__all__ = ["Section", "closest", "explain"]
+__all__ = ["Section", "closest", "explain", "kinds", "wrong_text"]
 
 
 class Section(BaseModel):
@@ -22,6 +24,32 @@ class Section(BaseModel):
 def explain(error: ValidationError, root: type[Section], where: str) -> UserError:
     """Pydantic's errors as lines that name the field, the value and the fix."""
     return UserError("\n".join(f"{where}: {_line(problem, root)}" for problem in error.errors()))
+
+
+def wrong_text(reason: str) -> PydanticCustomError:
+    """What a validator of one text raises: told as ``path = 'text': reason``."""
+    return PydanticCustomError("wrong_text", "{reason}", {"reason": reason})
+
+
+def kinds(root: type[Section], keys: Sequence[str]) -> set[Any]:
+    """The types (``str``, ``NoneType``, ``list``, ...) that the field of that dotted name may have; none if unknown."""
+    here: list[type[Section]] = [root]
+    for key in keys[:-1]:
+        here = [section for cls in here if key in cls.model_fields for section in _sections(_annotation(cls, key))]
+    return {kind for cls in here if keys[-1] in cls.model_fields for kind in _alternatives(_annotation(cls, keys[-1]))}
+
+
+def _annotation(cls: type[Section], key: str) -> Any:
+    return cls.model_fields[key].annotation
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _alternatives(part)]
+    return [NoneType if annotation is None else origin or annotation]
 
 
 def _line(problem: ErrorDetails, root: type[Section]) -> str:
@@ -42,11 +70,19 @@ def _line(problem: ErrorDetails, root: type[Section]) -> str:
         case "literal_error":
             names = [name.strip(" '") for name in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
             return f"{path} = {value!r}: expected {problem['ctx']['expected']}{closest(str(value), names)}"
+        case "string_type" if value is None:
+            return f"{path}: nothing there; put a text that begins with # in quotes, YAML takes it for a comment"
+        case "string_type":
+            return f"{path} = {value!r}: must be a text; {_as_text(value)}"
         case "value_error":
             reason = str(problem["ctx"]["error"])
             return f"{path}: {reason}" if path else reason
         case _:
             return f"{path} = {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _as_text(value: Any) -> str:
+    return "give one" if isinstance(value, list | dict) else "put it in quotes"
 
 
 def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, list[str]]:
@@ -63,9 +99,7 @@ def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, list[
         if isinstance(part, int):  # an element of a list of sections
             continue
         known = [key for cls in here for key in cls.model_fields]
-        here = [
-            c for cls in here if part in cls.model_fields for c in _sections(cls.model_fields[str(part)].annotation)
-        ]
+        here = [c for cls in here if part in cls.model_fields for c in _sections(_annotation(cls, str(part)))]
     return ".".join(names), list(dict.fromkeys(known))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
@@ -35,6 +37,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+_NULL = ("null", "Null", "NULL", "~")
+
+
 def read(path: Path, what: str = "recipe", such_as: str = "'model:' and 'data:'") -> dict[str, Any]:
     """The mapping in a YAML file. Messages say ``what`` it is, and name some of its sections.
 
@@ -51,12 +56,17 @@ def read(path: Path, what: str = "recipe", such_as: str = "'model:' and 'data:'"
         raise UserError(f"{what} {str(path)!r}: cannot be read as UTF-8 text ({error})") from None
     content = _parse(text, f"{what} {str(path)!r}")
     if not isinstance(content, dict):
-        raise UserError(f"{what} {str(path)!r}: expected sections such as {such_as}, found {content!r}")
+        raise UserError(f"{what} {str(path)!r}: expected sections such as {such_as}, found {_short(content)}")
     return content
 
 
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set one value in place: ``"train.learning_rate=1e-3"``. The value is read as YAML; missing sections are made.
+def apply_override(
+    content: dict[str, Any], override: str, kinds: Callable[[Sequence[str]], set[Any]] = lambda keys: set()
+) -> None:
+    """Set one value in place: ``"train.learning_rate=1e-3"``. Missing sections are made.
+
+    A value is read as YAML, but where ``kinds`` says that a key takes text it is taken as it stands: ``#``, ``: ``,
+    ``*`` and the like mean nothing there. Quotes around the whole of it, and spaces around it, are left out.
 
     Raises:
         UserError: no ``=``, an empty key, a value that is not YAML, or a path through something that is no section.
@@ -67,18 +77,39 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: write it as section.key=value, for example train.learning_rate=1e-3")
     section = content
     for depth, part in enumerate(parts[:-1]):
-        section = section.setdefault(part, {})
+        if section.get(part) is None:  # a section whose keys are all commented out is there, with nothing in it
+            section[part] = {}
+        section = section[part]
         if not isinstance(section, dict):
             raise UserError(
                 f"--set {override!r}: {'.'.join(parts[: depth + 1])} is {section!r}, not a section; "
                 f"set it whole, or give it as a section in the recipe"
             )
-    section[parts[-1]] = _parse(value, f"--set {override!r}")
+    section[parts[-1]] = _value(value, kinds(parts), f"--set {override!r}")
+
+
+def _value(value: str, kinds: set[Any], where: str) -> Any:
+    plain = value.strip()
+    if str not in kinds or (list in kinds and plain.startswith("[")):
+        return _parse(value, where)
+    if NoneType in kinds and (value == "" or plain in _NULL):
+        return None
+    if len(plain) > 1 and plain[0] in "'\"" and plain[-1] == plain[0]:
+        try:
+            return str(_parse(plain, where))
+        except UserError:  # quotes that do not enclose the whole
+            pass
+    return plain or value
 
 
 def dump(content: dict[str, Any]) -> str:
     """YAML text, keys in the order given."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _short(content: Any) -> str:
+    shown = repr(content)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
 
 
 def _parse(text: str, where: str) -> Any:

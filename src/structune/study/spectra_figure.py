@@ -57,7 +57,7 @@ def draw_spectra(modules: Sequence[str], spectra: Sequence[Spectrum], title: str
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     _draw_values(left, curves)
     _draw_ranks(right, curves)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", parse_math=False)
     save(figure, path)
 
 

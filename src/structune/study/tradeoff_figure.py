@@ -34,7 +34,7 @@ def draw_tradeoff(comparison: Comparison, path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     _draw_costs(right, comparison.rows)
     _draw_accuracies(left, comparison.rows)
-    figure.suptitle(comparison.name, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(comparison.name, x=0.01, ha="left", fontsize=12, fontweight="bold", parse_math=False)
     figure.draw_without_rendering()  # labels are placed on the laid-out page
     adapted = [row for row in comparison.rows if row.trainable_adapter]
     place_labels(

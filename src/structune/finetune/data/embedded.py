@@ -24,6 +24,7 @@ from pathlib import Path
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
 from structune.finetune.files import write_bytes
+from structune.finetune.paths import expand
 
 __all__ = ["cache_folder", "load_embedded"]
 
@@ -64,7 +65,7 @@ def load_embedded(domain: str) -> Table:
 def cache_folder() -> Path:
     """Where fetched files are kept: ``$STRUCTUNE_CACHE``, else ``structune`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own)
+        return Path(expand(own))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "structune"
 
 
@@ -83,7 +84,7 @@ def _archive() -> bytes:
 
 def _sdist() -> bytes:
     if given := os.environ.get(SOURCE_VARIABLE):
-        path = Path(given)
+        path = Path(expand(given))
         path = path / SDIST if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"{SOURCE_VARIABLE} = {given!r}: there is no {SDIST}; put it there, or unset the variable")

@@ -1,0 +1,65 @@
+"""Paths as people write them: ``~`` and environment variables stand for what they stand for in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, PlainSerializer
+
+from structune.finetune.errors import UserError
+from structune.finetune.section import wrong_text
+
+__all__ = ["FilePath", "expand"]
+
+_VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([^{}]*)\})")
+
+
+def expand(path: str) -> str:
+    """The path with ``~``, ``~user``, ``$NAME`` and ``${NAME}`` replaced, and ``$$`` by a dollar sign.
+
+    A file that is there under the very name given is meant where that name cannot be expanded.
+
+    Raises:
+        UserError: a variable is not set or empty, or there is no such user.
+    """
+    try:
+        full = _VARIABLE.sub(_value, path)
+        home = os.path.expanduser(full)  # last: a variable may begin with ~
+        if home.startswith("~"):
+            raise UserError(f"no user {home[1:].partition('/')[0]!r} here; write ./~ for a name that begins so")
+    except UserError:
+        if os.path.lexists(path):
+            return path
+        raise
+    return home
+
+
+def _value(match: re.Match[str]) -> str:
+    dollar, plain, braced = match.groups()
+    name = plain or braced
+    if dollar:
+        return "$"
+    if not name or not name.isidentifier():
+        raise UserError(f"{match[0]} is no variable; write ${{NAME}}, or $$ for a dollar sign")
+    if not os.environ.get(name):
+        state = "empty" if name in os.environ else "not set"
+        raise UserError(f"the environment variable {name} is {state}; set it, or write $$ for a dollar sign")
+    return os.environ[name]
+
+
+def _checked(path: str) -> str:
+    try:
+        return expand(path)
+    except UserError as error:
+        raise wrong_text(str(error)) from None
+
+
+def _escaped(path: str) -> str:
+    """What `expand` turns into ``path``: a recipe that was written reads back as it was."""
+    return path.replace("$", "$$")
+
+
+FilePath = Annotated[str, AfterValidator(_checked), PlainSerializer(_escaped, when_used="json")]
+"""A path in a recipe: expanded when it is read."""
