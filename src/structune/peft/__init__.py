@@ -9,10 +9,12 @@ from structune.peft.model import StructuneModel
 from structune.peft.presets import c3a, hydra
 from structune.peft.registration import register
 from structune.peft.several.hotswap import hotswap_adapter
+from structune.peft.storage.hosts import complete_hosts
 from structune.peft.storage.injected import load_adapter, save_adapter
 from structune.peft.storage.pretrained import from_pretrained
 
 register(StructuneConfig, StructuneModel)
+complete_hosts()
 
 __all__ = [
     "StructuneConfig",

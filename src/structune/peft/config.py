@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from peft import PeftConfig
 
@@ -23,7 +23,7 @@ from structune.grid import Grid
 from structune.peft.registration import peft_type
 from structune.peft.storage.checkpoint import check_adapter_folder
 from structune.peft.storage.pretrained import add_to_card
-from structune.peft.targets import check_layer_numbers, check_names
+from structune.peft.targets import check_layer_numbers, check_names, check_tokens
 
 PATTERNED = ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale")
 """The options that `<option>_pattern` can override by module name."""
@@ -51,6 +51,8 @@ class StructuneConfig(PeftConfig):
         target_parameters: parameters adapted by name (list), such as "experts.gate_up_proj": matrices (out, in) and
             stacks of them (experts, out, in). With these, no target_modules are taken by default.
         modules_to_save: further modules that are trained in full and saved, such as a classifier.
+        trainable_token_indices: rows of the embedding that are trained in full and saved, such as those of new tokens:
+            their numbers (list), or by the name of the embedding (dict).
         layers_to_transform: only layers of these indices (with a list of target_modules).
         layers_pattern: name of the layer list, where it is not one of the usual names.
         bias: which biases are trained: "none", "all" or "structune_only".
@@ -78,6 +80,9 @@ class StructuneConfig(PeftConfig):
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave out."})
     target_parameters: list[str] | None = field(default=None, metadata={"help": "Parameters to adapt, by name."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules trained in full and saved."})
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
+        default=None, metadata={"help": "Rows of the embedding trained in full and saved."}
+    )
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layer indices to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the layer list."})
     bias: Literal["none", "all", "structune_only"] = field(default="none", metadata={"help": "Biases to train."})
@@ -89,9 +94,6 @@ class StructuneConfig(PeftConfig):
     fixed_ratio_pattern: dict[str, float] = field(default_factory=dict, metadata={"help": "Fixed ratio by name."})
     scale_pattern: dict[str, Scale] = field(default_factory=dict, metadata={"help": "Scale by module name."})
     sampler_version: int = field(default=pool.SAMPLER_VERSION, metadata={"help": "Version of the sampler."})
-
-    from_file: ClassVar[bool] = False
-    """Whether the configuration was loaded: an adapter made from it waits for its numbers. Not saved."""
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -142,7 +144,6 @@ class StructuneConfig(PeftConfig):
             raise TypeError(
                 f"{pretrained_model_name_or_path}: its configuration is of type {config.peft_type}, another method's"
             )
-        vars(config)["from_file"] = True
         return config
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
@@ -166,6 +167,7 @@ class StructuneConfig(PeftConfig):
             check_names(name, getattr(self, name))
         check_names("layers_pattern", self.layers_pattern, single=True)
         check_layer_numbers(self.layers_to_transform)
+        check_tokens(self.trainable_token_indices)
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # as PEFT's own configs do
         if isinstance(self.exclude_modules, list):

@@ -220,6 +220,10 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """The base layer's own out_features; of layers that have none, the rows of ΔW."""
         return int(getattr(self.get_base_layer(), "out_features", self.features()[0]))
 
+    @out_features.setter
+    def out_features(self, value: int) -> None:  # transformers sets it, changed or not, whenever it ties weights
+        self.get_base_layer().out_features = value  # type: ignore[assignment]
+
     @property
     def weight(self) -> Tensor:
         """The base layer's weight; W + ΔW where the module around this one reads it instead of calling the layer."""

@@ -19,9 +19,9 @@ from structune.peft.quantised import check_mergeable, let_pack, report_merge_err
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
 from structune.peft.storage.checkpoint import check_state_dict
+from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
-from structune.peft.storage.withdraw import withdraw
-from structune.peft.targets import check_adapter_name
+from structune.peft.targets import check_adapter_name, check_tokens
 
 
 class StructuneModel(BaseTuner):
@@ -31,6 +31,15 @@ class StructuneModel(BaseTuner):
     tuner_layer_cls = StructuneLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
 
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        try:
+            with as_before_if_failing(model):
+                super().__init__(model, *args, **kwargs)
+        except Exception:
+            if not hasattr(model, "peft_config") and "_hf_peft_config_loaded" in vars(model):
+                model._hf_peft_config_loaded = False  # type: ignore[assignment]  # hosts set it before they try
+            raise
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adapt every targeted layer, or, if one of them cannot be, none.
 
@@ -38,14 +47,16 @@ class StructuneModel(BaseTuner):
             ValueError, TypeError: a layer does not fit; the message names it, and the model is as it was.
         """
         check_adapter_name(adapter_name)
-        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        if vars(self.peft_config[adapter_name]).get("from_file"):
-            self.__dict__.setdefault("_unloaded", {})[adapter_name] = trained
-        try:
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
-        except Exception:
-            withdraw(model, adapter_name)
-            raise
+        with as_before_if_failing(self):
+            try:
+                super().inject_adapter(model, adapter_name, *args, **kwargs)
+            except TypeError as error:
+                if "cannot be applied to modules of type" not in str(error):
+                    raise
+                raise TypeError(
+                    f"{error}, for it is adapted: leave the module out of target_modules, or out of "
+                    "modules_to_save and trainable_token_indices"
+                ) from error
 
     def _create_and_replace(  # type: ignore[override]
         self,
@@ -102,6 +113,7 @@ class StructuneModel(BaseTuner):
     def _check_new_adapter_config(self, config: StructuneConfig) -> None:  # type: ignore[override]
         """All adapters that target parameters must target the same ones: their order is what tells them apart."""
         super()._check_new_adapter_config(config)
+        check_tokens(config.trainable_token_indices)  # again: TRL adds to them
         for name, other in self.peft_config.items():
             theirs = set(getattr(other, "target_parameters", None) or ())
             if other is not config and theirs and config.target_parameters and theirs != set(config.target_parameters):
@@ -154,21 +166,10 @@ class StructuneModel(BaseTuner):
     ) -> dict[str, Tensor]:
         """PEFT's mapping of a checkpoint's keys onto the model's, held against the adapter before it is loaded."""
         check_unwrapped(model)
-        tuner = getattr(model, "base_model", None)
-        unloaded = vars(tuner).get("_unloaded", {}) if isinstance(tuner, StructuneModel) else {}
-        trained = unloaded.pop(adapter_name, None)
-        try:
-            mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
-                model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
-            )
-            check_state_dict(model, adapter_name, mapped)
-        except Exception:
-            if isinstance(tuner, StructuneModel) and trained is not None:
-                withdraw(tuner.model, adapter_name)
-                tuner.peft_config.pop(adapter_name, None)
-                for parameter, requires_grad in trained:
-                    parameter.requires_grad_(requires_grad)
-            raise
+        mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
+            model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
+        )
+        check_state_dict(model, adapter_name, mapped)
         return mapped
 
 

@@ -44,3 +44,16 @@ def check_layer_numbers(value: Any) -> None:
     numbers = [] if value is None else value if isinstance(value, (list, tuple, set, range)) else [value]
     if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
         raise ValueError(f"layers_to_transform={value!r} must be a layer's number or a list of them, counted from 0")
+
+
+def check_tokens(value: Any) -> None:
+    """Raise ValueError unless trainable_token_indices is None, a list of token numbers, or one for each embedding."""
+    lists = [] if value is None else list(value.values()) if isinstance(value, dict) else [value]
+    names = list(value) if isinstance(value, dict) else []
+    for numbers in lists:
+        whole = isinstance(numbers, (list, tuple)) and all(type(number) is int and number >= 0 for number in numbers)
+        if not whole or not numbers or len(set(numbers)) < len(numbers) or not all(isinstance(n, str) for n in names):
+            raise ValueError(
+                f"trainable_token_indices={value!r} must be a list of the tokens' numbers, each once and counted from "
+                "0, or a dictionary with one for each embedding's name"
+            )

@@ -77,6 +77,11 @@ def to_peft_c3a(model: PeftModel, adapter_name: str = "default") -> Converted:
         raise ValueError(
             f"adapter {adapter_name!r} is of type {config.peft_type}: to_peft_c3a reads structune's adapters"
         )
+    if config.trainable_token_indices:
+        raise ValueError(
+            f"trainable_token_indices={config.trainable_token_indices!r}: PEFT's C3A trains no rows of an "
+            "embedding; merge the adapter instead"
+        )
     kernels: dict[str, Tensor] = {}
     for name, layer in adapted_layers(model, adapter_name):
         try:

@@ -28,9 +28,10 @@ PLAIN = (
     "target_parameters",
     "layer_replication",
     "megatron_config",
-    "trainable_token_indices",
 )
 """Options of LoRA that are more than W + B A: they must be off."""
+ALSO_SHARED = ("exclude_modules", "trainable_token_indices")
+"""What LoRA's configuration shares with ours besides what C3A's does."""
 
 
 @torch.no_grad()
@@ -93,8 +94,7 @@ def to_lora(
         rank_pattern=other,
         alpha_pattern=dict(other),
         fan_in_fan_out=transposed,
-        exclude_modules=config.exclude_modules,
-        **{name: getattr(config, name) for name in TARGETS},
+        **{name: getattr(config, name) for name in (*TARGETS, *ALSO_SHARED)},
     )
     written = {
         f"{PREFIX}{name}{key}": f
@@ -125,7 +125,7 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
         raise ValueError(f"source holds an adapter of type {config.peft_type}: from_lora reads LoRA")
     if more := [name for name in PLAIN if getattr(config, name, None)]:
         raise ValueError(f"{more[0]}={getattr(config, more[0])!r}: only plain LoRA, W + B A, is converted")
-    targets = {name: getattr(config, name) for name in TARGETS} | {"exclude_modules": config.exclude_modules}
+    targets = {name: getattr(config, name) for name in (*TARGETS, *ALSO_SHARED)}
     ours = StructuneConfig(bias="structune_only" if config.bias == "lora_only" else config.bias, **targets | options)
     written = {key: tensor for key, tensor in tensors.items() if ".lora_" not in key}
     errors: dict[str, float] = {}

@@ -9,6 +9,7 @@ from peft import PeftModel
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 
 from structune.peft.config import StructuneConfig
+from structune.peft.storage.rollback import as_before_if_failing
 
 MAKES_THE_UPDATE = (
     "structure",
@@ -20,8 +21,9 @@ MAKES_THE_UPDATE = (
     "scale",
     "init_weights",
     "sampler_version",
+    "trainable_token_indices",
 )
-"""Options that a ΔW of the same sizes can still depend on; their patterns too."""
+"""Options that numbers of the same sizes can still depend on; their patterns too."""
 
 
 def hotswap_adapter(model: PeftModel, folder: str | Path, adapter_name: str = "default") -> None:
@@ -48,4 +50,5 @@ def hotswap_adapter(model: PeftModel, folder: str | Path, adapter_name: str = "d
             f"{folder}: {name}={getattr(new, name)!r}, but adapter {adapter_name!r} has {getattr(own, name)!r}: only "
             "adapters of the same configuration can be swapped; use load_adapter for others"
         )
-    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), adapter_name=adapter_name)
+    with as_before_if_failing(model, adapter_name):
+        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), adapter_name=adapter_name)

@@ -34,7 +34,9 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str] | None, num_beams
     repeated = [name for name in adapter_names for _ in range(beams)]
     once = set(_encoder_modules(model))
     handles = [
-        module.register_forward_pre_hook(_naming(adapter_names if module in once else repeated), with_kwargs=True)
+        module.register_forward_pre_hook(
+            _naming(_known(module, adapter_names if module in once else repeated)), with_kwargs=True
+        )
         for module in model.modules()
         if isinstance(module, (StructuneLayer, AuxiliaryTrainingWrapper))
     ]
@@ -53,6 +55,13 @@ def _check(model: nn.Module, adapter_names: Sequence[str]) -> None:
     known = {name for layer in model.modules() if isinstance(layer, StructuneLayer) for name in layer.structune_delta}
     if unknown := sorted(set(adapter_names) - known - {BASE}):
         raise ValueError(f"adapter_names has {unknown}, but the model has {sorted(known)}; {BASE!r} is the base model")
+
+
+def _known(module: nn.Module, adapter_names: Sequence[str]) -> Sequence[str]:
+    """The names as the module knows them: where an adapter trains no copy of it in full, the base model's serves."""
+    if isinstance(module, StructuneLayer):
+        return adapter_names
+    return [name if name in module._adapters else BASE for name in adapter_names]  # type: ignore[operator]
 
 
 def _naming(adapter_names: Sequence[str]) -> Any:

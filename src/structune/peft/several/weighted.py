@@ -219,3 +219,8 @@ def _check_arguments(tuner: BaseTuner, adapters: Sequence[str], weights: Sequenc
         raise ValueError(f"adapters has {unknown}, but the model has {sorted(tuner.peft_config)}")
     if adapter_name in tuner.peft_config:
         raise ValueError(f"adapter_name={adapter_name!r} is taken: choose another, or delete that adapter first")
+    if rows := [name for name in adapters if getattr(tuner.peft_config[name], "trainable_token_indices", None)]:
+        raise ValueError(
+            f"adapters has {rows[0]!r}, which trains rows of the embedding (trainable_token_indices): those are "
+            "set, not added, so there is no sum of them; merge the adapters one after the other instead"
+        )

@@ -57,6 +57,7 @@ def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[st
     expected: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            _check_size(name, module, state_dict)
             prefix = f"{name}.structune_delta.{adapter_name}."
             expected |= {
                 prefix + key: value for key, value in module.structune_delta[adapter_name].state_dict().items()
@@ -76,11 +77,25 @@ def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[st
         _check_tensor(key, state_dict[key], own)
 
 
+def _check_size(name: str, layer: StructuneLayer, state_dict: Mapping[str, Tensor]) -> None:
+    """PEFT saves the weight beside the adapter of an embedding or output layer: it must be of the model's size."""
+    stored = state_dict.get(f"{name}.base_layer.{layer.weight_name}")
+    if stored is None or layer.quantization_backend is not None:
+        return
+    own = layer.get_base_weight()
+    if stored.shape != own.shape:
+        raise ValueError(
+            f"{name} is {tuple(own.shape)} in the model, and was {tuple(stored.shape)} where the adapter was trained: "
+            f"is its vocabulary another one? Call model.resize_token_embeddings({len(stored)}) before loading it"
+        )
+
+
 def _check_tensor(key: str, stored: Tensor, own: Tensor) -> None:
     if stored.shape != own.shape:
         raise ValueError(
             f"{key} has shape {tuple(stored.shape)} in the checkpoint and {tuple(own.shape)} in the model: "
-            "block_size, num_splits, rank, pool_size or fixed_ratio differ"
+            "block_size, num_splits, rank, pool_size or fixed_ratio differ, or the layer itself has another size than "
+            "where the adapter was trained"
         )
     if stored.is_floating_point() != own.is_floating_point():
         raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, {own.dtype} expected")

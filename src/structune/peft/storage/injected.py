@@ -12,7 +12,8 @@ from torch import nn
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.converted import PREFIX, Converted
 from structune.peft.layer import StructuneLayer
-from structune.peft.storage.withdraw import withdraw
+from structune.peft.storage.hosts import set_training
+from structune.peft.storage.rollback import as_before_if_failing
 
 
 def save_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "default") -> None:
@@ -54,24 +55,16 @@ def load_adapter(
     config = StructuneConfig.from_pretrained(str(folder))
     tensors = load_file(Path(folder) / SAFETENSORS_WEIGHTS_NAME)
     config.inference_mode = not is_trainable
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    active = {layer: list(layer.active_adapters) for layer in model.modules() if isinstance(layer, StructuneLayer)}
-    try:
+    with as_before_if_failing(model):
         inject_adapter_in_model(config, model, adapter_name)
         set_peft_model_state_dict(
             model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}, adapter_name
         )
-    except Exception:
-        withdraw(model, adapter_name)
-        getattr(model, "peft_config", {}).pop(adapter_name, None)
-        for layer, names in active.items():
-            layer.set_adapter(names)
-        for parameter, requires_grad in before:
-            parameter.requires_grad_(requires_grad)
-        raise
     for module in model.modules():
         if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
             module.set_adapter(adapter_name, inference_mode=not is_trainable)
+    if is_trainable:
+        set_training(model, adapter_name)
     if hasattr(model, "_hf_peft_config_loaded"):  # what add_adapter of diffusers and transformers marks
         model._hf_peft_config_loaded = True  # type: ignore[assignment]
 

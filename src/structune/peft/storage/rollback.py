@@ -1,0 +1,68 @@
+"""A model as it was before something failed: its modules, what they hold, and what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def as_before_if_failing(
+    model: nn.Module, adapter_name: str | None = None, *, concerns: Callable[[nn.Module], bool] = lambda _: True
+) -> Iterator[None]:
+    """While it lasts, an error leaves the model as it was: layers, modes, active adapters, what is trained, hooks.
+
+    Args:
+        model: any module. Numbers that are overwritten in place stay so, except those of the adapter.
+        adapter_name: an adapter that the model may have already, and whose numbers are loaded.
+        concerns: whether the model that an error leaves behind is to be set back at all.
+    """
+    attributes = [
+        (vars(module), {name: (value, _content(value)) for name, value in vars(module).items()})
+        for module in model.modules()
+    ]
+    trained = [(parameter, parameter.data, parameter.requires_grad) for parameter in model.parameters()]
+    numbers = [] if adapter_name is None else [(t, t.detach().clone()) for t in _numbers(model, adapter_name)]
+    try:
+        yield
+    except BaseException:
+        if not concerns(model):
+            raise
+        for own, before in attributes:
+            for name in own.keys() - before.keys():
+                del own[name]
+            for name, (value, content) in before.items():
+                own[name] = value
+                _refill(value, content)
+        for parameter, data, requires_grad in trained:
+            if parameter.shape != data.shape:
+                parameter.data = data
+            parameter.requires_grad_(requires_grad)
+        with torch.no_grad():
+            for tensor, values in numbers:
+                tensor.copy_(values)
+        raise
+
+
+def _content(value: Any) -> Any:
+    """The content of a container that may be changed where it is; of anything else, nothing."""
+    return value.copy() if isinstance(value, (dict, list, set)) else None
+
+
+def _refill(container: Any, content: Any) -> None:
+    if isinstance(container, list):
+        container[:] = content
+    elif isinstance(container, (dict, set)):
+        container.clear()
+        container.update(content)
+
+
+def _numbers(model: nn.Module, adapter_name: str) -> Iterator[Tensor]:
+    for tensors in (model.named_parameters(), model.named_buffers()):
+        for name, tensor in tensors:
+            if adapter_name in name.split(".") and not tensor.is_meta:
+                yield tensor
