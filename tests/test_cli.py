@@ -85,6 +85,16 @@ def test_paths_on_the_command_line_are_expanded(project: Path, monkeypatch: pyte
     assert sorted(path.name for path in project.iterdir()) == ["mine.csv", "mine.yaml"]
 
 
+def test_doubts_about_the_data_are_lines(project: Path) -> None:
+    """Before the model is loaded, each once; here there is none to load."""
+    rows = "".join(f"a film number {n} [of many],{('good', 'Good', 'bad')[n % 3]}\n" for n in range(60))
+    (project / "mine.csv").write_text(f"review,liked\n{rows}")
+    result = run("train", "mine.yaml", "--set", "model.name=./nowhere")
+    warning = "warning: data.label = 'liked': 'Good' (20), 'good' (20) differ only in case or spaces"
+    assert (result.exit_code, result.stderr.count(warning)) == (2, 1)
+    assert len(result.stderr.strip().splitlines()) == 2
+
+
 def test_resume_and_overwrite_exclude_each_other(project: Path) -> None:
     result = run("train", "mine.yaml", "--resume", "--overwrite")
     assert (result.exit_code, "exclude each other" in result.stderr) == (2, True)

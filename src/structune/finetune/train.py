@@ -16,7 +16,8 @@ from structune.finetune.adapters import WEIGHTS_FILE, apply_method, in_head, sav
 from structune.finetune.card import model_card
 from structune.finetune.curve import draw_curve
 from structune.finetune.data import TaskData, load_data
-from structune.finetune.encode import encode
+from structune.finetune.data.doubts import majority
+from structune.finetune.encode import encode, warn_of_cut_texts
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.files import new_folder, write_json, write_text
 from structune.finetune.interrupt import StopOnInterrupt
@@ -57,6 +58,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, cons
     _check_precision(recipe)
     data = load_data(recipe.data)
     base = load_base(recipe.model, data.label_names, recipe.seed)
+    warn_of_cut_texts([data.train, data.evaluation], base.tokenizer, recipe.data.max_length)
     model = apply_method(base, recipe.method)
     _announce(console, recipe, data, model, base)
     run.begin(recipe, resume)
@@ -91,6 +93,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, cons
             "steps": trainer.state.global_step,
             "train_examples": len(data.train),
             "eval_examples": len(data.evaluation),
+            "eval_majority": dict(zip(("label", "share"), majority(data.evaluation.labels), strict=True)),
             "labels": data.label_names,
             "trainable_adapter": sum(parameter.numel() for parameter in adapter.values()),
             "trainable_head": sum(parameter.numel() for parameter in head.values()),

@@ -13,9 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from structune.finetune.data import load_data
+from structune.finetune.encode import warn_of_cut_texts
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.files import write_json, write_text
 from structune.finetune.methods import preset
+from structune.finetune.model import load_tokenizer
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.study.comparison import COLUMNS, Comparison
@@ -75,7 +77,8 @@ def compare(
     recipe = Recipe.load(recipe_path, overrides)
     out = Path(out or Path("runs") / f"{recipe.name}-comparison")
     plan = _plan(recipe, methods, seeds, out, resume, overwrite)
-    load_data(recipe.data)  # a mistake there is told once, and now
+    data = load_data(recipe.data)  # a mistake there is told once, and now
+    warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
     resume_line = _resume_line(recipe_path, methods, out, overrides, seeds)
     try:
         failed = _carry_out(plan, resume, overwrite, resume_line, console)

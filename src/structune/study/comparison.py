@@ -109,6 +109,11 @@ class Comparison:
         return [
             f"{first['train_examples']:,} examples to train on, {first['steps']:,} steps, "
             f"{first['eval_examples']:,} held out; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)}.",
+            *(
+                [f"Always answering {most['label']!r} would have an accuracy of {most['share']:.1%}."]
+                if (most := first.get("eval_majority"))
+                else []  # of runs from before that was measured
+            ),
             f"With so many held-out examples an accuracy has a standard error of up to {error:.1f} points"
             + ("; ± is the standard deviation over the seeds." if len(seeds) > 1 else "."),
             f"Times ({first['device']}, {first['dtype']}) depend on the machine and on what else runs there: compare "

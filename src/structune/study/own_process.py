@@ -16,6 +16,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from structune.finetune.data import DataWarning
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.recipe import Recipe
 
@@ -57,6 +58,7 @@ def _train(sender: Connection, recipe: Recipe, resume: bool, overwrite: bool, qu
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sender.send(_READY)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
+    warnings.filterwarnings("ignore", category=DataWarning)  # the first process told
     try:
         from structune.finetune.train import train
 

@@ -1,6 +1,7 @@
 """Labelled texts for a recipe: read, checked, split; torch is not needed for any of it.
 
-table: files to columns · hub, embedded: other sources · examples: columns to labelled texts · split: what is held out
+table: files to columns · hub, embedded: other sources · examples: columns to labelled texts · other_tasks: labels that
+are no classes · split: what is held out · doubts: what trains, but is hardly meant
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from structune.finetune.data import doubts
+from structune.finetune.data.doubts import DataWarning
 from structune.finetune.data.embedded import load_embedded
 from structune.finetune.data.examples import Examples, check_labels, examples_from, label_names
 from structune.finetune.data.hub import load_hub
+from structune.finetune.data.other_tasks import other_indicators
 from structune.finetune.data.split import take
 from structune.finetune.data.table import read_table
 from structune.finetune.errors import UserError
 from structune.finetune.recipe import DataSection
 
-__all__ = ["Examples", "TaskData", "load_data", "load_file"]
+__all__ = ["DataWarning", "Examples", "TaskData", "load_data", "load_file"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ def load_data(section: DataSection) -> TaskData:
 
     Raises:
         UserError: a file, a column, a label or a count is wrong; the message names it and the fix.
+
+    Warns:
+        DataWarning: what is doubtful, one for each kind, with counts.
     """
     everything, evaluation, source = _sources(section)
     names = label_names(everything.labels, source, section.label)
@@ -48,6 +55,7 @@ def load_data(section: DataSection) -> TaskData:
         evaluation = _limit(evaluation, section.evaluation_examples, section.split_seed)
     train = _limit(everything.subset(left), section.train_examples, section.split_seed)
     _check_sizes(section, train, evaluation, len(everything), names, source)
+    doubts.say(doubts.doubts_about(train, evaluation, section.text, section.label))
     return TaskData(train, evaluation, names)
 
 
@@ -56,9 +64,13 @@ def load_file(path: str | Path, section: DataSection, names: Sequence[str]) -> E
 
     Raises:
         UserError: the file or a label in it is wrong.
+
+    Warns:
+        DataWarning: what is doubtful.
     """
     examples = _examples(section, str(path), "evaluation")
     check_labels(examples.labels, names, str(path))
+    doubts.say(doubts.doubts_about_file(examples, section.text))
     return examples
 
 
@@ -81,6 +93,8 @@ def _sources(section: DataSection) -> tuple[Examples, Examples | None, str]:
 
 def _examples(section: DataSection, path: str, field: str) -> Examples:
     table = read_table(path, field, section.separator)
+    if field == "train":
+        doubts.say(other_indicators(table, section.label))
     return examples_from(table, section.text, section.text_pair, section.label, section.group)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from structune.finetune.data.other_tasks import refuse_other_tasks, refuse_split_label
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
 
@@ -43,6 +44,7 @@ def examples_from(
     Raises:
         UserError: a column is missing or has empty entries.
     """
+    refuse_split_label(table, label)
     texts = table.column(text, "text")
     pairs = None if text_pair is None else table.column(text_pair, "text_pair")
     labels = [value.strip() for value in table.column(label, "label")]
@@ -57,8 +59,9 @@ def label_names(labels: Sequence[str], source: str, column: str) -> list[str]:
     """The classes in a fixed order: whole numbers by value, anything else by name.
 
     Raises:
-        UserError: one class only, or nearly as many classes as rows.
+        UserError: one class only, nearly as many classes as rows, several classes a row, or scores.
     """
+    refuse_other_tasks(labels, source, column)
     names = set(labels)
     if len(names) == 1:
         raise UserError(

@@ -1,0 +1,159 @@
+"""What in the data trains, but is hardly meant: each told once as a `DataWarning`, with counts.
+
+The command line shows these as lines; in Python they are ordinary warnings, which ``warnings.filterwarnings`` governs.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from structune.finetune.data.examples import Examples
+
+__all__ = ["DataWarning", "doubts_about", "doubts_about_file", "is_empty_word", "majority", "say"]
+
+_EMPTY_WORDS = frozenset(
+    [
+        "nan", "-nan", "na", "n/a", "n.a.", "n.a", "#n/a", "#n/a n/a", "#na", "<na>", "none", "null", "nil", "nat",
+        "(null)", "[null]", "<null>", "<none>", "undefined",
+    ]
+)  # fmt: skip
+_FEW = 10  # examples of a class
+_MOST = 0.8  # of the held-out examples in one class
+
+
+class DataWarning(UserWarning):
+    """Something about the examples that the user should know before believing a result."""
+
+
+def say(doubts: Sequence[str] | Iterator[str]) -> None:
+    """Issue each as a warning at the line that called into this package."""
+    level = 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("structune."):
+        frame, level = frame.f_back, level + 1
+    for doubt in doubts:
+        warnings.warn(DataWarning(doubt), stacklevel=level)
+
+
+def is_empty_word(value: str) -> bool:
+    """``nan``, ``None``, ``NULL``, ``N/A`` and other spellings of an empty cell."""
+    return value.strip().lower() in _EMPTY_WORDS
+
+
+def majority(labels: Sequence[str]) -> tuple[str, float]:
+    """The commonest label and its share: the accuracy of always answering it."""
+    label, count = min(Counter(labels).items(), key=lambda item: (-item[1], item[0]))
+    return label, count / len(labels)
+
+
+def doubts_about(train: Examples, evaluation: Examples, text: str, label: str) -> Iterator[str]:
+    """Everything doubtful about the examples of a run; ``text`` and ``label`` are the columns' names."""
+    both = Counter(train.labels) + Counter(evaluation.labels)
+    texts = [*train.texts, *evaluation.texts]
+    yield from _spelled_alike(both, f"data.label = {label!r}")
+    yield from _empty_words(texts, f"data.text = {text!r}")
+    yield from _empty_words([*train.labels, *evaluation.labels], f"data.label = {label!r}")
+    yield from _no_texts(texts, f"data.text = {text!r}")
+    yield from _contradictions(train, evaluation)
+    yield from _leak(train, evaluation)
+    yield from _imbalance(train.labels, evaluation.labels)
+
+
+def doubts_about_file(examples: Examples, text: str) -> Iterator[str]:
+    """What is doubtful about examples to evaluate on."""
+    yield from _empty_words(examples.texts, f"data.text = {text!r}")
+    yield from _no_texts(examples.texts, f"data.text = {text!r}")
+    yield from _majority(examples.labels)
+
+
+def _spelled_alike(counts: Counter[str], where: str) -> Iterator[str]:
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(counts):
+        spellings["".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            yield (
+                f"{where}: {_counted(alike, counts)} differ only in case or spaces, and are trained as "
+                f"{len(alike)} classes"
+            )
+
+
+def _empty_words(values: Sequence[str], where: str) -> Iterator[str]:
+    found = Counter(value.strip() for value in values if is_empty_word(value))
+    if found:
+        shown = _counted(sorted(found, key=lambda word: (-found[word], word)), found)
+        yield f"{where}: {found.total()} of {len(values)} rows hold only a word for nothing: {shown}"
+
+
+def _no_texts(texts: Sequence[str], where: str) -> Iterator[str]:
+    if all(_is_number(text) for text in texts):
+        yield f"{where}: every one of {len(texts)} texts is a number, as in an index column (the first: {texts[0]!r})"
+    elif short := sum(len(text.strip()) < 2 for text in texts):
+        yield f"{where}: {short} of {len(texts)} texts have one character only"
+
+
+def _contradictions(train: Examples, evaluation: Examples) -> Iterator[str]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for examples in (train, evaluation):
+        for text, label in zip(_normal(examples), examples.labels, strict=True):
+            found[text].add(label)
+    twice = [text for text, labels in found.items() if len(labels) > 1]
+    if twice:
+        labels = ", ".join(map(repr, sorted(found[twice[0]])[:4]))
+        rows = sum(text in set(twice) for examples in (train, evaluation) for text in _normal(examples))
+        yield (
+            f"{len(twice)} {'texts occur' if len(twice) > 1 else 'text occurs'} with different labels, in {rows} rows "
+            f"(the first: {twice[0][:40]!r} with {labels})"
+        )
+
+
+def _leak(train: Examples, evaluation: Examples) -> Iterator[str]:
+    known = set(_normal(train))
+    count = sum(text in known for text in _normal(evaluation))
+    if count == len(evaluation):
+        yield f"all {count} rows to evaluate on are among those to train on: the accuracy says nothing about new texts"
+    elif count:
+        yield (
+            f"{count} of {len(evaluation)} rows to evaluate on ({count / len(evaluation):.1%}) are among those to "
+            f"train on: the accuracy will be too high"
+        )
+
+
+def _imbalance(train: Sequence[str], evaluation: Sequence[str]) -> Iterator[str]:
+    counts = Counter(train)
+    few = [name for name in sorted(counts) if counts[name] < min(_FEW, max(counts.values()) / 10)]
+    if few:
+        yield f"very few examples to train on of {_counted(few, counts)}; the largest class has {max(counts.values())}"
+    yield from _majority(evaluation)
+    if absent := sorted(set(counts) - set(evaluation)):
+        yield f"nothing to evaluate on of {_counted(absent, counts)} (counted in training)"
+
+
+def _majority(labels: Sequence[str]) -> Iterator[str]:
+    label, share = majority(labels)
+    if share >= _MOST:
+        yield f"always answering {label!r} is right for {share:.1%} of the held-out examples: look at macro F1 too"
+
+
+def _normal(examples: Examples) -> list[str]:
+    columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
+    return [" / ".join(" ".join(text.lower().split()) for text in row) for row in zip(*columns, strict=True)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return not is_empty_word(text)
+
+
+def _counted(names: Sequence[str], counts: Counter[str]) -> str:
+    shown = ", ".join(f"{name[:40]!r} ({counts[name]})" for name in names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
