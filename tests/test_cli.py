@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,36 @@ def test_every_command_has_help(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"structune {command}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([*command, "--help"] for command in ([], *([name] for name in COMMANDS))),
+        ["version"],
+        ["train", "broken.yaml"],
+        ["train", "mine.yaml", "--set", "method=lorra"],
+        ["train", "mine.yaml", "--set", "method={name: hydra, structure: topelitz}"],
+        ["compare", "mine.yaml", "--set", "train.epochs=no"],
+        ["compare", "mine.yaml", "--set", "data.train=nowhere.csv"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_model_loads_no_heavy_library(project: Path, arguments: list[str]) -> None:
+    """Help and mistakes in a recipe come at once, which a test can see only by what is imported."""
+    (project / "broken.yaml").write_text("data: {train: [mine.csv}\n")
+    program = """
+import sys
+from structune import cli
+try:
+    cli.app(sys.argv[1:])
+except SystemExit as stop:
+    heavy = {"torch", "peft", "transformers", "accelerate", "datasets", "matplotlib", "pandas", "numpy"}
+    print(stop.code, sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    mistaken = not {"--help", "version"} & set(arguments)
+    assert done.stdout.splitlines()[-1] == f"{2 if mistaken else 0} []"
 
 
 def test_version() -> None:

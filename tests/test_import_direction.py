@@ -36,14 +36,16 @@ ROOT = "structune"
 
 MATHS = "structures products pool grid arguments delta"
 PARTS = {
-    "structures": part("", "torch"),
+    "lazy": part("", ""),
+    "after_import": part("", ""),
+    "structures": part("lazy", "torch"),
     "products": part("structures", "torch"),
     "pool": part("", "torch"),
     "grid": part("", "torch"),
     "arguments": part("structures"),
     "delta": part("structures products pool grid arguments", "torch"),
     "peft": part(MATHS, "torch peft transformers safetensors"),
-    ROOT: part(f"{MATHS} peft", ""),
+    ROOT: part(f"{MATHS} peft lazy after_import", "transformers"),
     "finetune": part(f"{MATHS} peft {ROOT}"),
     "study": part(f"{MATHS} peft {ROOT} finetune"),
     "bench": part(f"{MATHS} peft {ROOT} finetune study"),

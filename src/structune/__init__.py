@@ -1,18 +1,30 @@
-"""Structured weight updates for fine-tuning foundation models: HyDRA, C3A and beyond, inside Hugging Face PEFT."""
+"""Structured weight updates for fine-tuning foundation models: HyDRA, C3A and beyond, inside Hugging Face PEFT.
 
-from structune import pool, products, structures
-from structune.delta import StructuredDelta
-from structune.peft import (
-    StructuneConfig,
-    c3a,
-    convert,
-    from_pretrained,
-    hotswap_adapter,
-    hydra,
-    load_adapter,
-    repair_peft_c3a,
-    save_adapter,
-)
+Importing this brings in neither torch nor PEFT: each name is imported when it is first used, and the method registers
+itself with PEFT as soon as PEFT is imported, before or after.
+"""
+
+import sys
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from structune.after_import import after_import
+from structune.lazy import lazy
+
+if TYPE_CHECKING:
+    from structune import pool, products, structures
+    from structune.delta import StructuredDelta
+    from structune.peft import (
+        StructuneConfig,
+        c3a,
+        convert,
+        from_pretrained,
+        hotswap_adapter,
+        hydra,
+        load_adapter,
+        repair_peft_c3a,
+        save_adapter,
+    )
 
 __version__ = "0.1.0"
 
@@ -31,3 +43,37 @@ __all__ = [
     "save_adapter",
     "structures",
 ]
+
+if not TYPE_CHECKING:
+    _PARTS = ("arguments", "delta", "grid", "peft", "pool", "products", "structures")
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {name: f"structune.peft:{name}" for name in __all__}
+        | {name: f"structune.{name}" for name in _PARTS}
+        | {"StructuredDelta": "structune.delta:StructuredDelta"},
+    )
+
+
+def _register() -> None:
+    import structune.peft.entry  # noqa: F401
+
+
+def _load_peft_before_adapters() -> None:
+    """transformers imports PEFT inside its load_adapter, too late for what `entry` puts around that very method."""
+    from transformers.integrations.peft import PeftAdapterMixin
+
+    load = PeftAdapterMixin.load_adapter
+
+    @wraps(load)
+    def load_adapter(self: PeftAdapterMixin, *args: Any, **kwargs: Any) -> Any:
+        if "structune.peft.entry" in sys.modules:
+            return load(self, *args, **kwargs)
+        import structune.peft.entry  # noqa: F401
+
+        return PeftAdapterMixin.load_adapter(self, *args, **kwargs)
+
+    PeftAdapterMixin.load_adapter = load_adapter  # type: ignore[method-assign]
+
+
+after_import("peft", _register)
+after_import("transformers.integrations.peft", _load_peft_before_adapters)

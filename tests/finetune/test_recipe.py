@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import peft
 import pytest
@@ -15,6 +15,7 @@ import structune
 from structune.finetune import methods
 from structune.finetune.errors import UserError
 from structune.finetune.recipe import Recipe
+from structune.structures import registry
 
 DATA = {"data": {"train": "reviews.csv"}}
 
@@ -243,28 +244,37 @@ def test_a_recipe_file_of_any_name_gives_a_name(tmp_path: Path, file: str, name:
 
 
 def test_sections_say_the_same_as_the_core() -> None:
-    """The names are repeated in `methods` so that recipes are checked without torch; here they are held equal."""
-    assert sorted(get_args(methods.Structure)) == sorted(structune.structures.names())
+    """The fields are repeated in `methods` so that recipes are checked without torch; here they are held equal."""
     inherited = {field.name for field in dataclasses.fields(peft.PeftConfig)}
     own = {field.name for field in dataclasses.fields(structune.StructuneConfig)} - inherited
     set_elsewhere = {"modules_to_save", "sampler_version", "target_parameters"}  # encoders have no fused experts
     assert set(methods.Structune.model_fields) - {"name"} == own - set_elsewhere
 
 
+def test_a_family_from_outside_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_families", dict(registry._families))
+    method = {"name": "hydra", "structure": "upside_down"}
+    with pytest.raises(UserError, match=r"method\.structure = 'upside_down': expected 'low_rank', .* or 'cauchy_like'"):
+        Recipe.parse({**DATA, "method": method})
+
+    @structune.structures.register
+    class UpsideDown(structune.structures.Structure):
+        name = "upside_down"
+
+    assert Recipe.parse({**DATA, "method": method}).resolved().method.label == "hydra-upside-down"
+
+
 def test_recipes_and_data_are_checked_without_torch(tmp_path: Path) -> None:
-    """But for the package's own import, neither the command line nor a recipe's whole check needs heavy libraries."""
-    root = Path(structune.__file__).parent
+    """Neither the command line nor a recipe's whole check needs heavy libraries."""
     (tmp_path / "r.csv").write_text("text,label\na,x\nb,y\n" + "".join(f"t{n},{'xy'[n % 2]}\n" for n in range(20)))
-    code = f"""
-import sys, types
-package = types.ModuleType("structune")
-package.__path__ = [{str(root)!r}]
-sys.modules["structune"] = package
+    code = """
+import sys
 import structune.cli
 from structune.finetune.recipe import Recipe
 from structune.finetune.data import load_data
-assert len(load_data(Recipe.parse({{"data": {{"train": "r.csv"}}}}).resolved().data).train) > 10
-print(sorted(set(sys.modules) & {{"torch", "transformers", "peft", "datasets", "matplotlib", "pandas"}}))
+recipe = Recipe.parse({"data": {"train": "r.csv"}, "method": "hydra-toeplitz"}).resolved()
+assert len(load_data(recipe.data).train) > 10
+print(sorted(set(sys.modules) & {"torch", "transformers", "peft", "datasets", "matplotlib", "pandas", "numpy"}))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,8 +1,7 @@
 """The fine-tuning methods a recipe can name: their settings, and presets such as ``hydra-toeplitz``.
 
 A *method section* is the settings of one method; `PRESETS` gives sections by a short name, for ``structune compare``
-and
-for the shorthand ``method: hydra-toeplitz`` in a recipe. `recommended` gives learning rates. Nothing here imports
+and for the shorthand ``method: hydra-toeplitz`` in a recipe. `recommended` gives learning rates. Nothing here imports
 torch: `structune.finetune.adapters` turns a section into a trainable model.
 """
 
@@ -10,8 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticKnownError
 
+from structune import structures
 from structune.finetune.errors import UserError
 from structune.finetune.section import Section, closest
 
@@ -19,18 +20,16 @@ __all__ = ["PRESETS", "LearningRates", "Method", "PeftSection", "preset", "recom
 
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Structure = Literal[
-    "cauchy",
-    "cauchy_like",
-    "circulant",
-    "hankel",
-    "hankel_like",
-    "low_rank",
-    "toeplitz",
-    "toeplitz_like",
-    "vandermonde",
-    "vandermonde_like",
-]
+
+
+def _known(structure: str) -> str:
+    if structure not in structures.names():
+        *others, last = map(repr, structures.names())
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+    return structure
+
+
+Structure = Annotated[str, AfterValidator(_known)]
 
 
 class MethodSection(Section):

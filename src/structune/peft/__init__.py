@@ -1,5 +1,7 @@
 """The PEFT method: configuration, layers, model, registration; the only part that imports peft."""
 
+import peft  # noqa: F401  (first: at its end all that `entry` needs is imported, and must not be half imported already)
+
 from structune.peft import convert
 from structune.peft.base_layers import StructuneConv1D, StructuneLinear
 from structune.peft.config import StructuneConfig
@@ -7,14 +9,9 @@ from structune.peft.convert.repair import repair_peft_c3a
 from structune.peft.layer import StructuneLayer
 from structune.peft.model import StructuneModel
 from structune.peft.presets import c3a, hydra
-from structune.peft.registration import register
 from structune.peft.several.hotswap import hotswap_adapter
-from structune.peft.storage.hosts import complete_hosts
 from structune.peft.storage.injected import load_adapter, save_adapter
 from structune.peft.storage.pretrained import from_pretrained
-
-register(StructuneConfig, StructuneModel)
-complete_hosts()
 
 __all__ = [
     "StructuneConfig",

@@ -1,31 +1,40 @@
-"""What a block is: ten families of structured matrices, each a function of its generators."""
+"""What a block is: ten families of structured matrices, each a function of its generators.
 
-from structune.structures.base import RankedStructure, Structure
-from structune.structures.cauchy import Cauchy
-from structune.structures.cauchy_like import CauchyLike
-from structune.structures.circulant import Circulant
-from structune.structures.convolution import Convolution
-from structune.structures.hankel import Hankel
-from structune.structures.hankel_like import HankelLike
-from structune.structures.low_rank import LowRank
-from structune.structures.registry import get, names, register
-from structune.structures.toeplitz import Toeplitz
-from structune.structures.toeplitz_like import ToeplitzLike
-from structune.structures.vandermonde import Vandermonde
-from structune.structures.vandermonde_like import VandermondeLike
+The names of the families are known at once; the families, and torch with them, are imported when they are asked for.
+"""
 
-for _family in (
-    LowRank,
-    Circulant,
-    Toeplitz,
-    Hankel,
-    Vandermonde,
-    Cauchy,
-    ToeplitzLike,
-    HankelLike,
-    VandermondeLike,
-    CauchyLike,
-):
-    register(_family)
+from typing import TYPE_CHECKING
+
+from structune.lazy import lazy
+from structune.structures.registry import announce, get, names, register
+
+if TYPE_CHECKING:
+    from structune.structures.base import RankedStructure, Structure
+    from structune.structures.convolution import Convolution
 
 __all__ = ["Convolution", "RankedStructure", "Structure", "get", "names", "register"]
+
+_FAMILIES = {
+    "low_rank": "LowRank",
+    "circulant": "Circulant",
+    "toeplitz": "Toeplitz",
+    "hankel": "Hankel",
+    "vandermonde": "Vandermonde",
+    "cauchy": "Cauchy",
+    "toeplitz_like": "ToeplitzLike",
+    "hankel_like": "HankelLike",
+    "vandermonde_like": "VandermondeLike",
+    "cauchy_like": "CauchyLike",
+}
+"""Name, which is also the name of its file, and class of each family that comes with the package."""
+
+for _name, _class in _FAMILIES.items():
+    announce(_name, f"{__name__}.{_name}:{_class}")
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {_class: f"{__name__}.{_name}:{_class}" for _name, _class in _FAMILIES.items()}
+        | {_class: f"{__name__}.base:{_class}" for _class in ("RankedStructure", "Structure")}
+        | {"Convolution": f"{__name__}.convolution:Convolution"},
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from structune.structures.base import Structure
+if TYPE_CHECKING:
+    from structune.structures.base import Structure
 
-_families: dict[str, type[Structure]] = {}
+_families: dict[str, type[Structure] | str] = {}
+"""Each family's class, or until someone asks for it, where the class is: "module:class"."""
 
-Family = TypeVar("Family", bound=type[Structure])
+Family = TypeVar("Family", bound="type[Structure]")
 
 
 def register(family: Family) -> Family:
@@ -18,11 +21,16 @@ def register(family: Family) -> Family:
     Raises:
         ValueError: another family has that name.
     """
-    if _families.setdefault(family.name, family) is not family:
-        raise ValueError(
-            f"structure name {family.name!r} is taken by {_families[family.name].__qualname__}: choose another"
-        )
+    if _families.get(family.name) in (None, f"{family.__module__}:{family.__qualname__}"):
+        _families[family.name] = family
+    elif get(family.name) is not family:
+        raise ValueError(f"structure name {family.name!r} is taken by {get(family.name).__qualname__}: choose another")
     return family
+
+
+def announce(name: str, place: str) -> None:
+    """Make a family known by name alone; its class, "module:class", is imported when someone asks for it."""
+    _families[name] = place
 
 
 def get(name: str) -> type[Structure]:
@@ -35,7 +43,10 @@ def get(name: str) -> type[Structure]:
         close = get_close_matches(str(name), _families, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"structure={name!r} is unknown: {hint}known are {', '.join(_families)}")
-    return _families[name]
+    family = _families[name]
+    if isinstance(family, str):
+        family = _families[name] = pkgutil.resolve_name(family)
+    return family
 
 
 def names() -> tuple[str, ...]:
