@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
 from structune.structures import RankedStructure, Structure
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What trained numbers may be held and stored in."""
 
 
 class StructuredDelta(nn.Module):
@@ -365,6 +368,16 @@ class StructuredDelta(nn.Module):
                         per_block[:, offset : offset + math.prod(shape)] = 0
                     offset += math.prod(shape)
             self.start = _put(start.to(device), self.start)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StructuredDelta:
+        """Whatever a model is converted to, numbers stay in what they can be trained and saved in."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype in FLOATS or not tensor.is_floating_point() else tensor.to(moved.device)
+
+        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Load δ and the stream of the seed, then regenerate what follows from them."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub import ModelCard
+from peft import C3AConfig, LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -343,6 +344,54 @@ class TestLoading:
         assert run.stdout.split() == ["PeftModelForCausalLM"]
         self.adapter(base, randomise, tmp_path / "adapter")  # saved again: the lines are there once
         assert (tmp_path / "adapter" / "README.md").read_text().count("import structune") == 1
+
+    def test_every_card_has_the_tag(self, base, randomise, tmp_path) -> None:
+        def tags(folder: Path) -> list[str]:
+            return ModelCard.load(folder / "README.md").data.tags
+
+        model = self.adapter(base, randomise, tmp_path / "peft")
+        assert {"structune", "transformers"} < set(tags(tmp_path / "peft"))
+        model.save_pretrained(tmp_path / "peft")
+        assert tags(tmp_path / "peft").count("structune") == 1
+        model.add_adapter("second", structune.c3a(block_size=4, target_modules=["v_proj"]))
+        model.save_pretrained(tmp_path / "two")
+        assert "structune" in tags(tmp_path / "two")
+        assert tags(tmp_path / "two" / "second") == ["structune"]
+        structune.save_adapter(model.get_base_model(), tmp_path / "bare")
+        assert tags(tmp_path / "bare") == ["structune"]
+        structune.convert.from_peft_c3a(
+            get_peft_model(
+                AutoModelForCausalLM.from_pretrained(base), C3AConfig(block_size=4, target_modules=["q_proj"])
+            )
+        ).save(tmp_path / "converted")
+        assert tags(tmp_path / "converted") == ["structune"]
+        native = AutoModelForCausalLM.from_pretrained(base)
+        native.add_adapter(structune.c3a(block_size=4, target_modules=["q_proj"]))
+        native.save_pretrained(tmp_path / "native")
+        assert tags(tmp_path / "native") == ["structune"]
+        model.create_or_update_model_card(str(tmp_path / "peft"))  # as Trainer does at the end
+        assert "structune" in tags(tmp_path / "peft")
+
+    @pytest.mark.parametrize(
+        ("written", "expected"),
+        [
+            ("---\nlicense: mit\n---\nText", ["structune"]),
+            ("---\ntags:\n- a\n- b\nlicense: mit\n---\nText", ["structune", "a", "b"]),
+            ("---\ntags:\n  - a\n---\nText", ["structune", "a"]),
+            ("---\ntags:\n- structune\n---\nText", ["structune"]),
+            ("---\ntags: [a]\n---\nText", ["a"]),
+            ("---\n---\nText", ["structune"]),
+            ("Text", ["structune"]),
+        ],
+    )
+    def test_a_card_of_ones_own_keeps_what_it_says(self, written, expected, tmp_path) -> None:
+        (tmp_path / "README.md").write_text(written)
+        structune.c3a(block_size=4, target_modules=["q_proj"]).save_pretrained(str(tmp_path))
+        card = ModelCard.load(tmp_path / "README.md")
+        assert card.data.tags == expected
+        assert card.data.license == ("mit" if "mit" in written else None)
+        assert card.text.strip().endswith("Text")
+        assert "import structune" in card.text
 
     def test_the_head_says_how_many_labels(self, bert, ids, randomise, tmp_path) -> None:
         headless = bert().bert

@@ -17,7 +17,7 @@ def model_card(recipe: Recipe, metrics: dict[str, Any]) -> str:
     base = hub_name(recipe.model)
     local = Path(base).is_dir()
     named = Path(base).name if local else base
-    tags = ["text-classification", metrics["method"]]
+    tags = ["text-classification", "structune", metrics["method"]]
     library = "peft" if isinstance(recipe.method, PeftSection) else "transformers"
     return f"""---
 {"" if local else f"base_model: {base}" + chr(10)}library_name: {library}

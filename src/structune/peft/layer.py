@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from peft.utils.quantization_utils import QuantizationBackend
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from structune.delta import StructuredDelta
+from structune.delta import FLOATS, StructuredDelta
 from structune.peft.quantised import QuantisedWeight
 
 BASE = "__base__"
@@ -39,6 +40,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     drops_inputs: ClassVar[bool] = True
     """Whether dropout on the adapter's input means something for this type of layer."""
 
+    cast_input_dtype_enabled = True
+    """PEFT's `disable_input_dtype_casting`, of diffusers' layerwise casting, sets it; inputs are never cast here."""
+
     weight_is_read = False
     """Whether the module around this one reads `weight` instead of calling the layer: it must see W + ΔW there."""
 
@@ -50,6 +54,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         self.structune_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self.merged_strengths: dict[str, float] = {}
         self.quantised_weight: QuantisedWeight | None = None
         self.packs = False  # see quantised.keep_unpacked
         self.train(base_layer.training)
@@ -111,12 +116,15 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def set_scale(self, adapter: str, scale: float) -> None:
         """Multiply the adapter's ΔW by `scale`, whatever was set before; 1 is as configured. It is not saved.
 
-        Raises:
-            ValueError: the adapter is merged, and its ΔW could not be taken out again.
+        Of a merged adapter the weight keeps what was merged until it is unmerged; a warning says so.
         """
         if adapter in self.structune_delta:
-            if adapter in self.merged_adapters:
-                raise ValueError(f"adapter {adapter!r} is merged: unmerge it before its scale is changed")
+            if adapter in self.merged_adapters and scale != self.merged_strengths[adapter]:
+                warnings.warn(
+                    f"adapter {adapter!r} is merged with scale {self.merged_strengths[adapter]:g}: the new one, "
+                    f"{scale:g}, holds from when it is unmerged",
+                    stacklevel=2,
+                )
             self.delta(adapter).strength = float(scale)
 
     def scale_layer(self, scale: float) -> None:
@@ -128,6 +136,16 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """Divide the strength of the active adapters by `scale`; None sets it back to 1."""
         for name in self._active():
             self.set_scale(name, 1.0 if scale is None else self.delta(name).strength / scale)
+
+    @property
+    def scaling(self) -> dict[str, float]:
+        """The strength of each adapter; PEFT's `rescale_adapter_scale` sets it for a while."""
+        return {name: self.delta(name).strength for name in self.structune_delta}
+
+    @scaling.setter
+    def scaling(self, value: Mapping[str, float]) -> None:
+        for name, strength in value.items():
+            self.delta(name).strength = float(strength)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """ΔW of one adapter in the layout of the base weight, in at least fp32."""
@@ -169,6 +187,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         else:
             self._merge_quantised(names, safe_merge)
         self.merged_adapters += names
+        self.merged_strengths |= {name: self.delta(name).strength for name in names}
 
     def unmerge(self) -> None:
         """Take all merged adapters out of the base weight again, exact up to rounding in its dtype."""
@@ -179,8 +198,10 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             self.quantised_weight.restore(self)
             self.quantised_weight = None
         else:
-            self.set_base_weight(self._sum_with_base(self._merged(), sign=-1))
+            with self._as_merged():
+                self.set_base_weight(self._sum_with_base(self._merged(), sign=-1))
         self.merged_adapters.clear()
+        self.merged_strengths.clear()
 
     @property
     def merge_error(self) -> float | None:
@@ -223,6 +244,16 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     @out_features.setter
     def out_features(self, value: int) -> None:  # transformers sets it, changed or not, whenever it ties weights
         self.get_base_layer().out_features = value  # type: ignore[assignment]
+
+    @property
+    def lora_A(self) -> nn.ModuleDict:
+        """The adapters, where diffusers' `set_lora_device` looks for what it moves."""
+        return self.structune_delta
+
+    @property
+    def lora_B(self) -> nn.ModuleDict:
+        """Likewise."""
+        return self.structune_delta
 
     @property
     def weight(self) -> Tensor:
@@ -299,10 +330,10 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     @torch.no_grad()
     def _merge_plain(self, names: Sequence[str], safe_merge: bool) -> None:
         weight = self.get_base_weight()
-        if not weight.is_floating_point():
+        if weight.dtype not in FLOATS:
             raise TypeError(
                 f"adapter {names[0]!r} cannot be merged into a weight of dtype {weight.dtype}: "
-                "merge into the model before quantising it"
+                "merge into the model before quantising it, or casting its storage"
             )
         merged = self._sum_with_base(names)
         self._check_finite(names, merged, safe_merge)
@@ -312,10 +343,24 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def _merge_quantised(self, names: Sequence[str], safe_merge: bool) -> None:
         """Q(W + ΣΔW) over these and all merged adapters, always from the first W."""
         quantised = self.quantised_weight or QuantisedWeight(self)
-        merged = quantised.weight(self) + sum(self.get_delta_weight(name) for name in (*self._merged(), *names))
+        with self._as_merged():
+            merged = quantised.weight(self) + sum(self.get_delta_weight(name) for name in (*self._merged(), *names))
         self._check_finite(names, merged, safe_merge)
         quantised.replace(self, merged)
         self.quantised_weight = quantised
+
+    @contextmanager
+    def _as_merged(self) -> Iterator[None]:
+        """While it lasts, adapters that are merged have the strengths that they were merged with."""
+        deltas = {name: self.delta(name) for name in self._merged()}
+        since = {name: delta.strength for name, delta in deltas.items()}
+        for name, delta in deltas.items():
+            delta.strength = self.merged_strengths.get(name, delta.strength)
+        try:
+            yield
+        finally:
+            for name, delta in deltas.items():
+                delta.strength = since[name]
 
     def _check_finite(self, names: Sequence[str], weight: Tensor, safe_merge: bool) -> None:
         if safe_merge and not torch.isfinite(weight).all():

@@ -11,6 +11,7 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from structune.peft.base_layers import ParamWrapper, adapted
 from structune.peft.config import StructuneConfig
@@ -19,6 +20,7 @@ from structune.peft.quantised import check_mergeable, let_pack, report_merge_err
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
 from structune.peft.storage.checkpoint import check_state_dict
+from structune.peft.storage.pretrained import TAG
 from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
 from structune.peft.targets import check_adapter_name, check_tokens
@@ -39,6 +41,8 @@ class StructuneModel(BaseTuner):
             if not hasattr(model, "peft_config") and "_hf_peft_config_loaded" in vars(model):
                 model._hf_peft_config_loaded = False  # type: ignore[assignment]  # hosts set it before they try
             raise
+        if isinstance(model, PreTrainedModel):
+            model.add_model_tags(TAG)  # for the cards that PEFT and transformers write
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adapt every targeted layer, or, if one of them cannot be, none.
@@ -73,7 +77,7 @@ class StructuneModel(BaseTuner):
             return  # the output projection of an attention that has this adapter already
         options = peft_config.layer_options(current_key) | {"stream": stream_of(current_key)}
         try:
-            layer = self._layer_for(target, parent, adapter_name, parameter_name)
+            layer = layer_for(target, parent, self.model, adapter_name, parameter_name)
             layer.add_adapter(adapter_name, peft_config.dropout, options, peft_config.inference_mode)
         except (TypeError, ValueError) as error:
             raise type(error)(
@@ -84,16 +88,6 @@ class StructuneModel(BaseTuner):
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
-
-    def _layer_for(
-        self, target: nn.Module, parent: nn.Module, adapter_name: str, parameter_name: str | None
-    ) -> StructuneLayer:
-        """The layer at the target, or a new one around it."""
-        if isinstance(target, StructuneLayer) and parameter_name in (None, target.weight_name):
-            return target
-        layer = adapted(target, parent, self.model) if parameter_name is None else ParamWrapper(target, parameter_name)
-        layer._active_adapter = adapter_name
-        return layer
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Put a layer into its place; a bare module that comes back needs nothing more."""
@@ -171,6 +165,17 @@ class StructuneModel(BaseTuner):
         )
         check_state_dict(model, adapter_name, mapped)
         return mapped
+
+
+def layer_for(
+    target: nn.Module, parent: nn.Module, model: nn.Module, adapter_name: str, parameter_name: str | None
+) -> StructuneLayer:
+    """The layer at the target, or a new one around it."""
+    if isinstance(target, StructuneLayer) and parameter_name in (None, target.weight_name):
+        return target
+    layer = adapted(target, parent, model) if parameter_name is None else ParamWrapper(target, parameter_name)
+    layer._active_adapter = adapter_name
+    return layer
 
 
 def stream_of(module_name: str) -> int:

@@ -31,4 +31,4 @@ def peft_type() -> PeftType:
 def register(config_cls: type[PeftConfig], model_cls: type[BaseTuner]) -> None:
     """Enter the method's config and model into PEFT's tables; a second call changes nothing."""
     if peft_type() not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        register_peft_method(name=NAME, config_cls=config_cls, model_cls=model_cls)
+        register_peft_method(name=NAME, config_cls=config_cls, model_cls=model_cls, is_mixed_compatible=True)

@@ -10,12 +10,10 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from structune.delta import seed_problem
+from structune.delta import FLOATS, seed_problem
 from structune.peft.layer import StructuneLayer
 
 KEY_PREFIX = "structune_"
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What trained numbers may be stored in."""
 
 
 def check_adapter_folder(folder: str | Path) -> None:

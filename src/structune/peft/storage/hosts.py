@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import peft.helpers
 from peft import PeftMixedModel, PeftModel
+from peft.tuners.lora import LoraLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import PreTrainedModel
@@ -15,6 +17,7 @@ from transformers.integrations.peft import PeftAdapterMixin
 
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
+from structune.peft.several.hotswap import hotswap_adapter
 from structune.peft.storage.rollback import as_before_if_failing
 
 LOADERS: tuple[tuple[type, str], ...] = (
@@ -35,14 +38,18 @@ def complete_hosts() -> None:
     for owner, name in LOADERS:
         _replace(owner, name, _completed)
     _replace(PreTrainedModel, "resize_token_embeddings", _explained)
+    _replace(PeftAdapterMixin, "load_adapter", _swapped)
+    names: Any = peft.helpers  # whose `rescale_adapter_scale` asks for this type
+    names.LoraLayer = (LoraLayer, StructuneLayer)
 
 
 def _replace(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     method = vars(owner)[name]
     function = getattr(method, "__func__", method)
-    if not hasattr(function, "completed_by_structune"):
+    done = getattr(function, "completed_by_structune", ())
+    if wrapper not in done:
         completed = wrapper(function)
-        completed.completed_by_structune = True  # type: ignore[attr-defined]
+        completed.completed_by_structune = (*done, wrapper)  # type: ignore[attr-defined]
         setattr(owner, name, classmethod(completed) if isinstance(method, classmethod) else completed)
 
 
@@ -73,6 +80,26 @@ def _explained(resize: Callable[..., Any]) -> Callable[..., Any]:
             ) from error
 
     return explained
+
+
+def _swapped(load: Callable[..., Any]) -> Callable[..., Any]:
+    """transformers swaps LoRA only."""
+    signature = inspect.signature(load)
+
+    @functools.wraps(load)
+    def swapped(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        try:
+            given = signature.bind(self, *args, **kwargs).arguments
+        except TypeError:
+            return load(self, *args, **kwargs)  # says itself what is wrong with its arguments
+        name, hotswap = given.get("adapter_name") or "default", given.get("hotswap", "auto")
+        wanted = getattr(self, "_hotswap_enabled", False) if hotswap == "auto" else hotswap
+        ours = isinstance(getattr(self, "peft_config", {}).get(name), StructuneConfig)
+        if wanted and ours and given.get("peft_model_id") is not None:
+            return hotswap_adapter(self, given["peft_model_id"], name)
+        return load(self, *args, **kwargs)
+
+    return swapped
 
 
 def _completed(load: Callable[..., Any]) -> Callable[..., Any]:

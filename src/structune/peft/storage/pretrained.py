@@ -21,6 +21,7 @@ CLASSES = {
 """PEFT's class for each task type."""
 
 HEADING = "## Load this adapter"
+TAG = "structune"
 
 
 def from_pretrained(adapter: str | Path, **kwargs: Any) -> PeftModel:
@@ -64,18 +65,46 @@ def num_labels(folder: Path, config: PeftConfig) -> int | None:
 
 
 def add_to_card(folder: Path, config: PeftConfig) -> None:
-    """Put the lines that load the adapter at the top of the model card in its folder; a card that has them is left."""
+    """Put the lines that load the adapter at the top of the model card in its folder, and a tag into its head.
+
+    What a card has already is left.
+    """
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "---\nlibrary_name: peft\n---\n"
-    if "import structune" in text:
-        return
-    head, body = "", text
-    if text.startswith("---\n") and "\n---\n" in text[4:]:
-        end = text.index("\n---\n", 4) + len("\n---\n")
-        head, body = text[:end], text[end:]
-    partial = card.with_name(f".{card.name}.partial")
-    partial.write_text(f"{head}\n{_section(config)}\n{body.lstrip()}", encoding="utf-8")
-    partial.replace(card)
+    new = _tagged(text if "import structune" in text else _with_section(text, _section(config)))
+    if new != text or not card.exists():
+        partial = card.with_name(f".{card.name}.partial")
+        partial.write_text(new, encoding="utf-8")
+        partial.replace(card)
+
+
+def _tagged(text: str) -> str:
+    """The card with the tag `structune` in its head; tags that are not a list of lines are left as they are."""
+    head, body = _parted(text)
+    lines = head.splitlines()[1:-1]
+    if any(line.strip() == f"- {TAG}" for line in lines):
+        return text
+    if "tags:" in lines:
+        place = lines.index("tags:") + 1
+        following = lines[place] if place < len(lines) else ""
+        indent = following[: len(following) - len(following.lstrip())] if following.lstrip().startswith("- ") else ""
+        lines.insert(place, f"{indent}- {TAG}")
+    elif not any(line.startswith("tags:") for line in lines):
+        lines += ["tags:", f"- {TAG}"]
+    return "\n".join(["---", *lines, "---", body])
+
+
+def _with_section(text: str, section: str) -> str:
+    head, body = _parted(text)
+    return f"{head}\n{section}\n{body.lstrip()}"
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The head of a card, between lines of dashes, and the rest."""
+    if text.startswith("---\n") and "\n---\n" in text[3:]:
+        end = text.index("\n---\n", 3) + len("\n---\n")
+        return text[:end], text[end:]
+    return "", text
 
 
 def _section(config: PeftConfig) -> str:
