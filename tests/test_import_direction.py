@@ -34,16 +34,17 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "structures products pool grid arguments delta"
+MATHS = "surroundings structures products pool grid arguments delta"
 PARTS = {
     "lazy": part("", ""),
     "after_import": part("", ""),
-    "structures": part("lazy", "torch"),
-    "products": part("structures", "torch"),
+    "surroundings": part("", "torch"),
+    "structures": part("lazy surroundings", "torch"),
+    "products": part("surroundings structures", "torch"),
     "pool": part("", "torch"),
     "grid": part("", "torch"),
     "arguments": part("structures"),
-    "delta": part("structures products pool grid arguments", "torch"),
+    "delta": part("surroundings structures products pool grid arguments", "torch"),
     "peft": part(MATHS, "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy after_import", "transformers"),
     "finetune": part(f"{MATHS} peft {ROOT}"),

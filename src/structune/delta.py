@@ -26,6 +26,7 @@ from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
 from structune.structures import RankedStructure, Structure
+from structune.surroundings import looked_on, plain
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What trained numbers may be held and stored in."""
@@ -296,7 +297,8 @@ class StructuredDelta(nn.Module):
 
     def _may_keep_spectra(self, x: Tensor) -> bool:
         """In inference on a CPU, where comparing numbers costs next to nothing."""
-        return not torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        cheap = not torch.is_grad_enabled() and x.device.type == "cpu"
+        return cheap and not looked_on() and plain(x, self.pool)
 
     def _infer(self, x: Tensor) -> Tensor:
         """ΔW x without gradients, through spectra that are kept for as long as the numbers are the same."""

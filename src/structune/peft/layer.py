@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from structune.delta import FLOATS, StructuredDelta
 from structune.peft.quantised import QuantisedWeight
+from structune.peft.watched import watched
 
 BASE = "__base__"
 """In a mixed batch: the sample goes through the base layer alone."""
@@ -156,7 +157,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         if self.quantization_backend is not None:
             return super().get_base_weight()
         weight: nn.Parameter = getattr(self.get_base_layer(), self.weight_name)
-        return weight.data
+        return weight.detach()
 
     def set_base_weight(self, weight_data: Tensor) -> None:
         """Replace the weight's values; a quantised one is quantised anew."""
@@ -322,10 +323,12 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         return functional_call(self.base_layer, {path: weight}, args, kwargs)
 
     def _folds(self, name: str, x: Tensor, weight: Tensor) -> bool:
-        """Whether W + ΔW may stand for both: nothing is dropped, and adding rounds no more than the product does."""
-        dropped = self.training and isinstance(self.structune_dropout[name], nn.Dropout)
+        """Whether W + ΔW may stand for both: nothing is dropped or watched, adding rounds no more than the product."""
+        dropout = self.structune_dropout[name]
+        dropped = self.training and isinstance(dropout, nn.Dropout)
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
-        return exact and not dropped and not torch.is_autocast_enabled(x.device.type)
+        apart = dropped or watched(self.delta(name), dropout)
+        return exact and not apart and not torch.is_autocast_enabled(x.device.type)
 
     @torch.no_grad()
     def _merge_plain(self, names: Sequence[str], safe_merge: bool) -> None:

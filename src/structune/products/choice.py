@@ -9,6 +9,7 @@ import torch
 from structune.products import dense, dft_gemm, factored, fft, fold
 from structune.products.algorithm import Algorithm
 from structune.structures import RankedStructure, Structure
+from structune.surroundings import exported, transformed, translated
 
 ALGORITHMS: dict[str, Algorithm] = {
     "dense": dense,
@@ -82,15 +83,28 @@ def resolve(
     weight: bool = False,
     grad: bool = True,
 ) -> str:
-    """`algorithm` itself, or the choice made for "auto".
+    """`algorithm` itself, or the choice made for "auto"; one that goes where others cannot, where that is asked for.
+
+    A program that is exported is for any number of tokens, so "auto" depends on none there. What PyTorch's own
+    operators make up goes through everything: programs that run without this package, and all transforms. Through
+    transforms that are not compiled convolutions go as well.
 
     Raises:
         ValueError: the name is unknown, or the family has no such product.
     """
+    if algorithm != "auto":
+        check(algorithm, structure)
+    own = "factored" if factored.supports(structure) else "dense"
+    if exported() and (algorithm == "auto" or translated()):
+        return own
     if algorithm == "auto":
-        return choose(structure, num_blocks, tokens, dtype, device_type, weight=weight, grad=grad)
-    check(algorithm, structure)
-    return algorithm
+        algorithm = choose(structure, num_blocks, tokens, dtype, device_type, weight=weight, grad=grad)
+    if not transformed() or algorithm in ("dense", "factored"):
+        return algorithm
+    if torch.compiler.is_compiling():
+        return own
+    one_convolution = fft.supports(structure) and not isinstance(structure, RankedStructure)
+    return algorithm if algorithm != "fold" else "fft" if one_convolution else own
 
 
 def check(algorithm: str, structure: Structure) -> None:

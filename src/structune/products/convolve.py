@@ -120,13 +120,14 @@ def _chunk(domain: FrequencyDomain, vectors: int, device: torch.device) -> int:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    first, second, ctx.geometry, ctx.transform = inputs
+    first, second, *ctx.how = inputs
     ctx.save_for_backward(first, second)
+    ctx.save_for_forward(first, second)
 
 
 def _convolve_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, k = ctx.saved_tensors
-    how = (ctx.geometry, ctx.transform)
+    how = ctx.how
     x_grad = _adjoint_operator(g, k, *how) if ctx.needs_input_grad[0] else None
     k_grad = _correlate_operator(g, x, *how).to(k.dtype) if ctx.needs_input_grad[1] else None
     return x_grad, k_grad, None, None
@@ -134,7 +135,7 @@ def _convolve_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
 
 def _adjoint_backward(ctx: Any, x: Tensor) -> tuple[Any, ...]:
     g, k = ctx.saved_tensors
-    how = (ctx.geometry, ctx.transform)
+    how = ctx.how
     g_grad = _convolve_operator(x, k, *how) if ctx.needs_input_grad[0] else None
     k_grad = _correlate_operator(g, x, *how).to(k.dtype) if ctx.needs_input_grad[1] else None
     return g_grad, k_grad, None, None
@@ -142,7 +143,7 @@ def _adjoint_backward(ctx: Any, x: Tensor) -> tuple[Any, ...]:
 
 def _correlate_backward(ctx: Any, k: Tensor) -> tuple[Any, ...]:
     g, x = ctx.saved_tensors
-    how = (ctx.geometry, ctx.transform)
+    how = ctx.how
     g_grad = _convolve_operator(x, k, *how) if ctx.needs_input_grad[0] else None
     x_grad = _adjoint_operator(g, k, *how) if ctx.needs_input_grad[1] else None
     return g_grad, x_grad, None, None
@@ -161,6 +162,8 @@ def _correlate_fake(grad: Tensor, x: Tensor, geometry: Sequence[int], transform:
     return grad.new_empty(shape, dtype=working_dtype(grad, x))
 
 
-_convolve_operator = operator("convolve", _convolve, _convolve_fake, _save, _convolve_backward)
-_adjoint_operator = operator("adjoint", _adjoint, _adjoint_fake, _save, _adjoint_backward)
-_correlate_operator = operator("correlate", _correlate, _correlate_fake, _save, _correlate_backward)
+_convolve_operator = operator("convolve", _convolve, _convolve_fake, _save, _convolve_backward, ("tbq", "bpq", "tbp"))
+_adjoint_operator = operator("adjoint", _adjoint, _adjoint_fake, _save, _adjoint_backward, ("tbp", "bpq", "tbq"))
+_correlate_operator = operator(
+    "correlate", _correlate, _correlate_fake, _save, _correlate_backward, ("tbp", "tbq", "bpq")
+)

@@ -27,6 +27,7 @@ from structune.products.operator import operator, recording
 from structune.products.precision import working_dtype
 from structune.products.strips import pull_back_strip, strip_of_matrix, strips
 from structune.structures import Structure
+from structune.surroundings import batched, transformed
 
 Generators: TypeAlias = Mapping[str, Tensor]
 Tensors: TypeAlias = Sequence[Tensor]
@@ -230,10 +231,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     inputs = [x, weight, bias, *(kernels or generators)]
     wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[5 if kernels else 3]]
     grads: list[Tensor | None] = [None] * len(inputs)
-    if torch.is_grad_enabled():
-        y = _definition(ctx, x, weight, bias, generators, start, kernels)
+    if torch.is_grad_enabled() or transformed() or batched():
+        with torch.enable_grad():
+            y = _definition(ctx, x, weight, bias, generators, start, kernels)
         places = [k for k, needed in enumerate(wanted) if needed]
-        found = torch.autograd.grad(y, [inputs[k] for k in places], grad, create_graph=True)
+        found = torch.autograd.grad(y, [inputs[k] for k in places], grad, create_graph=torch.is_grad_enabled())
         for k, gradient in zip(places, found, strict=True):
             grads[k] = gradient
     else:

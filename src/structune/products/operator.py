@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+
+from structune.products.bilinear import bilinear
+from structune.surroundings import plain, transformed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,11 +24,13 @@ def operator(
     fake: Callable[..., Any],
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
+    axes: tuple[str, str, str] | None = None,
 ) -> F:
     """`function` as the operator structune::`name`, with what a compiler sees of it and its backward pass.
 
     Where neither gradients nor a compiler are at work the function is called directly: an operator costs as much time
-    as a product with a single token.
+    as a product with a single token. Under function transforms a bilinear operator goes by the rules of `bilinear`, for
+    PyTorch has none for the backward passes of operators made in Python; others must not be called there.
 
     Args:
         name: of the operator.
@@ -34,6 +38,7 @@ def operator(
         fake: the same signature; returns empty tensors of the right shape and dtype.
         setup_context: as in `torch.library.custom_op`.
         backward: likewise; None for operators that are never differentiated.
+        axes: those of `bilinear`, for a bilinear operator whose first two arguments are its factors.
     """
     op = torch.library.custom_op(f"structune::{name}", function, mutates_args=())
     op.register_fake(fake)
@@ -42,11 +47,15 @@ def operator(
     NAMES.append(name)
 
     def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return op(*args)
+        if ruled is not None and transformed():
+            return ruled.apply(*args)
         tensors = list(_tensors(args))
         recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        traced = torch.compiler.is_compiling() or any(type(t) not in (Tensor, Parameter) for t in tensors)
-        return op(*args) if recorded or traced else function(*args)
+        return function(*args) if not recorded and plain(*tensors) else op(*args)
 
+    ruled: Any = bilinear(op, call, axes, setup_context, backward) if axes and setup_context and backward else None
     return call  # type: ignore[return-value]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import CroppedStructure
+from structune.surroundings import transformed
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,18 @@ def convolution(a: Tensor, b: Tensor, period: int) -> Tensor:
     """
     dtype = torch.promote_types(a.dtype, torch.float32)
     filled = (pad(v.to(dtype), (0, period - v.shape[-1])) for v in (a, b))
-    products: Tensor = _Convolution.apply(*filled)  # type: ignore[no-untyped-call]
-    return products.sum(dim=-2).to(a.dtype)
+    return _cyclic(*filled).sum(dim=-2).to(a.dtype)
+
+
+def _cyclic(a: Tensor, b: Tensor) -> Tensor:
+    """a ∗ b along the last axis, in PyTorch's own operations where transforms go through them."""
+    product: Tensor = _product(a, b) if transformed() else _Convolution.apply(a, b)  # type: ignore[no-untyped-call]
+    return product
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    product: Tensor = torch.fft.irfft(torch.fft.rfft(a) * torch.fft.rfft(b), a.shape[-1])
+    return product
 
 
 class _Convolution(torch.autograd.Function):
@@ -105,13 +116,12 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        product: Tensor = torch.fft.irfft(torch.fft.rfft(a) * torch.fft.rfft(b), a.shape[-1])
-        return product
+        return _product(a, b)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         return tuple(
-            _Convolution.apply(grad, other.flip(-1).roll(1, dims=-1)) if needed else None  # type: ignore[no-untyped-call]
+            _cyclic(grad, other.flip(-1).roll(1, dims=-1)) if needed else None
             for other, needed in zip((b, a), ctx.needs_input_grad, strict=True)
         )

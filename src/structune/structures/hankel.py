@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
 from structune.structures.shift import shift
+from structune.surroundings import transformed
 
 
 def hankel_entries(h: Tensor, cols: int) -> Tensor:
-    """W[i, j] = h[i + j], from h (…, rows + cols − 1): windows of h."""
+    """W[i, j] = h[i + j], from h (…, rows + cols − 1): windows of h, copied where transforms have no rule for them."""
+    if transformed():
+        rows = h.shape[-1] - cols + 1
+        return h[..., torch.arange(rows, device=h.device)[:, None] + torch.arange(cols, device=h.device)]
     return h.unfold(-1, cols, 1)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from structune.peft.layer import StructuneLayer
+from structune.peft.watched import watched
 
 
 class StructuneConv(StructuneLayer):
@@ -31,10 +33,16 @@ class StructuneConv(StructuneLayer):
         return delta.view(self.get_base_weight().shape)
 
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
-        """The convolution of dropout(x) with ΔW, no bias."""
-        delta = self.get_delta_weight(adapter_name).to(x.dtype)
-        result: Tensor = self._plain()._conv_forward(self.structune_dropout[adapter_name](x), delta, None)
-        return result
+        """The convolution of dropout(x) with ΔW, no bias; where calls of ΔW are watched, ΔW times each patch of it."""
+        base, delta = self._plain(), self.delta(adapter_name)
+        dropped: Tensor = self.structune_dropout[adapter_name](x)
+        if not watched(delta):
+            result: Tensor = base._conv_forward(dropped, self.get_delta_weight(adapter_name).to(x.dtype), None)
+            return result
+        channels = -1 - len(base.kernel_size)
+        per_group = delta(_patches(base, dropped)).unflatten(-1, (base.groups, -1))  # (…, groups, groups, filters each)
+        own = per_group.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)
+        return own.movedim(-1, channels)
 
     def add_adapter(self, adapter_name: str, dropout: float, options: dict[str, Any], inference_mode: bool) -> None:
         """See `StructuneLayer.add_adapter`.
@@ -50,7 +58,8 @@ class StructuneConv(StructuneLayer):
         """One convolution with W + ΔW where that is exact, or all that the base layer has; else one for each."""
         weight = self.get_base_weight()
         own_class = type(self.get_base_layer()) not in self.base_types
-        if own_class or all(self._folds(name, x, weight) for name in names):
+        together = not watched(self.base_layer) and all(self._folds(name, x, weight) for name in names)
+        if own_class or together:
             return self._with_weight(self._effective_weight(), x, *args, **kwargs)
         return super()._adapted(names, x, *args, **kwargs)
 
@@ -67,3 +76,14 @@ class StructuneConv(StructuneLayer):
                 "adapter_names can be had for this layer"
             )
         return base
+
+
+def _patches(conv: Any, x: Tensor) -> Tensor:
+    """What the filters of each group see: ([batch,] channels, *space) to ([batch,] *positions, groups, numbers)."""
+    dims = len(conv.kernel_size)
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    windows = pad(x, conv._reversed_padding_repeated_twice, mode=mode).unflatten(-1 - dims, (conv.groups, -1))
+    space = windows.dim() - dims
+    for k, (size, stride, dilation) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)):
+        windows = windows.unfold(space + k, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    return windows.movedim((space - 2, space - 1), (space - 2 + dims, space - 1 + dims)).flatten(space - 1 + dims)

@@ -11,6 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from structune.peft.layer import StructuneLayer
 from structune.peft.quantised import dequantised_product, made_again
+from structune.peft.watched import watched
+from structune.surroundings import looked_on
 
 
 class StructuneLinear(StructuneLayer):
@@ -46,12 +48,14 @@ class StructuneLinear(StructuneLayer):
 
     def _adapted(self, names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """One product with W + ΔW where that is exact and pays, else base(x) and the updates."""
-        plain = not (args or kwargs) and not (self.base_layer._forward_hooks or self.base_layer._forward_pre_hooks)
+        plain = not (args or kwargs) and not watched(self.base_layer)
         frozen = self.frozen_weight() if plain else None
         if len(names) == 1 and plain and (folded := self._folded(names[0], x, frozen)) is not None:
             return folded
         if frozen is None:
             return super()._adapted(names, x, *args, **kwargs)
+        if looked_on():
+            return super()._adapted(names, x)
         result: Tensor = self.base_layer(x)
         for name in names:
             result = result.add_(self.update(name, x).to(result.dtype))  # nobody else holds what a plain layer gave
