@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from structune.delta import FLOATS, StructuredDelta
+from structune.peft.computed_weight import check_stored
+from structune.peft.own_forward import adds_up, redefines
 from structune.peft.quantised import QuantisedWeight
 from structune.peft.watched import watched
 
@@ -44,6 +46,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     cast_input_dtype_enabled = True
     """PEFT's `disable_input_dtype_casting`, of diffusers' layerwise casting, sets it; inputs are never cast here."""
 
+    does: ClassVar[str]
+    """What a layer of exactly these types does, in words."""
+
     weight_is_read = False
     """Whether the module around this one reads `weight` instead of calling the layer: it must see W + ΔW there."""
 
@@ -58,6 +63,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         self.merged_strengths: dict[str, float] = {}
         self.quantised_weight: QuantisedWeight | None = None
         self.packs = False  # see quantised.keep_unpacked
+        self._whole: bool | None = None
         self.train(base_layer.training)
 
     @property
@@ -80,6 +86,37 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     @abstractmethod
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
         """What one adapter adds to base(x)."""
+
+    def plain_output(self, base_layer: Any, x: Tensor) -> Tensor:
+        """What a layer of exactly the base type would give with this one's numbers."""
+        raise NotImplementedError
+
+    def example(self) -> Tensor:
+        """An input on which a base layer of a class of its own is tried."""
+        raise NotImplementedError
+
+    def runs_whole(self) -> bool:
+        """Whether the base layer must be run with W + ΔW in its weight's place.
+
+        So it is where its class has code of its own that gives something else than the type it comes from: W + ΔW is
+        then rounded to W's dtype, as merging does, and there is no output of ΔW that dropout or mixed batches could
+        act on. Quantised layers are linear, whatever their class.
+
+        Raises:
+            TypeError: what the base layer gives does not depend on its weight.
+        """
+        if self._whole is None:
+            base = self.get_base_layer()
+            own = self.quantization_backend is None and self._redefined(base)
+            if own and self.get_base_weight().is_meta:
+                return True
+            plain_floats = own and self.get_base_weight().dtype in FLOATS  # else quantised, in ways unknown to PEFT
+            self._whole = plain_floats and not adds_up(base, self.plain_output, self.example)
+        return self._whole
+
+    def _redefined(self, base: nn.Module) -> bool:
+        """Whether the base layer runs code of its own, or changes its weight."""
+        return any(isinstance(base, parent) and redefines(base, parent) for parent in self.base_types)
 
     def delta(self, adapter_name: str) -> StructuredDelta:
         """The ΔW of one adapter.
@@ -105,8 +142,12 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: the options do not fit this layer; nothing is changed.
         """
+        if self.quantization_backend is None:
+            check_stored(self.get_base_layer(), self.weight_name)
         if dropout and self.weight_is_read:
             raise ValueError(f"dropout={dropout} has no input to act on here, W + ΔW is used as a whole: set dropout=0")
+        if self.runs_whole() and dropout and self.drops_inputs:
+            self._no_output_of_its_own()
         out_features, in_features = self.features()
         self.structune_delta[adapter_name] = StructuredDelta(out_features, in_features, stack=self.stack(), **options)
         self.structune_dropout[adapter_name] = nn.Dropout(dropout) if dropout and self.drops_inputs else nn.Identity()
@@ -184,6 +225,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         if not names:
             return
         if self.quantization_backend is None:
+            check_stored(self.get_base_layer(), self.weight_name, views=True)
             self._merge_plain(names, safe_merge)
         else:
             self._merge_quantised(names, safe_merge)
@@ -230,6 +272,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         names = self._active()
         if self.merged or not names:
             return self.base_layer(*args, **kwargs)
+        if self.runs_whole():
+            return self._with_weight(self._effective_weight(), *args, **kwargs)
         return self._adapted(names, *args, **kwargs)
 
     @property
@@ -286,10 +330,19 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         result: Tensor = self.base_layer(x, *args, **kwargs)
         for name in sorted(set(adapter_names)):
             if name in self.structune_delta:
+                if self.runs_whole():
+                    self._no_output_of_its_own()
                 samples = torch.tensor([k for k, own in enumerate(adapter_names) if own == name], device=x.device)
                 update = self.update(name, x[samples])
                 result = result.index_add(0, samples, update.to(result.dtype))
         return result
+
+    def _no_output_of_its_own(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self.get_base_layer()).__name__} may do more than {self.does}, so ΔW has no output of its own: "
+            "neither dropout nor adapter_names can be had for this layer; set dropout=0, or use set_adapter for the "
+            "whole batch"
+        )
 
     def _active(self) -> list[str]:
         """The active adapters that this layer has."""
@@ -302,9 +355,11 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """W + Σ ΔW over the active adapters, in W's dtype; W alone, unmerged, where they are disabled."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        weight: Tensor = getattr(self.get_base_layer(), self.weight_name)
+        base = self.get_base_layer()
+        weight: Tensor = getattr(base, self.weight_name)
         if self.disable_adapters or self.merged or not (names := self._active()):
             return weight
+        check_stored(base, self.weight_name, views=True)
         return self._sum_with_base(names, weight=weight)
 
     def _with_weight(self, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -379,6 +434,30 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         total = sum(self.get_delta_weight(name) for name in names)
         assert isinstance(total, Tensor)
         return (weight.to(total.dtype) + sign * total.to(weight.device)).to(weight.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the base layer has, such as its stride or its number of embeddings."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property of our own: it says what it lacks
+            base = self.__dict__.get("_modules", {}).get("base_layer")
+            if base is None or not self._forwards(name, base):
+                raise
+        return getattr(base, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set where it is read: what the base layer has, and this one has not, is the base layer's."""
+        own = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name) or isinstance(value, nn.Module)
+        if own or "base_layer" not in self.__dict__.get("_modules", {}) or not hasattr(self.get_base_layer(), name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.get_base_layer(), name, value)
+
+    def _forwards(self, name: str, base: nn.Module) -> bool:
+        """Whether a name that this layer lacks may be the base layer's: what others mark a module with is not."""
+        return not name.startswith("_") or (not name.startswith("__") and hasattr(type(base), name))
 
     def _check_whole(self, weight: Tensor, delta: StructuredDelta) -> None:
         """Raise RuntimeError if this process holds a shard of the weight only, flat (FSDP) or a DTensor (FSDP2)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from structune.peft.base_layers import ParamWrapper, adapted
+from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
@@ -115,6 +116,21 @@ class StructuneModel(BaseTuner):
                     f"target_parameters={sorted(config.target_parameters)} differ from those of adapter {name!r}, "
                     f"{sorted(theirs)}: adapters of one model must target the same parameters"
                 )
+
+    def _inject_parameters(
+        self, peft_config: Any, model: nn.Module, adapter_name: str, low_cpu_mem_usage: bool
+    ) -> list[str]:
+        """PEFT's search for target_parameters, which passes over those that are none, such as computed weights."""
+        for target in peft_config.target_parameters or ():
+            owner, _, parameter = target.rpartition(".")
+            for name, module in model.named_modules():
+                if f".{name}".endswith(f".{owner}") and isinstance(getattr(module, parameter, None), Tensor):
+                    base = module.get_base_layer() if isinstance(module, StructuneLayer) else module
+                    try:
+                        check_stored(base, parameter)
+                    except TypeError as error:
+                        raise TypeError(f"{name}.{parameter}: {error}") from error
+        return super()._inject_parameters(peft_config, model, adapter_name, low_cpu_mem_usage)
 
     def _check_merge_allowed(self) -> None:
         """Refuse weights that cannot be merged into, before any is; give tied weights a copy of their own."""

@@ -22,11 +22,16 @@ class StructuneConv(StructuneLayer):
     """
 
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    does: ClassVar[str] = "convolve"
 
     def features(self) -> tuple[int, int]:
         """(filters, numbers of one filter)."""
         filters, *seen = self.get_base_weight().shape
         return filters, math.prod(seen)
+
+    def runs_whole(self) -> bool:
+        """Wherever the class is not PyTorch's: padding, caches and the like are not tried."""
+        return self._redefined(self.get_base_layer())
 
     def to_weight_layout(self, delta: Tensor) -> Tensor:
         """ΔW (out, in/groups · ∏ kernel) as (out, in/groups, *kernel)."""
@@ -34,7 +39,8 @@ class StructuneConv(StructuneLayer):
 
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
         """The convolution of dropout(x) with ΔW, no bias; where calls of ΔW are watched, ΔW times each patch of it."""
-        base, delta = self._plain(), self.delta(adapter_name)
+        delta = self.delta(adapter_name)
+        base: Any = self.get_base_layer()
         dropped: Tensor = self.structune_dropout[adapter_name](x)
         if not watched(delta):
             result: Tensor = base._conv_forward(dropped, self.get_delta_weight(adapter_name).to(x.dtype), None)
@@ -44,38 +50,12 @@ class StructuneConv(StructuneLayer):
         own = per_group.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)
         return own.movedim(-1, channels)
 
-    def add_adapter(self, adapter_name: str, dropout: float, options: dict[str, Any], inference_mode: bool) -> None:
-        """See `StructuneLayer.add_adapter`.
-
-        Raises:
-            TypeError: dropout on a layer of a class of its own.
-        """
-        if dropout:
-            self._plain()
-        super().add_adapter(adapter_name, dropout, options, inference_mode)
-
     def _adapted(self, names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """One convolution with W + ΔW where that is exact, or all that the base layer has; else one for each."""
+        """One convolution with W + ΔW where that is exact, else one for each."""
         weight = self.get_base_weight()
-        own_class = type(self.get_base_layer()) not in self.base_types
-        together = not watched(self.base_layer) and all(self._folds(name, x, weight) for name in names)
-        if own_class or together:
+        if not watched(self.base_layer) and all(self._folds(name, x, weight) for name in names):
             return self._with_weight(self._effective_weight(), x, *args, **kwargs)
         return super()._adapted(names, x, *args, **kwargs)
-
-    def _plain(self) -> Any:
-        """The base layer, if its output is linear in its weight.
-
-        Raises:
-            TypeError: it is of a class of its own, whose forward may do more.
-        """
-        base = self.get_base_layer()
-        if type(base) not in self.base_types:
-            raise TypeError(
-                f"{type(base).__name__} may do more than convolve, so ΔW has no output of its own: neither dropout nor "
-                "adapter_names can be had for this layer"
-            )
-        return base
 
 
 def _patches(conv: Any, x: Tensor) -> Tensor:

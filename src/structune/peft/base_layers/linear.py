@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from structune.peft.layer import StructuneLayer
+from structune.peft.own_forward import redefines
 from structune.peft.quantised import dequantised_product, made_again
 from structune.peft.watched import watched
 from structune.surroundings import looked_on
@@ -19,6 +20,7 @@ class StructuneLinear(StructuneLayer):
     """nn.Linear: y = x Wᵀ + b with W (out, in). Quantised linear layers of other classes too."""
 
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
+    does: ClassVar[str] = "multiply by its weight"
 
     def features(self) -> tuple[int, int]:
         """(out_features, in_features)."""
@@ -36,12 +38,22 @@ class StructuneLinear(StructuneLayer):
         result: Tensor = self.delta(adapter_name)(self.structune_dropout[adapter_name](x))
         return result
 
+    def plain_output(self, base_layer: Any, x: Tensor) -> Tensor:
+        """x Wᵀ + b."""
+        return nn.functional.linear(x, self.to_weight_layout(base_layer.weight), base_layer.bias)
+
+    def example(self) -> Tensor:
+        """Two inputs."""
+        weight = self.get_base_weight()
+        return torch.randn(2, self.features()[1], dtype=weight.dtype, device=weight.device)
+
     def frozen_weight(self) -> tuple[Tensor, Tensor | None] | None:
         """W (out, in) and b, if the base layer's own forward is x Wᵀ + b with plain tensors."""
         base = self.base_layer
-        if type(base) not in self.base_types or "forward" in vars(base):
+        plain = any(isinstance(base, parent) and not redefines(base, parent) for parent in self.base_types)
+        if not plain or "forward" in vars(base) or "bias" not in base._parameters:
             return None
-        weight, bias = base._parameters.get("weight"), base._parameters.get("bias")
+        weight, bias = base._parameters.get("weight"), base._parameters["bias"]
         if weight is None or any(type(t) is not nn.Parameter or not t.numel() for t in (weight, bias) if t is not None):
             return None
         return self.to_weight_layout(weight), bias

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ class ParamWrapper(StructuneLayer):
 
     base_types: ClassVar[tuple[type[nn.Module], ...]] = ()
     weight_is_read = True
+    parameter_name: str = ""
 
     def __init__(self, base_layer: nn.Module, parameter_name: str) -> None:
         super().__init__(base_layer)
@@ -58,8 +58,15 @@ class ParamWrapper(StructuneLayer):
         """ΔW, transposed where the module stores it so."""
         return delta.mT if self._transposed() else delta
 
+    def runs_whole(self) -> bool:
+        """Always."""
+        return True
+
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
         """Not to be had: the module is a function of its parameter, not a product with it."""
+        self._no_output_of_its_own()
+
+    def _no_output_of_its_own(self) -> NoReturn:
         raise TypeError(
             f"ΔW of {self.parameter_name!r} has no output of its own, so adapter_names cannot pick adapters by sample: "
             "use set_adapter for the whole batch"
@@ -76,9 +83,6 @@ class ParamWrapper(StructuneLayer):
             inner = inner.base_layer
         return inner
 
-    def _adapted(self, names: Sequence[str], *args: Any, **kwargs: Any) -> Any:
-        return self._with_weight(self._effective_weight(), *args, **kwargs)
-
     def _transposed(self) -> bool:
         return self.stack() is not None and bool(getattr(self.get_base_layer(), "is_transposed", False))
 
@@ -90,9 +94,8 @@ class ParamWrapper(StructuneLayer):
         """W + ΔW under the parameter's name, and whatever else the module has, such as its number of experts."""
         if name == self.__dict__.get("parameter_name"):
             return self._effective_weight()
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "base_layer":
-                raise
-            return getattr(self.base_layer, name)
+        return super().__getattr__(name)
+
+    def _forwards(self, name: str, base: nn.Module) -> bool:
+        """All but Python's own: the wrapper stands for a module of any class, and torch reads what begins with _."""
+        return not name.startswith("__")

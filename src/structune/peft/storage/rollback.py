@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @contextmanager
@@ -25,7 +26,8 @@ def as_before_if_failing(
         (vars(module), {name: (value, _content(value)) for name, value in vars(module).items()})
         for module in model.modules()
     ]
-    trained = [(parameter, parameter.data, parameter.requires_grad) for parameter in model.parameters()]
+    stored = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
+    trained = [(parameter, parameter.data, parameter.requires_grad) for parameter in stored]
     numbers = [] if adapter_name is None else [(t, t.detach().clone()) for t in _numbers(model, adapter_name)]
     try:
         yield
