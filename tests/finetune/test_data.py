@@ -91,6 +91,31 @@ def test_evaluation_file_and_labels_in_order(tmp_path: Path) -> None:
     assert len(data.train) == 55
 
 
+def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("".join(f"a film like many others {n},{'ab'[n % 2]}\n" for n in range(50)))
+    with pytest.raises(UserError, match=r"are no names of columns\. .* data\.columns: \[text, label\]"):
+        load_data(DataSection(train=str(path), text="a film like many others 0", label="a"))
+    data = load_data(DataSection(train=str(path), columns=["text", "label"]))
+    assert len(data.train) + len(data.evaluation) == 50
+    assert load_file(path, DataSection(train="x.csv", columns=["text", "label"]), ["a", "b"]).labels[0] == "a"
+
+
+def test_a_label_column_named_like_a_label_is_told(tmp_path: Path) -> None:
+    rows: list[tuple[str, ...]] = [(f"text {n}", ("spam", "ham")[n % 2]) for n in range(40)]
+    with pytest.warns(UserWarning, match="data.label = 'spam': the name of the column is one of its labels") as caught:
+        assert len(load(tmp_path, rows, "Text of the mail,spam", text="Text of the mail", label="spam").train) == 32
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="one of its labels"):
+        load(tmp_path, rows, "text 99,spam", text="text 99", label="spam")
+
+
+def test_columns_numbered_by_pandas(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    rows: list[tuple[str, ...]] = [(f"text {n}", "01"[n % 2]) for n in range(40)]
+    assert len(load(tmp_path, rows, "0,1", text="0", label="1").train) == 32
+    assert not recwarn
+
+
 def test_pairs(tmp_path: Path) -> None:
     rows = [(f"one {n}", f"two {n}", "ab"[n % 2]) for n in range(20)]
     data = load(tmp_path, rows, "first,second,label", text="first", text_pair="second")

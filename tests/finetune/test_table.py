@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
+import zipfile
 from pathlib import Path
 
+import pandas
 import pytest
 
 from structune.finetune.data.table import Table, read_table
@@ -15,6 +20,13 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def zipped(name: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, "x")
+    return content.getvalue()
 
 
 def test_csv_with_quotes_breaks_and_byte_order_mark(tmp_path: Path) -> None:
@@ -41,6 +53,64 @@ def test_separator_given(tmp_path: Path) -> None:
     assert table.columns == {"text": ["a,b"], "label": ["1"]}
 
 
+@pytest.mark.parametrize("name", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_unicode_in_any_form(tmp_path: Path, name: str) -> None:
+    content = "text,label\nnaïve 漢字,1\n".encode(name)
+    assert read_table(write(tmp_path, "x.csv", content), "train").columns["text"] == ["naïve 漢字"]
+
+
+def test_gzip(tmp_path: Path) -> None:
+    lines = gzip.compress(b'{"text": "a"}\n')
+    assert read_table(write(tmp_path, "x.jsonl.gz", lines), "train").columns == {"text": ["a"]}
+    assert read_table(write(tmp_path, "x.tsv.gz", gzip.compress(b"text\na\n")), "train").columns == {"text": ["a"]}
+    with pytest.raises(UserError, match=r"rename it to 'x\.jsonl\.gz'"):
+        read_table(write(tmp_path, "x.json.gz", lines), "train")
+    with pytest.raises(UserError, match="this is a Parquet file"):
+        read_table(write(tmp_path, "y.csv.gz", gzip.compress(b"PAR1")), "train")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+def test_a_field_of_any_length(tmp_path: Path, name: str) -> None:
+    before = csv.field_size_limit()
+    separator = "," if name == "x.csv" else "\t"
+    table = read_table(write(tmp_path, name, f"text{separator}label\n{'a' * 200_000}{separator}1\n"), "train")
+    assert table.columns == {"text": ["a" * 200_000], "label": ["1"]}
+    assert csv.field_size_limit() == before
+
+
+TEXTS = ['He said "no", twice', '"all of it"', "plain", 'two\nlines, a\ttab and a "quote"', "comma, only", '"', ""]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1], ['"all of it"', "plain"], ["two\nlines", "one"]])
+def test_tsv_as_pandas_writes_it(tmp_path: Path, texts: list[str], quoting: int) -> None:
+    frame = pandas.DataFrame({"text": texts, "label": range(len(texts)), "kind": "a b"})
+    frame.to_csv(tmp_path / "x.tsv", sep="\t", index=False, quoting=quoting)
+    columns = read_table(tmp_path / "x.tsv", "train").columns
+    assert columns["text"] == texts
+    assert columns["kind"] == ["a b"] * len(texts)
+
+
+def test_tsv_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    content = 'text\tlabel\r\n"a, b"\t1\r\n"say ""hi"""\t0\r\nplain\t1\r\n'
+    assert read_table(write(tmp_path, "x.tsv", content), "train").columns["text"] == ["a, b", 'say "hi"', "plain"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ['"all of it"', "plain", "other"],
+        ['"A" and "B"', '"all, with a comma"', "none"],
+        ['5" screen', '"He said ""wow"""'],
+        ['"half', 'other half"'],
+        ['"a, b"', "c, d", '"e, f"', '"g, h"'],
+    ],
+)
+def test_tsv_with_quotes_of_its_texts(tmp_path: Path, texts: list[str]) -> None:
+    content = "text\tlabel\n" + "".join(f"{text}\t{n}\n" for n, text in enumerate(texts))
+    assert read_table(write(tmp_path, "x.tsv", content), "train").columns["text"] == texts
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -53,8 +123,38 @@ def test_separator_given(tmp_path: Path) -> None:
         ("x.csv", "text,label\na,1\nb, c,2\n", "line 3: 3 fields where the header has 2"),
         ("x.csv", 'text,label\n"a,1\nb,2\n', "row starting on line 2: unexpected end of data"),
         ("x.csv", "text,label\na,1\ncaf\xe9,2\n".encode("latin-1"), "line 3: not UTF-8 (byte 0xe9). Save it as UTF-8"),
-        ("x.csv", "text,label\na,1\n".encode("utf-16"), "not UTF-8"),
-        ("x.csv", "text,label\na,1\n".encode("utf-16-le"), "zero bytes"),
+        ("x.csv", b"text,label\na,1\n" + b"b\0,2\n" + b"c,3\n" * 30, "zero bytes"),
+        ("x.csv", "text,label\na,1\n".encode("utf-16")[:-1], "UTF-16, and damaged"),
+        ("x.csv", "text;label\na;1,5\nb, c;2\n", "it looks separated by ';'. Set data.separator to ';'"),
+        ("x.csv", "text, long;label\na;1\nb;2\n", "The file looks separated by ';': set data.separator to ';'"),
+        ("x.txt", "text\tlabel\na\t1\n", "it looks separated by a tab. Set data.separator to '\\t'"),
+        ("x.csv", 'text,label\n"a "b" c",1\n', "or one inside a text that is not doubled"),
+        ("x.csv", f'text,label\n"{"a" * 200_000},1\n', "unexpected end of data. Look for a double quote that is not"),
+        ("x.json", '[{"text": "a"}]', "holds a JSON array; make JSON Lines of it, with pandas: pandas.read_json("),
+        ("x.jsonl", '[\n {"text": "a"}\n]', "x-new.jsonl', orient='records', lines=True)"),
+        ("x.json", '{"text": {"0": "a"}}', "holds one JSON object; make JSON Lines of it"),
+        ("x.json", '{\n"text": "a"}', "holds one JSON object; make JSON Lines of it"),
+        ("x.json", '{"text": "a"}\n{"text": "b"}\n', "holds JSON Lines, one object a line; rename it to 'x.jsonl'"),
+        ("x.csv", '{"text": "a, b"}\n', "holds JSON Lines, one object a line; rename it to 'x.jsonl'"),
+        (
+            "x.parquet",
+            b"PAR1\x15\x04",
+            "this is a Parquet file; make a CSV file of it, with pandas: pandas.read_parquet(",
+        ),
+        ("x.csv", b"PAR1\x15\x04", "x-new.csv', index=False)"),
+        ("x.arrow", b"ARROW1\0\0", "this is an Arrow file"),
+        ("x.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook; make a CSV file of it, with pandas"),
+        ("x.pkl", b"\x80\x04\x95", "this is a pickle"),
+        ("x.csv.bz2", b"BZh91AY", "compressed with bzip2; unpack it with bunzip2"),
+        ("x.csv.gz", gzip.compress(b"text,label\na,1\n")[:-9], "compressed with gzip, and damaged"),
+        ("x.csv", b"\n<!DOCTYPE html>", "this is a web page"),
+        ("x.csv", "version https://git-lfs.github.com/spec/v1\noid 1", "git lfs pull"),
+        ("x.csv", bytes(range(256)) * 9, "this is a binary file, not a text"),
+        ("x.csv", bytes(range(32)) * 9, "this is a binary file, not a text"),
+        ("x.csv", zipped("xl/workbook.xml"), "this is an Excel workbook; make a CSV file of it, with pandas"),
+        ("x.csv", zipped("content.xml"), "this is an OpenDocument file"),
+        ("x.zip", zipped("a.csv"), "this is a zip archive of 'a.csv'; unpack it"),
+        ("x.csv", b"PK\x03\x04", "a zip archive or a workbook, and damaged"),
         ("x.xlsx", "PK", "cannot tell the kind of file from its ending '.xlsx'"),
         ("x.jsonl", '{"text": "a"}\n{"text": "b"\n', "line 2: not JSON"),
         ("x.jsonl", "[1, 2]\n", "line 1: not an object"),
@@ -78,8 +178,65 @@ def test_missing_file_names_a_near_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="that is a folder"):
+    write(tmp_path, "a.csv", "x")
+    with pytest.raises(UserError, match=r"that is a folder; name one file in it \(it has 'a\.csv'\)"):
         read_table(tmp_path, "evaluation")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "too long"), ("a\0b", "null byte")])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"cannot be read .*{reason}"):
+        read_table(tmp_path / name, "train")
+
+
+def test_columns_of_a_file_without_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path, "x.csv", "\n1,a b,x\n2,c,y\n")
+    table = read_table(path, "train", columns=["number", "text", "label"])
+    assert table.columns == {"number": ["1", "2"], "text": ["a b", "c"], "label": ["x", "y"]}
+    assert table.lines == [2, 3]
+    for names, message in (
+        (["text", "label"], "2 names, but the first line of"),
+        (["1", "A B", "x "], "its first line is a header already; remove data.columns"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_table(path, "train", columns=names)
+    with pytest.raises(UserError, match=r"JSON Lines have keys\. Remove it"):
+        read_table(write(tmp_path, "x.jsonl", '{"text": 1}'), "train", columns=["text"])
+    with pytest.raises(UserError, match="looks separated by ','. Set data.separator"):
+        read_table(write(tmp_path, "x.tsv", "a,b\n"), "train", columns=["text", "label"])
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("I hated it from the start,bad\nlovely,good\nfine,good\nweak,bad\n", "[text, label]"),
+        ("bad,awful film\ngood,lovely film\nbad,weak film\n", "[label, text]"),
+        ("17,awful film,0\n18,lovely film,1\n19,weak film,0\n20,fine,1\n", "[column1, text, label]"),
+        ("ok,ok,0\nfine film,fine film,1\n", "[text, column2, label]"),
+        ("1,awful film\n", "[label, text]"),
+    ],
+)
+def test_a_first_line_that_is_a_row_is_told_with_names_that_keep_it(tmp_path: Path, content: str, names: str) -> None:
+    path = write(tmp_path, "x.csv", content)
+    with pytest.raises(UserError) as caught:
+        read_table(path, "train").column("text", "text")
+    assert f"If the file has no header, name its columns, and that row is kept: data.columns: {names}" in str(
+        caught.value
+    )
+    table = read_table(path, "train", columns=names.strip("[]").split(", "))
+    assert len(table.column("text", "text")) == content.count("\n")
+
+
+@pytest.mark.parametrize("header", ["Review,Stars", "0,1", ",0"])
+def test_a_header_is_not_taken_for_a_row(tmp_path: Path, header: str) -> None:
+    table = read_table(write(tmp_path, "x.csv", f"{header}\nawful,0\nfine film,1\nweak,0\n"), "train")
+    with pytest.raises(UserError, match=r"it has .*\. Set data\.text to one of them\.$"):
+        table.column("text", "text")
+
+
+def test_spaces_around_a_name_do_not_matter() -> None:
+    assert Table("x.jsonl", {" text ": ["a"], "b": ["c"]}, [1]).column("text", "text") == ["a"]
+    assert Table("x.jsonl", {"text": ["a"]}, [1]).column("text ", "text") == ["a"]
 
 
 def test_wrong_column_lists_those_there() -> None:

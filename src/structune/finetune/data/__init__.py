@@ -1,7 +1,8 @@
 """Labelled texts for a recipe: read, checked, split; torch is not needed for any of it.
 
-table: files to columns · hub, embedded: other sources · examples: columns to labelled texts · other_tasks: labels that
-are no classes · split: what is held out · doubts: what trains, but is hardly meant
+table: files to columns (file_text, quotes, header: what a file holds) · hub, embedded: other sources · examples: from
+columns to labelled texts · other_tasks: labels that are no classes · split: what is held out · doubts: what is hardly
+meant
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _sources(section: DataSection) -> tuple[Examples, Examples | None, str]:
 
 
 def _examples(section: DataSection, path: str, field: str) -> Examples:
-    table = read_table(path, field, section.separator)
+    table = read_table(path, field, section.separator, section.columns)
     if field == "train":
         doubts.say(other_indicators(table, section.label))
     return examples_from(table, section.text, section.text_pair, section.label, section.group)

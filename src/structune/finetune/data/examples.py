@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from structune.finetune.data.header import refuse_lost_row
 from structune.finetune.data.other_tasks import refuse_other_tasks, refuse_split_label
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
@@ -48,6 +49,8 @@ def examples_from(
     texts = table.column(text, "text")
     pairs = None if text_pair is None else table.column(text_pair, "text_pair")
     labels = [value.strip() for value in table.column(label, "label")]
+    if table.headed and text in table.columns and label in table.columns:
+        refuse_lost_row(table.columns, text, label, table.source)
     if group is not None:
         groups = table.column(group, "group")
     else:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from structune.finetune.data.file_text import by_pandas, read_text
+from structune.finetune.data.header import first_row_named
+from structune.finetune.data.quotes import enclose_fields
 from structune.finetune.errors import UserError
 from structune.finetune.section import closest
 
@@ -21,11 +26,16 @@ _SPOKEN = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length. ``source`` and ``lines`` (where each row starts, from 1) are for error messages."""
+    """Columns of equal length.
+
+    ``source`` and ``lines`` (where each row starts, from 1) are for error messages; ``headed``: the names are those in
+    the first line of a file.
+    """
 
     source: str
     columns: dict[str, list[str]]
     lines: list[int]
+    headed: bool = False
 
     def column(self, name: str, field: str) -> list[str]:
         """The column a recipe's ``data.<field>`` names.
@@ -33,11 +43,15 @@ class Table:
         Raises:
             UserError: no such column, or an empty entry in it.
         """
+        alike = [column for column in self.columns if column.strip() == name.strip()]
+        if name not in self.columns and len(alike) == 1:
+            name = alike[0]
         if name not in self.columns:
+            advice = first_row_named(list(self.columns), list(self.columns.values())) if self.headed else ""
             listed = ", ".join(repr(column) for column in self.columns)
             raise UserError(
                 f"data.{field} = {name!r}: {self.source} has no such column{closest(name, list(self.columns))}; "
-                f"it has {listed}. Set data.{field} to one of them."
+                f"it has {listed}. {advice}{'; else set' if advice else 'Set'} data.{field} to one of them."
             )
         values = self.columns[name]
         empty = [self.lines[row] for row, value in enumerate(values) if not value.strip()]
@@ -50,82 +64,111 @@ class Table:
         return values
 
 
-def read_table(path: str | Path, field: str, separator: str | None = None) -> Table:
-    """Read a UTF-8 file by its ending: ``.csv``, ``.tsv`` (no quoting) or ``.jsonl``, ``.ndjson`` (one object a line).
+def read_table(
+    path: str | Path, field: str, separator: str | None = None, columns: Sequence[str] | None = None
+) -> Table:
+    """Read a text file by its ending: ``.csv``, ``.tsv`` or ``.jsonl``, ``.ndjson`` (one object a line).
 
     Args:
-        path: the file.
+        path: the file; compressed with gzip, it ends with ``.gz`` too.
         field: the recipe's field that names it, for messages.
         separator: between fields; by default a comma for ``.csv`` and a tab for ``.tsv``.
+        columns: the columns' names, for a file without a header.
 
     Raises:
-        UserError: the file is missing, empty, not UTF-8, of another kind, ragged or wrongly separated, or names a
+        UserError: the file is missing, empty, of another kind or encoding, ragged or wrongly separated, or names a
             column twice.
     """
     path = Path(path)
-    text = _text(path, field)
-    suffix = path.suffix.lower()
+    text = read_text(path, field)
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    suffix = plain.suffix.lower()
+    where = f"data.{field} = {str(path)!r}"
+    if text.lstrip()[:1] in "[{":
+        _refuse_other_json(text, path, suffix in (".jsonl", ".ndjson"), where)
     if suffix in (".jsonl", ".ndjson"):
+        if columns is not None:
+            raise UserError(f"{where}: data.columns is for files without a header; JSON Lines have keys. Remove it.")
         return _from_json_lines(text, str(path))
     if suffix in _SEPARATORS or separator is not None:
-        return _from_separated(text, str(path), separator or _SEPARATORS[suffix])
+        return _from_separated(text, str(path), separator or _SEPARATORS[suffix], columns)
+    if found := _separator(text):
+        raise UserError(
+            f"{where}: cannot tell the kind of file from its ending {suffix!r}; it looks separated by "
+            f"{_spoken(found)}. Set data.separator to {found!r}."
+        )
     raise UserError(
-        f"data.{field} = {str(path)!r}: cannot tell the kind of file from its ending {suffix!r}; known: .csv, .tsv, "
-        f".jsonl (one JSON object a line). Rename it, or give data.separator."
+        f"{where}: cannot tell the kind of file from its ending {suffix!r}; known: .csv, .tsv, .jsonl (one JSON object "
+        f"a line). Rename it, or give data.separator."
     )
 
 
-def _text(path: Path, field: str) -> str:
-    if path.is_dir():
-        raise UserError(f"data.{field} = {str(path)!r}: that is a folder; name one file in it")
+def _refuse_other_json(text: str, path: Path, lines: bool, where: str) -> None:
+    """Raises `UserError` for an array, one object over many lines, and JSON Lines under another ending."""
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        near = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(
-            f"data.{field} = {str(path)!r}: no such file{closest(path.name, near)}; "
-            f"paths are taken from the current folder, {Path.cwd()}"
-        ) from None
-    except OSError as error:
-        raise UserError(f"data.{field} = {str(path)!r}: cannot be read ({error.strerror})") from None
+        row = json.loads(text.lstrip().partition("\n")[0])
+    except json.JSONDecodeError:
+        row = None
+    if isinstance(row, dict) and not (len(text.strip().split("\n")) == 1 and _is_nested(row)):
+        if not lines:
+            name = f"{path.name.partition('.')[0]}.jsonl{'.gz' if path.suffix.lower() == '.gz' else ''}"
+            raise UserError(f"{where}: holds JSON Lines, one object a line; rename it to {name!r}")
+        return
+    if row is not None and not isinstance(row, dict) and not _holds_objects(row):
+        return  # a line such as [1, 2]
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"data.{field} = {str(path)!r}, line {line}: not UTF-8 (byte 0x{raw[error.start]:02x}). Save it as UTF-8: "
-            f"'CSV UTF-8' in a spreadsheet, or `iconv -f WINDOWS-1252 -t UTF-8`."
-        ) from None
-    if "\0" in text:
-        raise UserError(f"data.{field} = {str(path)!r}: holds zero bytes, so it is no text in UTF-8. Save it as UTF-8.")
-    if not text.strip():
-        raise UserError(f"data.{field} = {str(path)!r}: the file is empty")
-    return text
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        return
+    if isinstance(whole, dict) or _holds_objects(whole):
+        what = "one JSON object" if isinstance(whole, dict) else "a JSON array"
+        raise UserError(f"{where}: holds {what}; make JSON Lines of it, {by_pandas(path, 'read_json')}")
 
 
-def _from_separated(text: str, source: str, separator: str) -> Table:
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True)
-    rows = _numbered(reader, source)
-    _, header = next(rows)
-    header = [name.strip() for name in header]
-    _check_header(header, source, separator)
-    columns: dict[str, list[str]] = {name: [] for name in header}
+def _is_nested(row: dict[str, object]) -> bool:
+    """Whether it is a table in one object: a list or object for each column."""
+    return bool(row) and all(isinstance(value, list | dict) for value in row.values())
+
+
+def _holds_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _from_separated(text: str, source: str, separator: str, names: Sequence[str] | None = None) -> Table:
+    enclosed = separator != "\t" or enclose_fields(text, separator)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if enclosed else csv.QUOTE_NONE
+    columns: dict[str, list[str]] = {}
     lines: list[int] = []
-    for line, row in rows:
-        if len(row) != len(header):
-            hint = (
-                "Fields of a tab-separated file cannot hold tabs or line breaks."
-                if quoting == csv.QUOTE_NONE
-                else f'A text that holds {_spoken(separator)} or a line break must be in "double quotes".'
-            )
-            raise UserError(f"{source}, line {line}: {len(row)} fields where the header has {len(header)}. {hint}")
-        lines.append(line)
-        for name, value in zip(header, row, strict=True):
-            columns[name].append(value)
+    with _fields_of_any_length(text):
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True)
+        rows = _numbered(reader, source)
+        if names is None:
+            _, header = next(rows)
+            header = [name.strip() for name in header]
+            _check_header(header, rows, source, separator)
+        else:
+            header = list(names)
+        columns = {name: [] for name in header}
+        for line, row in rows:
+            if not lines and names is not None:
+                _check_names(names, row, source, separator)
+            if len(row) != len(header):
+                raise UserError(f"{source}, line {line}: {_ragged(row, header, text, separator, enclosed)}")
+            lines.append(line)
+            for name, value in zip(header, row, strict=True):
+                columns[name].append(value)
     if not lines:
-        raise UserError(f"{source}: a header and no rows")
-    return Table(source, columns, lines)
+        raise UserError(f"{source}: a header and no rows. {first_row_named(list(columns))}".strip())
+    return Table(source, columns, lines, headed=names is None)
+
+
+@contextmanager
+def _fields_of_any_length(text: str) -> Iterator[None]:
+    before = csv.field_size_limit(max(len(text), 131072))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _numbered(reader: Iterator[list[str]], source: str) -> Iterator[tuple[int, list[str]]]:
@@ -138,25 +181,66 @@ def _numbered(reader: Iterator[list[str]], source: str) -> Iterator[tuple[int, l
         except StopIteration:
             return
         except csv.Error as error:
-            raise UserError(
-                f"{source}, row starting on line {start}: {error}. "
-                f"Look for a double quote that is not closed or not doubled."
-            ) from None
+            hints = {
+                "unexpected end": "Look for a double quote that is not closed.",
+                "expected after": "Look for a double quote that is not closed, or one inside a text that is not "
+                "doubled.",
+            }
+            hint = next((hint for part, hint in hints.items() if part in str(error)), "")
+            raise UserError(f"{source}, row starting on line {start}: {error}. {hint}".rstrip()) from None
         line_num = reader.line_num  # type: ignore[attr-defined]
         if row:
             yield start, row
 
 
-def _check_header(header: list[str], source: str, separator: str) -> None:
-    others = [other for other in _SPOKEN if other != separator and other in header[0]]
-    if len(header) == 1 and others:
-        raise UserError(
-            f"{source}: one column, {header[0]!r}, when split at {_spoken(separator)}; it looks separated by "
-            f"{_spoken(others[0])}. Set data.separator to {others[0]!r}."
-        )
+def _check_header(header: list[str], rows: Iterator[tuple[int, list[str]]], source: str, separator: str) -> None:
+    _check_separator(header, source, separator)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise UserError(f"{source}: the header names {', '.join(map(repr, twice))} more than once. Rename one of them.")
+        some = [row for _, row in islice(rows, 100) if len(row) == len(header)]
+        advice = first_row_named(header, list(zip(*some, strict=True))) or "Rename one of them."
+        raise UserError(f"{source}: the header names {', '.join(map(repr, twice))} more than once. {advice}")
+
+
+def _check_separator(row: Sequence[str], source: str, separator: str) -> None:
+    others = [other for other in _SPOKEN if other != separator and other in row[0]]
+    if len(row) == 1 and others:
+        raise UserError(
+            f"{source}: one column, {row[0][:60]!r}, when split at {_spoken(separator)}; it looks separated by "
+            f"{_spoken(others[0])}. Set data.separator to {others[0]!r}."
+        )
+
+
+def _check_names(names: Sequence[str], first: Sequence[str], source: str, separator: str) -> None:
+    """Raises `UserError` unless ``names`` are those of the columns of a file without a header."""
+    _check_separator(first, source, separator)
+    if [name.strip().lower() for name in first] == [name.strip().lower() for name in names]:
+        raise UserError(f"{source}: its first line is a header already; remove data.columns")
+    if len(first) != len(names):
+        raise UserError(
+            f"data.columns = {list(names)!r}: {len(names)} names, but the first line of {source} has {len(first)} "
+            f"fields ({', '.join(repr(value[:30]) for value in first[:6])}). Name every column."
+        )
+
+
+def _ragged(row: Sequence[str], header: Sequence[str], text: str, separator: str, enclosed: bool) -> str:
+    problem = f"{len(row)} fields where the header has {len(header)}."
+    if (other := _separator(text)) and other != separator:
+        return f"{problem} The file looks separated by {_spoken(other)}: set data.separator to {other!r}."
+    if not enclosed:
+        return f"{problem} A text that holds a tab or a line break must be in quotes, as pandas writes it."
+    return f'{problem} A text that holds {_spoken(separator)} or a line break must be in "double quotes".'
+
+
+def _separator(text: str) -> str | None:
+    """What separates the fields of the first lines, all into the same number of them; None if that is not clear."""
+    begin = "".join(text.splitlines(keepends=True)[:20])
+    widths = {}
+    for separator in _SPOKEN:
+        rows = [row for row in csv.reader(io.StringIO(begin, newline=""), delimiter=separator) if row]
+        widths[separator] = {len(row) for row in rows}
+    found = [separator for separator, seen in widths.items() if len(seen) == 1 and max(seen) > 1]
+    return found[0] if len(found) == 1 else None
 
 
 def _spoken(separator: str) -> str:
