@@ -134,5 +134,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "test_target_parameters": {"ALL_CONFIGS": EXPERTS},
     "test_vision_models": {"CONFIGS": IMAGES},
+    "test_config": {
+        "ALL_CONFIG_CLASSES": [(StructuneConfig, CIRCULANT), (StructuneConfig, POOLED)],
+        "LAYER_INDEXING_CONFIG_CLASSES": [(StructuneConfig, LOW_RANK)],
+    },
 }
 """What replaces each list or table of each test module."""

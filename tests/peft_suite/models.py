@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from peft import LoraConfig
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -120,10 +121,11 @@ TEXT: dict[str, Callable[[], PreTrainedModel]] = {
 
 RESNET = "peft-internal-testing/tiny-random-ResNetForImageClassification"
 PICTURES = "huggingface/cats-image"
+LORA = "peft-internal-testing/tiny-opt-lora-revision"
 
 
 def build(folder: Path) -> None:
-    """Write all models, and a data set of one picture, below a folder."""
+    """Write all models, a configuration of LoRA's, and a data set of one picture, below a folder."""
     tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(VOCABULARY)}, unk_token="w3"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="w0", bos_token="w1", eos_token="w2")
@@ -137,6 +139,7 @@ def build(folder: Path) -> None:
     torch.manual_seed(0)
     transformers.ResNetForImageClassification(resnet).save_pretrained(folder / RESNET)
     transformers.ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=1.0).save_pretrained(folder / RESNET)
+    LoraConfig(target_modules=["q_proj"]).save_pretrained(folder / LORA)
     picture = folder / PICTURES / "test" / "picture.png"
     picture.parent.mkdir(parents=True)
     pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

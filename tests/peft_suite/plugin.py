@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -38,12 +39,24 @@ def pytest_pycollect_makemodule(module_path, parent) -> Iterator[None]:
     module = yield
     for name, cases in CASES[module_path.stem].items():
         theirs = getattr(module.obj, name)
+        if isinstance(theirs, tuple):
+            replace_parameters(module.obj, theirs, cases)
+            continue
         theirs.clear()
         theirs.update(cases) if isinstance(theirs, dict) else theirs.extend(cases)
     from tests import testing_utils
 
     testing_utils._HUB_MODEL_ACCESSES = Everything()
     return module
+
+
+def replace_parameters(module: ModuleType, theirs: tuple[Any, ...], cases: list[Any]) -> None:
+    """A tuple cannot be changed in place: the marks that parametrise tests with it are."""
+    for cls in vars(module).values():
+        for test in vars(cls).values() if isinstance(cls, type) else ():
+            for number, mark in enumerate(marks := getattr(test, "pytestmark", [])):
+                if mark.name == "parametrize" and mark.args[1] is theirs:
+                    marks[number] = pytest.mark.parametrize(mark.args[0], cases, **mark.kwargs).mark
 
 
 def is_ours(value: Any) -> bool:
