@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -417,10 +418,10 @@ def _stored(delta: StructuredDelta, path: Path) -> dict[str, Tensor]:
 @every_source
 @every_start
 def test_save_and_load(family: str, source: str, start: Any, tmp_path: Path) -> None:
-    """Bit-identical, from a file that holds the trainable numbers and at most one seed, in another stream too."""
+    """Bit-identical, from a file that holds the trainable numbers and an identity, in another stream too."""
     delta = trained(make(family, source, init_weights=start, stream=3))
     state = _stored(delta, tmp_path / "delta.safetensors")
-    assert set(state) <= {"pool", "seed"}
+    assert set(state) == {"pool", "_extra_state"}
     assert state["pool"].numel() == delta.num_trainable
     for fresh in (make(family, source, init_weights=start, stream=stream) for stream in (3, 4)):
         fresh.load_state_dict(state)
@@ -442,6 +443,23 @@ def test_load_into_a_meta_module(family: str, source: str, tmp_path: Path) -> No
         assert not any(t.is_meta for t in (*empty.parameters(), *empty.buffers()))
         assert torch.equal(empty.dense(), delta.dense())
         assert isinstance(empty.pool, nn.Parameter)
+
+
+@every_family
+def test_index_map_and_start_go_where_the_numbers_go(family: str) -> None:
+    """With the module, and with a parameter that moves by itself; they are made anew where nothing is left of them."""
+    delta, reference = make(family, "pooled"), make(family, "pooled")
+    assert delta.index is not None
+    delta.to("meta")
+    assert delta.index.is_meta
+    assert delta.start is None or delta.start.is_meta
+    delta.to_empty(device="cpu")
+    assert torch.equal(delta.index, reference.index)
+    delta.to("meta")
+    delta.pool = nn.Parameter(torch.zeros_like(reference.pool))
+    assert torch.equal(delta.numbers(), reference.numbers())
+    assert torch.equal(delta.dealt(), reference.dealt())
+    assert [name for name, _ in delta.named_buffers()] == []
 
 
 @every_family
@@ -580,7 +598,7 @@ def test_training_at_the_papers_learning_rates(family: str, source: str) -> None
 @pytest.mark.parametrize("strict", [True, False])
 def test_numbers_without_their_seed_are_refused(change, said, strict) -> None:
     delta = StructuredDelta(6, 6, structure="toeplitz", num_splits=2, pool_size=5)
-    state = {"pool": torch.ones(5), "seed": torch.tensor([0, 0])}
+    state: dict[str, Any] = {"pool": torch.ones(5), "seed": torch.tensor([0, 0])}
     change(state)
     with pytest.raises(RuntimeError, match=said):
         delta.load_state_dict(state, strict=strict)
@@ -598,6 +616,26 @@ def test_numbers_without_their_seed_are_refused(change, said, strict) -> None:
 def test_impossible_sizes_and_streams(arguments, said) -> None:
     with pytest.raises(ValueError, match=said):
         StructuredDelta(**arguments, block_size=2)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = {"structure": "low_rank", "num_splits": 2, "rank": 2, "pool_size": 30, "fixed_ratio": 0.5, "seed": 3}
+    expected = StructuredDelta(10, 14, **options, stream=7, scale=0.5, init_weights=False)
+    given = {k: np.float32(v) if isinstance(v, float) else np.int64(v) for k, v in options.items() if k != "structure"}
+    delta = StructuredDelta(
+        np.int32(10),
+        torch.tensor(14),
+        structure="low_rank",
+        **given,
+        stream=np.uint8(7),
+        scale=np.float32(0.5),
+        init_weights=np.bool_(False),
+    )
+    assert torch.equal(delta.dense(), expected.dense())
+    assert delta.identity == expected.identity
+    assert torch.equal(delta.get_extra_state(), expected.get_extra_state())
+    with pytest.raises(ValueError, match=r"rank=2\.0 must be an integer"):
+        StructuredDelta(10, 14, structure="low_rank", num_splits=2, rank=np.float64(2))
 
 
 @pytest.mark.parametrize("family", ["circulant", "toeplitz", "hankel", "toeplitz_like", "hankel_like"])

@@ -34,7 +34,7 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "surroundings structures products pool grid arguments delta"
+MATHS = "surroundings structures products pool grid arguments identity start delta"
 PARTS = {
     "lazy": part("", ""),
     "after_import": part("", ""),
@@ -44,7 +44,9 @@ PARTS = {
     "pool": part("", "torch"),
     "grid": part("", "torch"),
     "arguments": part("structures"),
-    "delta": part("surroundings structures products pool grid arguments", "torch"),
+    "identity": part("pool arguments", "torch"),
+    "start": part("structures pool arguments", "torch"),
+    "delta": part("surroundings structures products pool grid arguments identity start", "torch"),
     "peft": part(MATHS, "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy after_import", "transformers"),
     "finetune": part(f"{MATHS} peft {ROOT}"),

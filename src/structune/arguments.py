@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from structune import structures
 from structune.structures import RankedStructure, Structure
 
 InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
 Scale: TypeAlias = float | Literal["1/in_features"]
+
+
+def as_python(value: Any) -> Any:
+    """NumPy's numbers and arrays, and tensors, as Python's numbers and lists, in containers too; all else as it is."""
+    if isinstance(value, dict):
+        return {key: as_python(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return type(value)(as_python(inner) for inner in value)
+    return value.tolist() if hasattr(value, "shape") and hasattr(value, "tolist") else value
 
 
 def block_structure(name: str, rows: int, cols: int, rank: int | None) -> Structure:

@@ -13,23 +13,28 @@ from structune import pool, products
 from structune.arguments import (
     InitWeights,
     Scale,
+    as_python,
     block_structure,
     check_amount,
     check_pool,
     check_seed,
     check_stack,
     resolve_scale,
-    start_bound,
 )
 from structune.grid import Grid
+from structune.identity import Identity, mark
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
+from structune.start import Start
 from structune.structures import RankedStructure, Structure
 from structune.surroundings import looked_on, plain
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What trained numbers may be held and stored in."""
+
+EXTRA_STATE = "_extra_state"
+"""The name that PyTorch gives in state dicts to what `get_extra_state` returns."""
 
 
 class StructuredDelta(nn.Module):
@@ -74,8 +79,10 @@ class StructuredDelta(nn.Module):
     """
 
     index: Tensor | None
+    """The index map. It and `start` follow from `identity`, so they are no buffers, which averages and casts reach."""
+
     start: Tensor | None
-    seed: Tensor | None
+    """θ⁰ as integers, in units of the start's step."""
 
     def __init__(
         self,
@@ -98,6 +105,9 @@ class StructuredDelta(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        sizes = out_features, in_features, stack, block_size, num_splits, rank, pool_size
+        out_features, in_features, stack, block_size, num_splits, rank, pool_size = as_python(sizes)
+        fixed_ratio, seed, stream, scale, init_weights = as_python((fixed_ratio, seed, stream, scale, init_weights))
         self.grid = Grid.cut(out_features, in_features, block_size=block_size, num_splits=num_splits)
         check_stack(stack)
         self.stack = stack
@@ -107,7 +117,6 @@ class StructuredDelta(nn.Module):
         check_pool(pool_size, fixed_ratio)
         self.full_scale = resolve_scale(scale, in_features)
         self.strength = 1.0
-        bound = start_bound(init_weights, out_features, in_features)
         check_seed(seed)
         check_seed(stream, "stream")
 
@@ -121,20 +130,14 @@ class StructuredDelta(nn.Module):
             raise ValueError(
                 f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers: lower it or raise pool_size"
             )
-        # Own generators can be zeroed where W is linear in them; numbers of a pool play every part at once.
-        self._zeroed = self.structure.linear_in if bound is None and not self.pooled else ()
-        self._has_start = bound is not None or not self.structure.is_linear
-        self._start_step = (1.0 if bound is None else bound) * pool.UNIFORM_STEP
-        self.centred = bound is None and self._has_start and not self._zeroed
+        block = self.structure
+        self.identity = Identity(seed, stream, init_weights, mark(block.name, block.rows, block.cols, self.pooled))
+        self._start = self._start_of(init_weights)
 
         self.pool = nn.Parameter(torch.zeros(self.pool_size - self.num_fixed, device=device, dtype=dtype))
-        self.register_buffer("index", None, persistent=False)
-        self.register_buffer("start", None, persistent=False)
-        self.register_buffer("seed", None)
+        self.index = self.start = None
         self._kept: tuple[Tensor, float, PreparedChain] | None = None
-        if self.pooled or self._has_start:
-            self.seed = torch.tensor([seed, stream], dtype=torch.int64, device=device)
-            self._regenerate()
+        self._derive()
 
     @property
     def num_trainable(self) -> int:
@@ -145,6 +148,11 @@ class StructuredDelta(nn.Module):
     def scale(self) -> float:
         """The factor of ΔW: the configured one times `strength`, which may be set at any time and is not saved."""
         return self.full_scale * self.strength
+
+    @property
+    def centred(self) -> bool:
+        """Whether the start's own matrix is subtracted."""
+        return self._start.subtracted
 
     def numbers(self) -> Tensor:
         """The raw numbers θ = θ⁰ + step · δ, (pool_size,), in at least fp32; the first `num_fixed` are frozen."""
@@ -170,11 +178,35 @@ class StructuredDelta(nn.Module):
         self.pool.copy_(moved[self.num_fixed :] / self.structure.raw_step)
 
     @torch.no_grad()
-    def reseed(self, seed: Tensor) -> None:
-        """Take another (seed, stream), int64 (2,): index map and start are made anew, in place; δ stays."""
-        if self.seed is not None:
-            self.seed.copy_(seed)
-            self._regenerate()
+    def draw_anew(self, number: int) -> None:
+        """Move δ so that the trained raw numbers are another draw of the random start; the frozen ones stay.
+
+        Args:
+            number: which draw, from 1; 0 is the start itself.
+        """
+        if self._start.is_default or self.pool.is_meta or not number:
+            return
+        seed = pool.derive_seed(self._effective_seed(), number)
+        drawn = self._start.integers(self.structure, self.pool_size, seed).to(self.pool.device)
+        numbers = torch.cat((self._start_numbers()[: self.num_fixed], self._in_units(drawn)[self.num_fixed :]))
+        self.set_numbers(numbers)
+
+    @torch.no_grad()
+    def identify(self, identity: Identity) -> None:
+        """Take another identity: index map and start are made anew, in place; δ stays."""
+        if identity != self.identity:
+            self.identity, self._start = identity, self._start_of(identity.init_weights)
+            self._derive()
+
+    @property
+    def seed(self) -> Tensor:
+        """(seed, stream), int64 (2,) on the CPU."""
+        return torch.tensor((self.identity.seed, self.identity.stream), dtype=torch.int64, device="cpu")
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether ΔW depends on anything beside its trained numbers."""
+        return self.pooled or self._start.random
 
     def dealt(self) -> Tensor:
         """The raw numbers as blocks read them: (P, Q, numel) or (stack, P, Q, numel), in at least fp32."""
@@ -324,8 +356,12 @@ class StructuredDelta(nn.Module):
 
     def _start_numbers(self) -> Tensor:
         """θ⁰, (P,)."""
+        self._follow()
         assert self.start is not None
-        return self.start.to(working_dtype(self.pool)) * self._start_step
+        return self._in_units(self.start)
+
+    def _in_units(self, integers: Tensor) -> Tensor:
+        return integers.to(working_dtype(self.pool)) * self._start.step
 
     def _check_single(self) -> None:
         if self.stack is not None:
@@ -342,34 +378,50 @@ class StructuredDelta(nn.Module):
         return self.structure.from_raw(**raw)
 
     def _deal(self, numbers: Tensor) -> Tensor:
+        self._follow()
         dealt = numbers if self.index is None else numbers[self.index]
         stacked = () if self.stack is None else (self.stack,)
         return dealt.view(*stacked, self.grid.block_rows, self.grid.block_cols, self.structure.numel)
 
-    def _regenerate(self) -> None:
-        """Make index map and start anew from the seed; on the meta device only their shapes."""
-        assert self.seed is not None
+    def _start_of(self, init_weights: InitWeights) -> Start:
+        sizes = self.grid.out_features, self.grid.in_features
+        return Start.of(init_weights, self.structure, pooled=self.pooled, sizes=sizes)
+
+    def _effective_seed(self) -> int:
+        return pool.derive_seed(self.identity.seed, self.identity.stream)
+
+    def _derive(self) -> None:
+        """Make index map and start from the identity, where the trained numbers are; on meta only their shapes."""
         self._kept = None
-        device = self.pool.device
-        if self.seed.is_meta:
-            effective = 0
-            device = self.seed.device
-        else:
-            seed, stream = self.seed.tolist()
-            effective = pool.derive_seed(seed, stream)
+        device, block = self.pool.device, self.structure
+        meta = device.type == "meta"
+        seed = 0 if meta else self._effective_seed()
+        index = start = None
         if self.pooled:
-            index = pool.index_map(self.pool_size, self.num_blocks, self.structure.numel, effective)
-            self.index = _put(index.to(device), self.index)
-        if self._has_start:
-            start = pool.uniform_integers(self.pool_size, effective)
-            if self._zeroed:
-                offset = 0
-                per_block = start.view(self.num_blocks, self.structure.numel)
-                for name, shape in self.structure.generators().items():
-                    if name in self._zeroed:
-                        per_block[:, offset : offset + math.prod(shape)] = 0
-                    offset += math.prod(shape)
-            self.start = _put(start.to(device), self.start)
+            shape = self.num_blocks, block.numel
+            index = (
+                torch.empty(shape, dtype=torch.int64, device=device)
+                if meta
+                else (pool.index_map(self.pool_size, *shape, seed).to(device))
+            )
+        if self._start.random:
+            start = (
+                torch.empty(self.pool_size, dtype=torch.int32, device=device)
+                if meta
+                else (self._start.integers(block, self.pool_size, seed).to(device))
+            )
+        self.index, self.start = _put(index, self.index), _put(start, self.start)
+
+    def _follow(self) -> None:
+        """Bring index map and start to the trained numbers, which some hosts move by themselves."""
+        device = self.pool.device
+        for values in (self.index, self.start):
+            if values is not None and values.device != device:
+                if values.is_meta or device.type == "meta":
+                    self._derive()
+                    return
+                self.index = None if self.index is None else self.index.to(device)
+                self.start = None if self.start is None else self.start.to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StructuredDelta:
         """Whatever a model is converted to, numbers stay in what they can be trained and saved in."""
@@ -379,38 +431,69 @@ class StructuredDelta(nn.Module):
             return moved if moved.dtype in FLOATS or not tensor.is_floating_point() else tensor.to(moved.device)
 
         super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        self._follow()
         return self
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Load δ and the stream of the seed, then regenerate what follows from them."""
-        stored = state_dict.get(f"{prefix}seed")
-        problem = None
-        if self.seed is not None and f"{prefix}pool" in state_dict:
-            problem = seed_problem(stored, self.seed)
-        if problem:
-            error_messages = args[-1]
-            error_messages.append(f"{prefix}seed: {problem}")
-            return
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.seed is not None and stored is not None:
-            self._regenerate()
+    def get_extra_state(self) -> Tensor:
+        """The identity, as it is written into files."""
+        return self.identity.digits()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the stream and the start of stored numbers: see `Identity.taking_over`.
+
+        Raises:
+            ValueError: the digits were altered, or the numbers are of another seed or of other blocks.
+        """
+        if not state.is_meta:
+            self.identify(self.identity.taking_over(Identity.from_digits(state)))
+
+    def stored_identity(self, state_dict: Mapping[str, Any], prefix: str) -> Identity:
+        """The identity that this ΔW has once the numbers in a state dict are in it.
+
+        Files of 0.1 have `seed` instead, where anything depends on it; files converted from other methods have neither.
+
+        Raises:
+            ValueError: the numbers mean nothing here; the message says why.
+        """
+        if (state := state_dict.get(prefix + EXTRA_STATE)) is not None:
+            return self.identity if state.is_meta else self.identity.taking_over(Identity.from_digits(state))
+        if self.has_identity:
+            return self.identity.of_seed(state_dict.get(f"{prefix}seed"))
+        return self.identity
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load δ and take over what it depends on, or, where that cannot be, neither."""
+        before, identity, errors = self.identity, None, len(error_msgs)
+        if f"{prefix}pool" in state_dict:
+            try:
+                identity = self.stored_identity(state_dict, prefix)
+            except ValueError as error:
+                error_msgs.append(f"{prefix}seed: {error}")
+                return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if len(error_msgs) > errors:
+            self.identify(before)
+        elif identity is not None:
+            self.identify(identity)
+            missing_keys[:] = [key for key in missing_keys if key != prefix + EXTRA_STATE]
+            if self.has_identity:
+                unexpected_keys[:] = [key for key in unexpected_keys if key != f"{prefix}seed"]
+        self._follow()
 
 
-def _put(values: Tensor, place: Tensor | None) -> Tensor:
+def _put(values: Tensor | None, place: Tensor | None) -> Tensor | None:
     """The values, in the tensor that stands there already if it is like them: compiled graphs hold on to it."""
-    if place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
+    if values is None or place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
         return values
     return place.copy_(values)
-
-
-def seed_problem(stored: Tensor | None, own: Tensor) -> str | None:
-    """What is wrong when numbers trained with a `stored` (seed, stream) meet a layer of its `own`; None: nothing."""
-    if stored is None or stored.dtype != torch.int64 or stored.shape != (2,):
-        found = "nothing" if stored is None else f"{stored.dtype} of shape {tuple(stored.shape)}"
-        return f"{found} where int64 (seed, stream) is expected: the numbers mean nothing without it"
-    if own.is_meta or stored[0] == own[0]:
-        return None
-    return (
-        f"the checkpoint was trained with seed={stored[0]}, this adapter is configured with seed={own[0]}: index map "
-        f"and frozen numbers would differ; configure seed={stored[0]}"
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from peft import PeftConfig
 
@@ -103,3 +104,30 @@ def test_overriding_the_structure_drops_a_rank_that_it_has_not() -> None:
 def test_bad_arguments_name_the_argument_the_value_and_the_fix(arguments, said) -> None:
     with pytest.raises(ValueError, match=said):
         StructuneConfig(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path) -> None:
+    """From a sweep over np.arange, say; the file has plain ones."""
+    config = structune.hydra(
+        structure="toeplitz_like",
+        pool_size=np.int64(20),
+        num_splits=np.int32(2),
+        fixed_ratio=np.float32(0.25),
+        rank=np.int16(2),
+        seed=np.uint8(7),
+        scale=np.float64(0.5),
+        dropout=np.float32(0.125),
+        rank_pattern={"key": np.int64(1)},
+        layers_to_transform=np.arange(2),
+        target_modules=["query", "key"],
+    )
+    config.save_pretrained(tmp_path)
+    assert StructuneConfig.from_pretrained(str(tmp_path)).to_dict() == config.to_dict()
+    assert (config.pool_size, config.seed, config.rank_pattern, config.layers_to_transform) == (
+        20,
+        7,
+        {"key": 1},
+        [0, 1],
+    )
+    with pytest.raises(ValueError, match=r"pool_size=2\.5 must be an integer"):
+        structune.hydra("toeplitz", pool_size=np.float64(2.5))

@@ -150,3 +150,38 @@ def test_a_second_adapter_that_fails_leaves_the_first(bert, ids, randomise) -> N
     layers = [module for module in model.modules() if isinstance(module, StructuneLayer)]
     assert all(list(layer.structune_delta) == ["default"] for layer in layers)
     assert torch.equal(model(ids).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        ({"block_size_pattern": {"quary": 4}}, r"block_size_pattern: 'quary' decides about no adapted module"),
+        ({"block_size_pattern": {"query": 4, r"layer\.7\.x": 2, "k": 4}}, "'k' decides about no"),
+        (
+            {"scale_pattern": {"key": 0.5, "self.key": 0.25}},
+            "scale_pattern: 'self.key' decides about no",
+        ),
+        ({"structure_pattern": {"encoder": "hankel"}}, "structure_pattern: 'encoder' decides"),
+        ({"num_splits_pattern": {"value": 2}}, "num_splits_pattern: 'value' decides"),
+        ({"pool_size_pattern": {"dense": 20}}, "pool_size_pattern: 'dense' decides"),
+        ({"fixed_ratio_pattern": {"QUERY": 0.5}}, "fixed_ratio_pattern: 'QUERY' decides"),
+        ({"rank_pattern": {"quary": 2}, "structure": "low_rank"}, "rank_pattern keys did not match.*quary"),
+    ],
+)
+def test_patterns_that_decide_nothing_are_said(patterns, said, bert) -> None:
+    """Mistyped, of a module that is not adapted, or after one that matches the same modules."""
+    options = {"structure": "circulant", "block_size": 8, "target_modules": ["query", "key"]} | patterns
+    with pytest.warns((UserWarning, RuntimeWarning), match=said) as warned:
+        get_peft_model(bert(), structune.StructuneConfig(**options))
+    assert len([w for w in warned if "_pattern" in str(w.message)]) == 1
+
+
+def test_patterns_that_decide_something_are_not_said(bert, mlp, recwarn) -> None:
+    patterns = {r"layer\.1\..*key": 4, "query": 16}
+    adapter = structune.c3a(block_size=8, target_modules=["query", "key"], block_size_pattern=patterns)
+    model = get_peft_model(bert(), adapter)
+    sizes = {layer.delta("default").grid.rows for layer in model.modules() if isinstance(layer, StructuneLayer)}
+    assert sizes == {4, 8, 16}
+    parameters = {"block_size_pattern": {"lin0.weight": 2}, "target_parameters": ["lin0.weight", "lin1.weight"]}
+    get_peft_model(mlp(), structune.c3a(block_size=8, **parameters))
+    assert [str(w.message) for w in recwarn if "decide" in str(w.message)] == []

@@ -20,6 +20,7 @@ from structune import StructuneConfig
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 KEY = "base_model.model.bert.encoder.layer.0.attention.self.query.structune_delta.pool"
+IDENTITY, SEED = KEY.replace("pool", "_extra_state"), KEY.replace("pool", "seed")
 
 
 @pytest.fixture
@@ -113,12 +114,24 @@ BROKEN_FILES = {
         "has dtype torch.complex64",
     ),
     "seed": (
-        lambda f: rewrite_weights(f, lambda t: t.update({KEY.replace("pool", "seed"): torch.tensor([7, 1])})),
+        lambda f: rewrite_weights(f, lambda t: (t.pop(IDENTITY), t.update({SEED: torch.tensor([7, 1])}))),
         "was trained with seed=7",
     ),
     "seed shape": (
-        lambda f: rewrite_weights(f, lambda t: t.update({KEY.replace("pool", "seed"): torch.tensor([0])})),
-        "has shape",
+        lambda f: rewrite_weights(f, lambda t: (t.pop(IDENTITY), t.update({SEED: torch.tensor([0])}))),
+        r"torch\.int64 of shape \(1,\) where int64 \(seed, stream\) is expected",
+    ),
+    "seed and identity": (
+        lambda f: rewrite_weights(f, lambda t: t.update({SEED: torch.tensor([0, 1])})),
+        "the checkpoint holds 1 tensors that adapter",
+    ),
+    "identity": (
+        lambda f: rewrite_weights(f, lambda t: t[IDENTITY].__setitem__(5, t[IDENTITY][5] + 1)),
+        "digits of the adapter's identity were altered",
+    ),
+    "identity shape": (
+        lambda f: rewrite_weights(f, lambda t: t.update({IDENTITY: t[IDENTITY][1:].clone()})),
+        r"torch\.float32 of shape \(\d+,\) where the \d+ digits",
     ),
 }
 

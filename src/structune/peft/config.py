@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from structune import pool, products, structures
 from structune.arguments import (
     InitWeights,
     Scale,
+    as_python,
     block_structure,
     check_pool,
     check_seed,
@@ -98,6 +100,8 @@ class StructuneConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = peft_type()
+        for option in (f.name for f in fields(self) if f.init):
+            setattr(self, option, as_python(getattr(self, option)))
         if self.sampler_version != pool.SAMPLER_VERSION:
             raise ValueError(
                 f"sampler_version={self.sampler_version!r} is not known to this version of structune "
@@ -123,11 +127,18 @@ class StructuneConfig(PeftConfig):
         """Arguments of `StructuredDelta` for the module of that full name, patterns applied."""
         options = self._options()
         for option in PATTERNED:
-            for pattern, value in self._patterns(option).items():
-                if re.fullmatch(rf"(.*\.)?({pattern})", module_name):
-                    options = _override(options, option, value)
-                    break
+            if (pattern := self._pattern_for(option, module_name)) is not None:
+                options = _override(options, option, self._patterns(option)[pattern])
         return {**options, "seed": self.seed, "init_weights": self.init_weights}
+
+    def idle_patterns(self, module_names: Collection[str]) -> dict[str, list[str]]:
+        """Keys of each option's pattern that decide about none of these modules."""
+        idle = {}
+        for option in PATTERNED:
+            deciding = {self._pattern_for(option, name) for name in module_names}
+            if keys := [key for key in self._patterns(option) if key not in deciding]:
+                idle[option] = keys
+        return idle
 
     @classmethod
     def from_pretrained(
@@ -153,6 +164,11 @@ class StructuneConfig(PeftConfig):
 
     def _options(self) -> dict[str, Any]:
         return {option: getattr(self, option) for option in (*PATTERNED, "algorithm")}
+
+    def _pattern_for(self, option: str, module_name: str) -> str | None:
+        """The first key that matches, from the end of the name or the whole of it."""
+        keys = (key for key in self._patterns(option) if re.fullmatch(rf"(.*\.)?({key})", module_name))
+        return next(keys, None)
 
     def _patterns(self, option: str) -> dict[str, Any]:
         patterns: dict[str, Any] = getattr(self, f"{option}_pattern") or {}

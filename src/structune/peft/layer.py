@@ -133,6 +133,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def add_adapter(self, adapter_name: str, dropout: float, options: dict[str, Any], inference_mode: bool) -> None:
         """Give the layer an adapter, or replace the one of that name.
 
+        Beside others of its seed it has their stream, so that numbers copied from one to the other, parameter by
+        parameter, make the same ΔW. A random start is another draw for each.
+
         Args:
             adapter_name: its name.
             dropout: probability of zeroing entries of its input in training.
@@ -148,8 +151,12 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             raise ValueError(f"dropout={dropout} has no input to act on here, W + ΔW is used as a whole: set dropout=0")
         if self.runs_whole() and dropout and self.drops_inputs:
             self._no_output_of_its_own()
-        out_features, in_features = self.features()
-        self.structune_delta[adapter_name] = StructuredDelta(out_features, in_features, stack=self.stack(), **options)
+        others = [self.delta(name).identity for name in self.structune_delta if name != adapter_name]
+        streams = [identity.stream for identity in others if identity.seed == options.get("seed", 0)]
+        own = options | {"stream": streams[0]} if streams else options
+        delta = StructuredDelta(*self.features(), stack=self.stack(), **own)
+        delta.draw_anew(others.count(delta.identity))
+        self.structune_delta[adapter_name] = delta
         self.structune_dropout[adapter_name] = nn.Dropout(dropout) if dropout and self.drops_inputs else nn.Identity()
         self.train(self.training)
         self._move_adapter_to_device_of_base_layer(adapter_name)

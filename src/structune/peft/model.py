@@ -20,7 +20,7 @@ from structune.peft.layer import StructuneLayer
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
-from structune.peft.storage.checkpoint import check_state_dict
+from structune.peft.storage.checkpoint import check_state_dict, place_old_seeds
 from structune.peft.storage.pretrained import TAG
 from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
@@ -52,6 +52,8 @@ class StructuneModel(BaseTuner):
             ValueError, TypeError: a layer does not fit; the message names it, and the model is as it was.
         """
         check_adapter_name(adapter_name)
+        config: Any = self.peft_config[adapter_name]
+        self._adapted_names: list[str] = []
         with as_before_if_failing(self):
             try:
                 super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -62,6 +64,17 @@ class StructuneModel(BaseTuner):
                     f"{error}, for it is adapted: leave the module out of target_modules, or out of "
                     "modules_to_save and trainable_token_indices"
                 ) from error
+        self._warn_of_idle_patterns(config)
+
+    def _warn_of_idle_patterns(self, config: StructuneConfig) -> None:
+        for option, keys in config.idle_patterns(self._adapted_names).items():
+            if option != "rank":  # PEFT has a warning of its own for rank_pattern
+                warnings.warn(
+                    f"{option}_pattern: {', '.join(map(repr, keys))} decides about no adapted module. A key is a name "
+                    "or an expression for the end of a module's full name, and the first that matches counts; "
+                    "model.targeted_module_names has the names",
+                    stacklevel=2,
+                )
 
     def _create_and_replace(  # type: ignore[override]
         self,
@@ -76,6 +89,7 @@ class StructuneModel(BaseTuner):
     ) -> None:
         if isinstance(parent, StructuneLayer) and parameter_name is None:
             return  # the output projection of an attention that has this adapter already
+        self._adapted_names.append(current_key)
         options = peft_config.layer_options(current_key) | {"stream": stream_of(current_key)}
         try:
             layer = layer_for(target, parent, self.model, adapter_name, parameter_name)
@@ -179,7 +193,10 @@ class StructuneModel(BaseTuner):
         mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )
-        check_state_dict(model, adapter_name, mapped)
+        mapped = place_old_seeds(mapped, adapter_name)
+        starts = check_state_dict(model, adapter_name, mapped)
+        if len(starts) == 1:
+            config.init_weights = starts.pop()
         return mapped
 
 

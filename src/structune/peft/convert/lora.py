@@ -13,7 +13,8 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from structune.delta import StructuredDelta
+from structune.arguments import as_python
+from structune.delta import EXTRA_STATE, StructuredDelta
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
@@ -65,6 +66,7 @@ def to_lora(
         raise ValueError(
             f"bias={config.bias!r}: LoRA files of trained biases are not written; merge the adapter instead"
         )
+    rank = as_python(rank)
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
         raise ValueError(f"rank={rank!r} must be an integer of at least 1, or None for what max_error needs")
     if not 0 <= max_error < 1:
@@ -143,8 +145,7 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
             raise ValueError(f"{name}: {error}") from error
         errors[name] = _error(delta.dense(), target)
         written[f"{PREFIX}{name}{POOL}"] = delta.pool.detach().to(tensors[key].dtype)
-        if delta.seed is not None:
-            written[f"{PREFIX}{name}{POOL}".replace("pool", "seed")] = delta.seed
+        written[f"{PREFIX}{name}{POOL}".replace("pool", EXTRA_STATE)] = delta.get_extra_state()
     return Converted(ours, written, errors)
 
 

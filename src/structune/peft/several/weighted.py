@@ -152,8 +152,7 @@ def _pooled_sum(terms: Terms) -> Sum:
     first = terms[0][1]
 
     def numbers(delta: StructuredDelta) -> Tensor:
-        assert first.seed is not None
-        delta.reseed(first.seed)
+        delta.identify(first.identity)
         total = sum(weight * term.scale * term.numbers() for weight, term in terms)
         assert isinstance(total, Tensor)
         return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from structune.delta import FLOATS, seed_problem
+from structune.arguments import InitWeights
+from structune.delta import EXTRA_STATE, FLOATS, StructuredDelta
 from structune.peft.layer import StructuneLayer
 
 KEY_PREFIX = "structune_"
@@ -46,33 +47,40 @@ def check_adapter_folder(folder: str | Path) -> None:
         _check_values(key, tensor)
 
 
-def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> None:
+def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> set[InitWeights]:
     """Hold a checkpoint, keyed as the model is, against the adapter that it is for; nothing is changed.
+
+    Returns:
+        The starts that its numbers were trained from.
 
     Raises:
         ValueError: numbers are missing or left over, have the wrong shape or dtype, or were made with another seed.
     """
-    expected: dict[str, Tensor] = {}
+    deltas: dict[str, StructuredDelta] = {}
     for name, module in model.named_modules():
         if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
             _check_size(name, module, state_dict)
-            prefix = f"{name}.structune_delta.{adapter_name}."
-            expected |= {
-                prefix + key: value for key, value in module.structune_delta[adapter_name].state_dict().items()
-            }
+            deltas[f"{name}.structune_delta.{adapter_name}."] = module.delta(adapter_name)
     given = {key for key in state_dict if f".{KEY_PREFIX}" in key}
-    if missing := sorted(expected.keys() - given):
+    needed = {prefix + key for prefix, delta in deltas.items() for key in _needed(delta, prefix, given)}
+    if missing := sorted(needed - given):
         raise ValueError(
-            f"the checkpoint lacks {len(missing)} of the {len(expected)} tensors of adapter {adapter_name!r}, "
+            f"the checkpoint lacks {len(missing)} of the {len(needed)} tensors of adapter {adapter_name!r}, "
             f"such as {missing[0]}: it is cut short, or was made with other target_modules or another model"
         )
-    if extra := sorted(given - expected.keys()):
+    if extra := sorted(given - needed - {prefix + EXTRA_STATE for prefix in deltas}):
         raise ValueError(
             f"the checkpoint holds {len(extra)} tensors that adapter {adapter_name!r} has no place for, "
             f"such as {extra[0]}: it was made with other target_modules or another model"
         )
-    for key, own in expected.items():
-        _check_tensor(key, state_dict[key], own)
+    starts: set[InitWeights] = set()
+    for prefix, delta in deltas.items():
+        _check_numbers(f"{prefix}pool", state_dict[f"{prefix}pool"], delta.pool)
+        try:
+            starts.add(delta.stored_identity(state_dict, prefix).init_weights)
+        except ValueError as error:
+            raise ValueError(f"{prefix.removesuffix('.')}: {error}") from error
+    return starts
 
 
 def _check_size(name: str, layer: StructuneLayer, state_dict: Mapping[str, Tensor]) -> None:
@@ -88,20 +96,29 @@ def _check_size(name: str, layer: StructuneLayer, state_dict: Mapping[str, Tenso
         )
 
 
-def _check_tensor(key: str, stored: Tensor, own: Tensor) -> None:
+def place_old_seeds(state_dict: Mapping[str, Tensor], adapter_name: str) -> dict[str, Tensor]:
+    """A checkpoint, keyed as the model is; PEFT does not know the `seed` that files of 0.1 have for an identity."""
+    old, new = f".{KEY_PREFIX}delta.seed", f".{KEY_PREFIX}delta.{adapter_name}.seed"
+    return {key.removesuffix(old) + new if key.endswith(old) else key: value for key, value in state_dict.items()}
+
+
+def _needed(delta: StructuredDelta, prefix: str, given: Collection[str]) -> Iterator[str]:
+    """What the file must have for one ΔW: its numbers and, if they say nothing alone, its identity (0.1: `seed`)."""
+    yield "pool"
+    if delta.has_identity:
+        yield "seed" if prefix + EXTRA_STATE not in given and f"{prefix}seed" in given else EXTRA_STATE
+
+
+def _check_numbers(key: str, stored: Tensor, own: Tensor) -> None:
     if stored.shape != own.shape:
         raise ValueError(
             f"{key} has shape {tuple(stored.shape)} in the checkpoint and {tuple(own.shape)} in the model: "
             "block_size, num_splits, rank, pool_size or fixed_ratio differ, or the layer itself has another size than "
             "where the adapter was trained"
         )
-    if stored.is_floating_point() != own.is_floating_point():
+    if not stored.is_floating_point():
         raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, {own.dtype} expected")
     _check_values(key, stored)
-    if own.dtype == torch.int64:
-        problem = seed_problem(stored, own)
-        if problem:
-            raise ValueError(f"{key}: {problem}")
 
 
 def _check_values(key: str, stored: Tensor) -> None:

@@ -64,7 +64,14 @@ def _refill(container: Any, content: Any) -> None:
 
 
 def _numbers(model: nn.Module, adapter_name: str) -> Iterator[Tensor]:
-    for tensors in (model.named_parameters(), model.named_buffers()):
+    """What the adapter has: parameters, buffers, and the tensors that its modules keep beside them."""
+    kept = (
+        (name, tensor)
+        for name, module in model.named_modules()
+        for tensor in vars(module).values()
+        if isinstance(tensor, Tensor)
+    )
+    for tensors in (model.named_parameters(), model.named_buffers(), kept):
         for name, tensor in tensors:
             if adapter_name in name.split(".") and not tensor.is_meta:
                 yield tensor

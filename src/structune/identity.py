@@ -1,0 +1,123 @@
+"""What says, beside the trained numbers, which ΔW they make: integers in memory, digits with a check in a file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from structune import pool
+from structune.arguments import InitWeights
+
+FORMAT = 1
+"""Version of the digits."""
+
+STARTS: tuple[InitWeights, ...] = (True, False, "xavier_uniform", "kaiming_uniform")
+"""The starts by their number in a file: only ever append to it."""
+
+_FIELDS = struct.Struct("<BBBqqI")  # format, sampler version, start, seed, stream, blocks
+_CHECK = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an update's index map, frozen numbers and start follow from, and a mark of the blocks that it is made of.
+
+    It is no tensor of a module, so no average over models, cast or `to_empty` can reach it. In a file it is a row of
+    digits: casting them to any float of 8 significant bits or more, or averaging digits that are all alike, leaves them
+    readable; whatever else happens to them is noticed.
+
+    Args:
+        seed: of the configuration.
+        stream: the layer's own sequence of the seed.
+        init_weights: how training started.
+        blocks: `mark` of the family and the size of its blocks.
+        sampler_version: version of the arithmetic that turns seeds into numbers.
+    """
+
+    seed: int
+    stream: int
+    init_weights: InitWeights
+    blocks: int
+    sampler_version: int = pool.SAMPLER_VERSION
+
+    def digits(self) -> Tensor:
+        """All fields and a check value as digits to the base 256, float32 (27,)."""
+        start = STARTS.index(self.init_weights)
+        fields = _FIELDS.pack(FORMAT, self.sampler_version, start, self.seed, self.stream, self.blocks)
+        return torch.tensor(list(fields + _CHECK.pack(zlib.crc32(fields))), dtype=torch.float32, device="cpu")
+
+    @classmethod
+    def from_digits(cls, digits: Tensor) -> Identity:
+        """Read `digits` back, whatever type of number they were cast to.
+
+        Raises:
+            ValueError: they were altered, or another version wrote them.
+        """
+        size = _FIELDS.size + _CHECK.size
+        if not isinstance(digits, Tensor) or digits.shape != (size,) or digits.is_complex():
+            found = (
+                f"{digits.dtype} of shape {tuple(digits.shape)}" if isinstance(digits, Tensor) else repr(digits)[:40]
+            )
+            raise ValueError(f"{found} where the {size} digits of an adapter's identity are expected")
+        whole = digits.detach().double().round()
+        values = [int(value) for value in whole.tolist()] if whole.isfinite().all() else [-1]
+        if min(values) < 0 or max(values) > 255:
+            raise ValueError(_ALTERED)
+        fields, check = bytes(values[: _FIELDS.size]), bytes(values[_FIELDS.size :])
+        if _CHECK.pack(zlib.crc32(fields)) != check:
+            raise ValueError(_ALTERED)
+        version, sampler_version, start, seed, stream, blocks = _FIELDS.unpack(fields)
+        if version != FORMAT or sampler_version != pool.SAMPLER_VERSION or start >= len(STARTS):
+            raise ValueError(
+                f"its identity has version {version}.{sampler_version}, this structune knows {FORMAT}."
+                f"{pool.SAMPLER_VERSION}: install the version that saved the adapter"
+            )
+        return cls(seed, stream, STARTS[start], blocks, sampler_version)
+
+    def taking_over(self, stored: Identity) -> Identity:
+        """The identity of this update once numbers with a `stored` one are in it: their stream and their start.
+
+        Raises:
+            ValueError: the numbers were trained with another seed or in other blocks: the configuration is not theirs.
+        """
+        if stored.blocks != self.blocks:
+            raise ValueError(
+                "the checkpoint was trained with another structure or in blocks of another size: structure, "
+                "block_size, num_splits or pool_size of the configuration are not those that it was trained with"
+            )
+        if stored.seed != self.seed:
+            raise ValueError(
+                f"the checkpoint was trained with seed={stored.seed}, this adapter is configured with "
+                f"seed={self.seed}: index map and frozen numbers would differ; configure seed={stored.seed}"
+            )
+        return replace(self, stream=stored.stream, init_weights=stored.init_weights)
+
+    def of_seed(self, stored: Tensor | None) -> Identity:
+        """Likewise for numbers saved before 0.2, which come with int64 (seed, stream) and this update's own start.
+
+        Raises:
+            ValueError: there is no such pair, or it has another seed.
+        """
+        if stored is None or stored.dtype != torch.int64 or stored.shape != (2,):
+            found = "nothing" if stored is None else f"{stored.dtype} of shape {tuple(stored.shape)}"
+            raise ValueError(
+                f"{found} where int64 (seed, stream) is expected: the numbers mean nothing without it; if the file was "
+                "cast to another type of number, cast the one that was saved again, and its numbers alone"
+            )
+        seed, stream = (int(value) for value in stored)
+        return self.taking_over(replace(self, seed=seed, stream=stream))
+
+
+_ALTERED = (
+    "the digits of the adapter's identity were altered: adapters of different seeds or streams were averaged, or they "
+    "were cast to fewer than 8 significant bits; take the file as it was saved"
+)
+
+
+def mark(family: str, rows: int, cols: int, pooled: bool) -> int:
+    """32 bits that tell blocks of one family and size, from a pool or with numbers of their own, from all others."""
+    return zlib.crc32(f"{family} {rows}x{cols} {'pool' if pooled else 'own'}".encode())
