@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,3 +134,39 @@ def test_numbers_of_numpy_are_numbers(tmp_path) -> None:
     )
     with pytest.raises(ValueError, match=r"pool_size=2\.5 must be an integer"):
         structune.hydra("toeplitz", pool_size=np.float64(2.5))
+
+
+SAVE = """
+import sys
+from peft import LoraConfig
+from structune import StructuneConfig
+from structune.peft.convert.converted import Converted
+
+names = [f"layer{number}" for number in range(20)]
+StructuneConfig(
+    block_size=8, target_modules=names, exclude_modules=set(names), modules_to_save=frozenset(names),
+    target_parameters=set(names), layers_to_transform=range(3), layers_pattern=set(names),
+).save_pretrained(sys.argv[1] + "/ours")
+Converted(LoraConfig(target_modules=names, exclude_modules=names), {}).save(sys.argv[1] + "/lora")
+"""
+
+
+def test_the_file_has_the_same_bytes_in_every_process(tmp_path) -> None:
+    """Sets iterate in an order that the hash seed of the process decides."""
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", SAVE, str(tmp_path / seed)], env=environment, check=True)
+    for adapter in ("ours", "lora"):
+        first, second = (tmp_path / seed / adapter / "adapter_config.json" for seed in ("1", "2"))
+        assert first.read_bytes() == second.read_bytes()
+        assert len(json.loads(first.read_text())["target_modules"]) == 20
+
+
+def test_saving_leaves_the_configuration_as_it_was(tmp_path) -> None:
+    config = StructuneConfig(block_size=8, target_modules=["q", "k"], layers_to_transform=range(3))
+    config.save_pretrained(str(tmp_path))
+    assert config.target_modules == {"q", "k"}
+    assert list(config.layers_to_transform) == [0, 1, 2]
+    assert config.to_dict()["target_modules"] == ["k", "q"]
+    loaded = StructuneConfig.from_pretrained(str(tmp_path))
+    assert (loaded.target_modules, loaded.layers_to_transform) == ({"q", "k"}, [0, 1, 2])

@@ -22,6 +22,7 @@ from structune.finetune import methods
 from structune.finetune.errors import UserError
 from structune.finetune.model import Base
 from structune.finetune.section import closest
+from structune.peft.storage.ordered import in_order
 
 __all__ = ["WEIGHTS_FILE", "apply_method", "in_head", "load_trained", "save_trained", "split_parameters"]
 
@@ -60,7 +61,8 @@ def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:
         config = model.peft_config["default"]
         before, config.base_model_name_or_path = config.base_model_name_or_path, base_name
         try:
-            model.save_pretrained(str(folder), save_embedding_layers=False)
+            with in_order(config):
+                model.save_pretrained(str(folder), save_embedding_layers=False)
         finally:
             config.base_model_name_or_path = before
     else:

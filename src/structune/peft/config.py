@@ -24,6 +24,7 @@ from structune.arguments import (
 from structune.grid import Grid
 from structune.peft.registration import peft_type
 from structune.peft.storage.checkpoint import check_adapter_folder
+from structune.peft.storage.ordered import in_order
 from structune.peft.storage.pretrained import add_to_card
 from structune.peft.targets import check_layer_numbers, check_names, check_tokens
 
@@ -156,6 +157,12 @@ class StructuneConfig(PeftConfig):
                 f"{pretrained_model_name_or_path}: its configuration is of type {config.peft_type}, another method's"
             )
         return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every option by name, in the form in which it is saved: sets as sorted lists."""
+        with in_order(self):
+            options: dict[str, Any] = super().to_dict()
+        return options
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write adapter_config.json, and the lines that load the adapter into the model card beside it."""

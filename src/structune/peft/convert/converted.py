@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from structune.peft.layer import StructuneLayer
+from structune.peft.storage.ordered import in_order
 
 PREFIX = "base_model.model."
 """What stands before a module's name in PEFT's adapter files."""
@@ -48,7 +49,8 @@ class Converted:
             whole.mkdir()
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict.items()}
             save_file(tensors, whole / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-            self.config.save_pretrained(str(whole))
+            with in_order(self.config):
+                self.config.save_pretrained(str(whole))
             if folder.exists():
                 folder.rmdir()
             shutil.move(whole, folder)
