@@ -50,7 +50,13 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     """What a layer of exactly these types does, in words."""
 
     weight_is_read = False
-    """Whether the module around this one reads `weight` instead of calling the layer: it must see W + ΔW there."""
+    """Whether a module around this one reads the numbers of `weight`: it must see W + ΔW there."""
+
+    is_called = True
+    """Whether a module around this one calls the layer."""
+
+    by_sample = False
+    """Whether a mixed batch is under way."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -147,7 +153,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """
         if self.quantization_backend is None:
             check_stored(self.get_base_layer(), self.weight_name)
-        if dropout and self.weight_is_read:
+        if dropout and not self.is_called and self.drops_inputs:
             raise ValueError(f"dropout={dropout} has no input to act on here, W + ΔW is used as a whole: set dropout=0")
         if self.runs_whole() and dropout and self.drops_inputs:
             self._no_output_of_its_own()
@@ -309,8 +315,16 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The base layer's weight; W + ΔW where the module around this one reads it instead of calling the layer."""
+        """The base layer's weight; W + ΔW where a module around this one reads its numbers.
+
+        Raises:
+            ValueError: adapters are picked by sample, or inputs would have to be dropped.
+        """
         if self.weight_is_read and self.weight_name == "weight":
+            if self.by_sample:
+                raise ValueError("adapter_names cannot pick adapters here: a module reads W + ΔW; use set_adapter")
+            if any(isinstance(self.structune_dropout[name], nn.Dropout) for name in self._active()) and self.training:
+                raise ValueError("dropout has no input to act on here: a module reads W + ΔW; set dropout=0")
             return self._effective_weight()
         weight: Tensor = super().weight
         return weight
@@ -363,9 +377,11 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         base = self.get_base_layer()
-        weight: Tensor = getattr(base, self.weight_name)
+        weight: Tensor = super().weight if self.weight_name == "weight" else getattr(base, self.weight_name)
         if self.disable_adapters or self.merged or not (names := self._active()):
             return weight
+        if self.quantization_backend is not None:
+            return self._sum_with_base(names)
         check_stored(base, self.weight_name, views=True)
         return self._sum_with_base(names, weight=weight)
 

@@ -18,6 +18,7 @@ from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
+from structune.peft.readers import use_of_weight
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
 from structune.peft.storage.checkpoint import check_state_dict, place_old_seeds
@@ -92,7 +93,7 @@ class StructuneModel(BaseTuner):
         self._adapted_names.append(current_key)
         options = peft_config.layer_options(current_key) | {"stream": stream_of(current_key)}
         try:
-            layer = layer_for(target, parent, self.model, adapter_name, parameter_name)
+            layer = layer_for(target, self.model, adapter_name, current_key, parameter_name)
             layer.add_adapter(adapter_name, peft_config.dropout, options, peft_config.inference_mode)
         except (TypeError, ValueError) as error:
             raise type(error)(
@@ -201,12 +202,17 @@ class StructuneModel(BaseTuner):
 
 
 def layer_for(
-    target: nn.Module, parent: nn.Module, model: nn.Module, adapter_name: str, parameter_name: str | None
+    target: nn.Module, model: nn.Module, adapter_name: str, module_name: str, parameter_name: str | None
 ) -> StructuneLayer:
     """The layer at the target, or a new one around it."""
     if isinstance(target, StructuneLayer) and parameter_name in (None, target.weight_name):
         return target
-    layer = adapted(target, parent, model) if parameter_name is None else ParamWrapper(target, parameter_name)
+    if parameter_name is None:
+        layer = adapted(target, model)
+        if layer.is_called:
+            layer.weight_is_read, layer.is_called = use_of_weight(model, module_name)
+    else:
+        layer = ParamWrapper(target, parameter_name)
     layer._active_adapter = adapter_name
     return layer
 

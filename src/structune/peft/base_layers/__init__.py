@@ -5,7 +5,7 @@ from __future__ import annotations
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from structune.peft.base_layers.attention import READERS, StructuneMultiheadAttention, read_by_parent
+from structune.peft.base_layers.attention import StructuneMultiheadAttention
 from structune.peft.base_layers.conv import StructuneConv
 from structune.peft.base_layers.embedding import StructuneEmbedding
 from structune.peft.base_layers.linear import StructuneConv1D, StructuneLinear
@@ -51,12 +51,11 @@ def layer_class(base_layer: nn.Module) -> type[StructuneLayer]:
     )
 
 
-def adapted(target: nn.Module, parent: nn.Module, model: nn.Module) -> StructuneLayer:
+def adapted(target: nn.Module, model: nn.Module) -> StructuneLayer:
     """`target`, a layer of `model` or another adapter's layer around one, as a layer that adapters can be put into.
 
     Args:
         target: what is wrapped; it is not changed.
-        parent: the module that holds it.
         model: the whole model; its configuration says how weights are quantised.
 
     Raises:
@@ -68,6 +67,4 @@ def adapted(target: nn.Module, parent: nn.Module, model: nn.Module) -> Structune
     layer = (StructuneLinear if linear else layer_class(base))(target)
     layer.quantization_backend = backend
     layer.packs = keep_unpacked(base)
-    if isinstance(parent, READERS) and isinstance(layer, StructuneLinear):
-        read_by_parent(layer)
     return layer

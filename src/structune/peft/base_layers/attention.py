@@ -65,9 +65,5 @@ class StructuneMultiheadAttention(ParamWrapper):
 
 def read_by_parent(layer: StructuneLinear) -> StructuneLinear:
     """The same layer, giving W + ΔW to a module that reads its weight instead of calling it."""
-    layer.weight_is_read = True
+    layer.weight_is_read, layer.is_called = True, False
     return layer
-
-
-READERS: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-"""Modules that read the weights of the layers in them, always or on a fast path."""

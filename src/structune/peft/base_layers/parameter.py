@@ -27,6 +27,7 @@ class ParamWrapper(StructuneLayer):
 
     base_types: ClassVar[tuple[type[nn.Module], ...]] = ()
     weight_is_read = True
+    is_called = False
     parameter_name: str = ""
 
     def __init__(self, base_layer: nn.Module, parameter_name: str) -> None:

@@ -40,9 +40,14 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str] | None, num_beams
         for module in model.modules()
         if isinstance(module, (StructuneLayer, AuxiliaryTrainingWrapper))
     ]
+    layers = [module for module in model.modules() if isinstance(module, StructuneLayer)]
     try:
+        for layer in layers:
+            layer.by_sample = True
         yield
     finally:
+        for layer in layers:
+            layer.by_sample = False
         for handle in handles:
             handle.remove()
 
