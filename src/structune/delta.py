@@ -136,6 +136,7 @@ class StructuredDelta(nn.Module):
 
         self.pool = nn.Parameter(torch.zeros(self.pool_size - self.num_fixed, device=device, dtype=dtype))
         self.index = self.start = None
+        self._draw = 0
         self._kept: tuple[Tensor, float, PreparedChain] | None = None
         self._derive()
 
@@ -177,19 +178,25 @@ class StructuredDelta(nn.Module):
             raise ValueError(f"the first {self.num_fixed} numbers are frozen and cannot be set")
         self.pool.copy_(moved[self.num_fixed :] / self.structure.raw_step)
 
-    @torch.no_grad()
     def draw_anew(self, number: int) -> None:
         """Move δ so that the trained raw numbers are another draw of the random start; the frozen ones stay.
 
         Args:
             number: which draw, from 1; 0 is the start itself.
         """
-        if self._start.is_default or self.pool.is_meta or not number:
+        self._draw = number
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Go back to where training starts; hosts call it for modules that they make on the meta device."""
+        if self.pool.is_meta:
             return
-        seed = pool.derive_seed(self._effective_seed(), number)
-        drawn = self._start.integers(self.structure, self.pool_size, seed).to(self.pool.device)
-        numbers = torch.cat((self._start_numbers()[: self.num_fixed], self._in_units(drawn)[self.num_fixed :]))
-        self.set_numbers(numbers)
+        self.pool.zero_()
+        if self._draw and not self._start.is_default:
+            seed = pool.derive_seed(self._effective_seed(), self._draw)
+            drawn = self._in_units(self._start.integers(self.structure, self.pool_size, seed).to(self.pool.device))
+            self.set_numbers(torch.cat((self._start_numbers()[: self.num_fixed], drawn[self.num_fixed :])))
 
     @torch.no_grad()
     def identify(self, identity: Identity) -> None:

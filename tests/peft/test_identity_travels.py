@@ -194,6 +194,28 @@ def test_two_random_adapters_of_one_configuration_differ(make, bert) -> None:
 
 @every_config
 @every_start
+def test_parameters_are_reset_to_where_training_started(make, start, bert) -> None:
+    """As FSDP asks modules to that it has made on the meta device."""
+
+    def two() -> PeftModel:
+        model = get_peft_model(bert(), make(init_weights=start))
+        model.add_adapter("second", make(init_weights=start))
+        return model
+
+    expected = two()
+    with torch.device("meta"):
+        model = two()
+    for layer, other in zip(layers_of(model), layers_of(expected), strict=True):
+        for name in ("default", "second"):
+            delta = layer.delta(name)
+            delta.to_empty(device="cpu", recurse=False)
+            delta.pool.data.fill_(7)
+            delta.reset_parameters()
+            assert torch.equal(delta.numbers(), other.delta(name).numbers())
+
+
+@every_config
+@every_start
 def test_files_of_the_first_version(make, start, trained, bert, ids, tmp_path) -> None:
     """They have int64 (seed, stream) where anything depends on it, and nothing where nothing does."""
     model = trained(make(init_weights=start))
