@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.tables import pairs, print_table
 
 __all__ = ["app", "main"]
 
@@ -70,14 +71,14 @@ def train(
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console)
         metrics = run.metrics()
         most = metrics["eval_majority"]
-        table = _pairs()
+        table = pairs()
         table.add_row("accuracy", f"[bold]{metrics['eval_accuracy']:.1%}[/]   macro F1 {metrics['eval_f1']:.3f}")
         table.add_row("", f"[dim]always {escape(repr(most['label']))}: {most['share']:.1%}[/]")
         table.add_row("adapter", f"{metrics['trainable_adapter']:,} numbers, {metrics['adapter_bytes'] / 1e3:,.1f} kB")
         table.add_row("time", f"{metrics['train_seconds']:.0f} s, {metrics['seconds_per_step']:.3f} s a step")
         table.add_row("memory", f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB peak ({metrics['peak_memory_kind']})")
         table.add_row("saved in", escape(str(run.folder)))
-        console.print(table)
+        print_table(console, table)
 
 
 @app.command()
@@ -101,11 +102,12 @@ def evaluate(
             table.add_row(
                 escape(name), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['examples']:,}"
             )
-        console.print(table)
+        print_table(console, table)
         console.print(
             f"accuracy [bold]{result.accuracy:.4f}[/]   macro F1 {result.f1:.4f}   Matthews {result.matthews:.4f}   "
             f"loss {result.loss:.4f}   on {result.examples:,} examples ({escape(result.source)})",
             highlight=False,
+            soft_wrap=True,
         )
         most, row = max(result.classes.items(), key=lambda item: item[1]["examples"])
         console.print(f"[dim]always {escape(repr(most))}: accuracy {row['examples'] / result.examples:.4f}[/]")
@@ -127,6 +129,7 @@ def merge(
             f"merged into {escape(str(out))}; outputs differ from the unmerged by at most {difference:.1e} "
             f"of the largest",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -252,13 +255,13 @@ def version() -> None:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    table = _pairs()
+    table = pairs()
     for package in ("structune", "torch", "peft", "transformers"):
         try:
             table.add_row(package, installed(package))
         except PackageNotFoundError:
             table.add_row(package, "not installed")
-    console.print(table)
+    print_table(console, table)
 
 
 def main() -> None:
@@ -293,10 +296,6 @@ def _numbers(text: str) -> list[int]:
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _pairs() -> Table:
-    return Table.grid("what", "value", padding=(0, 2))
 
 
 @contextmanager

@@ -247,7 +247,8 @@ def test_sections_say_the_same_as_the_core() -> None:
     """The fields are repeated in `methods` so that recipes are checked without torch; here they are held equal."""
     inherited = {field.name for field in dataclasses.fields(peft.PeftConfig)}
     own = {field.name for field in dataclasses.fields(structune.StructuneConfig)} - inherited
-    set_elsewhere = {"modules_to_save", "sampler_version", "target_parameters"}  # encoders have no fused experts
+    # Encoders have no fused experts, and new tokens are no business of a recipe.
+    set_elsewhere = {"modules_to_save", "sampler_version", "target_parameters", "trainable_token_indices"}
     assert set(methods.Structune.model_fields) - {"name"} == own - set_elsewhere
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,24 @@ def test_what_differs_between_layers_is_a_column(save_adapter: Save, screen: Con
     assert "structure circulant" not in text
     rows = {line.split()[0]: line.split()[1] for line in text.splitlines() if ".attention.self." in line}
     assert set(rows.items()) >= {("0.attention.self.query", "circulant"), ("0.attention.self.value", "hankel")}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_names_and_numbers_are_whole_at_any_width(save_adapter: Save, width: int, terminal: bool) -> None:
+    config = structune.c3a(block_size=8, target_modules=["query", "value"], structure_pattern={"value": "hankel"})
+    folder, _ = save_adapter(config)
+    screen = Console(file=io.StringIO(), width=width, force_terminal=terminal, no_color=True, highlight=False)
+    layers = inspect_path(folder, console=screen)
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", screen.file.getvalue())  # type: ignore[attr-defined]
+    assert "…" not in text
+    for layer in layers:
+        name = layer.update.module.removeprefix("bert.encoder.layer.")
+        row = text.split(f"{name} " if f"{name} " in text else f"{name}\n")[1].split(".attention")[0]
+        numbers = [layer.update.structure, f"{layer.update.trainable:,}", f"{layer.spectrum.frobenius:#.3g}"]
+        assert all(number in row for number in numbers)
+    if terminal:
+        assert max(map(len, text.splitlines()[:-2])) <= width
 
 
 def test_lora_has_at_most_its_rank(save_adapter: Save, screen: Console) -> None:

@@ -13,6 +13,7 @@ from structune.bench.lines import Line, lines
 from structune.bench.markdown import growth_cells
 from structune.bench.method import FROZEN
 from structune.bench.results import CaseResult, Results
+from structune.finetune.tables import print_table
 
 __all__ = ["print_results"]
 
@@ -36,7 +37,7 @@ def _print_growth(results: Results, console: Console) -> None:
     for row in rows:
         table.add_row(*row)
     console.print("\n[bold]fitted exponents[/]", highlight=False)
-    console.print(table, highlight=False)
+    print_table(console, table)
     for case in results.cases:
         _print_notes(case, console)
 
@@ -74,7 +75,7 @@ def _print_case(results: Results, case: CaseResult, console: Console) -> None:
     for line in measured:
         table.add_row(*(cell(line) for _, cell in columns))
     console.print(f"\n[bold]{escape(case.name)}[/]  [dim]{case.dtype}[/]", highlight=False)
-    console.print(table, highlight=False)
+    print_table(console, table)
     _print_notes(case, console)
 
 

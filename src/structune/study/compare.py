@@ -17,9 +17,9 @@ from structune.finetune.encode import warn_of_cut_texts
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.files import write_json, write_text
 from structune.finetune.methods import preset
-from structune.finetune.model import load_tokenizer
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
+from structune.finetune.tables import print_table
 from structune.study.comparison import COLUMNS, Comparison
 from structune.study.own_process import train_in_own_process
 from structune.study.tradeoff_figure import draw_tradeoff
@@ -78,6 +78,9 @@ def compare(
     out = Path(out or Path("runs") / f"{recipe.name}-comparison")
     plan = _plan(recipe, methods, seeds, out, resume, overwrite)
     data = load_data(recipe.data)  # a mistake there is told once, and now
+
+    from structune.finetune.model import load_tokenizer
+
     warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
     resume_line = _resume_line(recipe_path, methods, out, overrides, seeds)
     try:
@@ -97,9 +100,11 @@ def compare(
     write_json(out / "comparison.json", comparison.to_json())
     write_text(out / "comparison.md", comparison.to_markdown())
     draw_tradeoff(comparison, out / "comparison.png")
-    console.print(_table(comparison))
+    print_table(console, _table(comparison))
     console.print("\n" + "\n".join(comparison.notes()), style="dim", highlight=False)
-    console.print(f"saved in {escape(str(out))}: comparison.md, comparison.json, comparison.png", highlight=False)
+    console.print(
+        f"saved in {escape(str(out))}: comparison.md, comparison.json, comparison.png", highlight=False, soft_wrap=True
+    )
     if failed:
         raise UserError("\n".join(["these runs failed and are not in the table (--resume tries again):", *failures]))
     return comparison

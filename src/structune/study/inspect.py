@@ -12,6 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from structune.finetune.errors import UserError
+from structune.finetune.tables import print_table
 from structune.study.adapter import Adapter, Update, read_adapter
 from structune.study.spectra_figure import draw_spectra
 from structune.study.spectrum import Spectrum
@@ -55,7 +56,7 @@ def inspect_path(
         Layer(update, _spectrum(update))
         for update in track(adapter.updates, "singular values", console=console, transient=True)
     ]
-    console.print(_table(layers))
+    print_table(console, _table(layers))
     console.print(_size(adapter), highlight=False)
     figure = Path(out or path) / FIGURE
     draw_spectra(
