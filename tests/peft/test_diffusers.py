@@ -346,6 +346,19 @@ def test_each_component_is_saved_and_loaded(method, make, tmp_path) -> None:
     assert not any(p.requires_grad for layer in layers_of(again) for p in layer.base_layer.parameters())
 
 
+def test_a_training_script_resumes(make, tmp_path) -> None:
+    """With the lines that the page on frameworks gives: the adapter is in the model already."""
+    pipe, resumed = adapt(make(), "default", method=c3a), adapt(make(), "default", method=c3a)
+    with torch.no_grad():
+        for layer in layers_of(pipe):
+            layer.delta("default").pool.normal_()
+    for name, part in components(pipe).items():
+        structune.save_adapter(part, tmp_path / name)
+        structune.hotswap_adapter(getattr(resumed, name), tmp_path / name)
+    assert torch.equal(image(resumed), image(pipe))
+    assert all(layer.delta("default").pool.requires_grad for layer in layers_of(resumed))
+
+
 def test_a_pipeline_with_an_adapted_text_encoder_is_saved_whole(make, tmp_path) -> None:
     """transformers writes the adapter into the encoder's folder, which names the encoder that it is for."""
     pipe = make()

@@ -79,6 +79,14 @@ def test_a_model_that_is_cast_to_float8_keeps_its_adapters_numbers(config) -> No
     assert delta.pool.is_meta
 
 
+def test_a_state_dict_that_somebody_has_cast_is_not_saved(mlp, tmp_path) -> None:
+    model = get_peft_model(mlp(), structune.c3a(block_size=4, target_modules=["lin0"]))
+    low = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"is torch.float8_e4m3fn in the state dict, .* hand in one that was not cast"):
+        model.save_pretrained(tmp_path, state_dict=low)
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+
+
 @pytest.mark.parametrize("dtype", FLOAT8)
 def test_nothing_is_merged_into_float8(dtype) -> None:
     net = nn.Sequential(nn.Linear(16, 16).to(dtype))

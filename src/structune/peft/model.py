@@ -13,6 +13,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from structune.delta import FLOATS
 from structune.peft.base_layers import ParamWrapper, adapted
 from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
@@ -90,7 +91,7 @@ class StructuneModel(BaseTuner):
     ) -> None:
         if isinstance(parent, StructuneLayer) and parameter_name is None:
             return  # the output projection of an attention that has this adapter already
-        self._adapted_names.append(current_key)
+        vars(self).setdefault("_adapted_names", []).append(current_key)  # of PEFT's mixed models, too
         options = peft_config.layer_options(current_key) | {"stream": stream_of(current_key)}
         try:
             layer = layer_for(target, self.model, adapter_name, current_key, parameter_name)
@@ -180,9 +181,19 @@ class StructuneModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(cls, model: nn.Module, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """PEFT's choice of what belongs to an adapter, whatever FSDP has wrapped."""
+        """PEFT's choice of what belongs to an adapter, whatever FSDP has wrapped.
+
+        Raises:
+            ValueError: a state dict that was handed in has been cast to what no adapter is stored in, such as float8.
+        """
         names: Any = StateDictNames(model)
         chosen: dict[str, Tensor] = super()._get_adapter_state_dict(names, **kwargs)
+        for name, tensor in chosen.items():
+            if tensor.is_floating_point() and tensor.dtype not in FLOATS:
+                raise ValueError(
+                    f"{name} is {tensor.dtype} in the state dict, which no adapter is stored in: hand in one that was "
+                    "not cast, or none"
+                )
         return chosen
 
     @classmethod

@@ -126,7 +126,8 @@ def _completed(load: Callable[..., Any]) -> Callable[..., Any]:
                     "model whose adapters have trainable_token_indices PEFT loads only adapters that have some, too.)"
                 ) from error
             if isinstance(getattr(model, "peft_config", {}).get(name), StructuneConfig):
-                _check_nothing_missing(model, result, name)
+                if given.get("adapter_state_dict") is None:
+                    _check_nothing_missing(model, result, name)
                 if given.get("is_trainable"):
                     set_training(model, name)
         return result
@@ -148,7 +149,10 @@ def _has_ours(model: nn.Module) -> bool:
 
 
 def _check_nothing_missing(model: nn.Module, result: Any, adapter_name: str) -> None:
-    """Raise ValueError where transformers has only logged that the file lacks tensors of the adapter, or has others."""
+    """Raise ValueError where transformers has only logged that the file lacks tensors of the adapter, or has others.
+
+    Of a state dict that a caller hands in, it stays at that report.
+    """
     in_full = {
         f"{name}.{key}"
         for name, wrapper in model.named_modules()

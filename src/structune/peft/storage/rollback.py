@@ -28,7 +28,8 @@ def as_before_if_failing(
     ]
     stored = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
     trained = [(parameter, parameter.data, parameter.requires_grad) for parameter in stored]
-    numbers = [] if adapter_name is None else [(t, t.detach().clone()) for t in _numbers(model, adapter_name)]
+    live = adapter_name is not None and adapter_name in getattr(model, "peft_config", {})
+    numbers = [(tensor, tensor.detach().clone()) for tensor in _numbers(model, adapter_name)] if live else []
     try:
         yield
     except BaseException:
@@ -63,7 +64,7 @@ def _refill(container: Any, content: Any) -> None:
         container.update(content)
 
 
-def _numbers(model: nn.Module, adapter_name: str) -> Iterator[Tensor]:
+def _numbers(model: nn.Module, adapter_name: str | None) -> Iterator[Tensor]:
     """What the adapter has: parameters, buffers, and the tensors that its modules keep beside them."""
     kept = (
         (name, tensor)
