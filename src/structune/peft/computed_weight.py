@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
@@ -16,7 +15,7 @@ def check_stored(module: nn.Module, name: str, *, views: bool = False) -> None:
     Args:
         module: the layer that holds it.
         name: of the parameter.
-        views: whether a plain tensor may stand in its place, as FSDP's views of its parameters do.
+        views: whether something else may stand in its place, such as the views and wrappers of FSDP.
     """
     if name in module._parameters or name in module._buffers:
         if is_lazy(getattr(module, name)):
@@ -24,7 +23,7 @@ def check_stored(module: nn.Module, name: str, *, views: bool = False) -> None:
         return
     if how := _computed_by(module, name):
         raise TypeError(f"{name!r} is computed {how} first, otherwise what is added to it would be lost")
-    if not views or not isinstance(vars(module).get(name), torch.Tensor):
+    if not views:
         raise TypeError(f"{name!r} is no parameter of {type(module).__name__}: make it one first")
 
 

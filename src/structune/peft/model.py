@@ -17,6 +17,7 @@ from structune.delta import FLOATS
 from structune.peft.base_layers import ParamWrapper, adapted
 from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
+from structune.peft.idle import watch
 from structune.peft.layer import StructuneLayer
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
 from structune.peft.readers import use_of_weight
@@ -105,6 +106,7 @@ class StructuneModel(BaseTuner):
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
+        watch(layer, adapter_name, current_key)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Put a layer into its place; a bare module that comes back needs nothing more."""
