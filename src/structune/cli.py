@@ -322,7 +322,7 @@ def _told(debug: bool) -> Iterator[None]:
 
 def _show_doubts() -> None:
     """Let `DataWarning` appear as one yellow line; other warnings as before."""
-    from structune.finetune.data import DataWarning
+    from structune.finetune.doubt import DataWarning
 
     before = warnings.showwarning
 

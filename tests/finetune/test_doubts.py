@@ -68,6 +68,15 @@ def test_sound_data_are_not_doubted(tmp_path: Path) -> None:
             ["data.text = 'text': every one of 200 texts is a number, as in an index column (the first: '0')"],
         ),
         (
+            [(f"['a', 'list', '{n}']", label) for n, (_, label) in enumerate(SOUND)],
+            ["data.text = 'text': every one of 200 texts is a list, trained as written (the first: "
+             "\"['a', 'list', '2']\")"],
+        ),
+        (
+            [(f"text number {n}", str(n % 21 - 1)) for n in range(210)],
+            ["data.label = 'label': 21 classes, all whole numbers from -1 to 19: not scores?"],
+        ),
+        (
             [*SOUND, (".", "a"), ("x ", "b")],
             ["data.text = 'text': 2 of 202 texts have one character only"],
         ),

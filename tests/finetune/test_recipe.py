@@ -221,6 +221,22 @@ def test_what_yaml_makes_of_a_text(tmp_path: Path, text: str, message: str) -> N
     assert message in str(caught.value)
 
 
+def test_a_comment_where_a_text_is_meant_is_told(tmp_path: Path) -> None:
+    text = "data:\n  train: a.csv\n  text_pair: #2 String\n"
+    with pytest.warns(UserWarning, match=r"'text_pair: #2 String' sets nothing: # begins a comment") as caught:
+        assert load(tmp_path, text).data.text_pair is None
+    assert len(caught) == 1
+
+
+def test_other_comments_are_comments(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    load(
+        tmp_path,
+        "data:  #mine\n  train: a.csv  #here\n  text_pair: # none\n  #text: x\n"
+        "train: #all\n\n  learning_rates: #some\n    lora: {adapter: 1.0}\n",
+    )
+    assert not recwarn
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

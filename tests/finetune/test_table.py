@@ -48,6 +48,11 @@ def test_json_lines_with_any_scalar(tmp_path: Path) -> None:
     assert table.columns == {"text": ["line\u2028separator", "b"], "label": ["1", "true"], "more": ["", "2.5"]}
 
 
+def test_separator_in_the_first_line(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "x.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n"), "train")
+    assert (table.columns, table.lines) == ({"text": ["a,b"], "label": ["1"]}, [3])
+
+
 def test_separator_given(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, "x.txt", "text;label\na,b;1\n"), "train", ";")
     assert table.columns == {"text": ["a,b"], "label": ["1"]}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from structune.finetune.data import Examples
-from structune.finetune.data.doubts import say
+from structune.finetune.doubt import say
 
 __all__ = ["encode", "warn_of_cut_texts"]
 

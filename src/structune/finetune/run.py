@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
@@ -134,7 +135,7 @@ class Run:
 
     def resume_line(self) -> str:
         """What to type to go on."""
-        return f"continue with: structune train {self.recipe_file} --resume"
+        return f"continue with: structune train {shlex.quote(str(self.recipe_file))} --resume"
 
 
 def versions() -> dict[str, str]:

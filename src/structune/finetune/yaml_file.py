@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from structune.finetune.doubt import say
 from structune.finetune.errors import UserError
 
 __all__ = ["apply_override", "dump", "read"]
@@ -37,6 +38,7 @@ _Loader.add_implicit_resolver(
 )
 
 
+_COMMENT_AS_VALUE = re.compile(r"^( *)\w+:[ \t]+#\w.*$(?!(?:[ \t]*\n)+\1 +\S)", re.MULTILINE)  # and no section begins
 _NULL = ("null", "Null", "NULL", "~")
 
 
@@ -55,6 +57,10 @@ def read(path: Path, what: str = "recipe", such_as: str = "'model:' and 'data:'"
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {str(path)!r}: cannot be read as UTF-8 text ({error})") from None
     content = _parse(text, f"{what} {str(path)!r}")
+    say(
+        f"{what} {str(path)!r}: {comment[0].strip()!r} sets nothing: # begins a comment; for a text put it in quotes"
+        for comment in _COMMENT_AS_VALUE.finditer(text)
+    )
     if not isinstance(content, dict):
         raise UserError(f"{what} {str(path)!r}: expected sections such as {such_as}, found {_short(content)}")
     return content

@@ -16,7 +16,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from structune.finetune.data import DataWarning
+from structune.finetune.doubt import DataWarning
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.recipe import Recipe
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from structune.finetune.data import doubts
-from structune.finetune.data.doubts import DataWarning
 from structune.finetune.data.embedded import load_embedded
 from structune.finetune.data.examples import Examples, check_labels, examples_from, label_names
 from structune.finetune.data.hub import load_hub
 from structune.finetune.data.other_tasks import other_indicators
 from structune.finetune.data.split import take
 from structune.finetune.data.table import read_table
+from structune.finetune.doubt import DataWarning, say
 from structune.finetune.errors import UserError
 from structune.finetune.recipe import DataSection
 
@@ -56,7 +56,7 @@ def load_data(section: DataSection) -> TaskData:
         evaluation = _limit(evaluation, section.evaluation_examples, section.split_seed)
     train = _limit(everything.subset(left), section.train_examples, section.split_seed)
     _check_sizes(section, train, evaluation, len(everything), names, source)
-    doubts.say(doubts.doubts_about(train, evaluation, section.text, section.label))
+    say(doubts.doubts_about(train, evaluation, section.text, section.label))
     return TaskData(train, evaluation, names)
 
 
@@ -71,7 +71,7 @@ def load_file(path: str | Path, section: DataSection, names: Sequence[str]) -> E
     """
     examples = _examples(section, str(path), "evaluation")
     check_labels(examples.labels, names, str(path))
-    doubts.say(doubts.doubts_about_file(examples, section.text))
+    say(doubts.doubts_about_file(examples, section.text))
     return examples
 
 
@@ -95,7 +95,7 @@ def _sources(section: DataSection) -> tuple[Examples, Examples | None, str]:
 def _examples(section: DataSection, path: str, field: str) -> Examples:
     table = read_table(path, field, section.separator, section.columns)
     if field == "train":
-        doubts.say(other_indicators(table, section.label))
+        say(other_indicators(table, section.label))
     return examples_from(table, section.text, section.text_pair, section.label, section.group)
 
 

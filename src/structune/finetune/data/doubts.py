@@ -1,13 +1,9 @@
-"""What in the data trains, but is hardly meant: each told once as a `DataWarning`, with counts.
-
-The command line shows these as lines; in Python they are ordinary warnings, which ``warnings.filterwarnings`` governs.
-"""
+"""What in the data trains, but is hardly meant: each kind told once, with counts."""
 
 from __future__ import annotations
 
-import sys
+import re
 import unicodedata
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from structune.finetune.data.examples import Examples
 
-__all__ = ["DataWarning", "doubts_about", "doubts_about_file", "is_empty_word", "majority", "say"]
+__all__ = ["doubts_about", "doubts_about_file", "is_empty_word", "majority"]
 
 _EMPTY_WORDS = frozenset(
     [
@@ -23,22 +19,10 @@ _EMPTY_WORDS = frozenset(
         "(null)", "[null]", "<null>", "<none>", "undefined",
     ]
 )  # fmt: skip
+_LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 _FEW = 10  # examples of a class
+_MANY = 20  # classes, if they are numbers
 _MOST = 0.8  # of the held-out examples in one class
-
-
-class DataWarning(UserWarning):
-    """Something about the examples that the user should know before believing a result."""
-
-
-def say(doubts: Sequence[str] | Iterator[str]) -> None:
-    """Issue each as a warning at the line that called into this package."""
-    level = 1
-    frame = sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("structune."):
-        frame, level = frame.f_back, level + 1
-    for doubt in doubts:
-        warnings.warn(DataWarning(doubt), stacklevel=level)
 
 
 def is_empty_word(value: str) -> bool:
@@ -58,6 +42,7 @@ def doubts_about(train: Examples, evaluation: Examples, text: str, label: str) -
     texts = [*train.texts, *evaluation.texts]
     yield from _spelled_alike(both, f"data.label = {label!r}")
     yield from _empty_words(texts, f"data.text = {text!r}")
+    yield from _whole_numbers(both, f"data.label = {label!r}")
     yield from _empty_words([*train.labels, *evaluation.labels], f"data.label = {label!r}")
     yield from _no_texts(texts, f"data.text = {text!r}")
     yield from _contradictions(train, evaluation)
@@ -84,6 +69,12 @@ def _spelled_alike(counts: Counter[str], where: str) -> Iterator[str]:
             )
 
 
+def _whole_numbers(counts: Counter[str], where: str) -> Iterator[str]:
+    if len(counts) > _MANY and all(label.removeprefix("-").isdecimal() for label in counts):
+        numbers = sorted(map(int, counts))
+        yield f"{where}: {len(counts)} classes, all whole numbers from {numbers[0]} to {numbers[-1]}: not scores?"
+
+
 def _empty_words(values: Sequence[str], where: str) -> Iterator[str]:
     found = Counter(value.strip() for value in values if is_empty_word(value))
     if found:
@@ -94,6 +85,8 @@ def _empty_words(values: Sequence[str], where: str) -> Iterator[str]:
 def _no_texts(texts: Sequence[str], where: str) -> Iterator[str]:
     if all(_is_number(text) for text in texts):
         yield f"{where}: every one of {len(texts)} texts is a number, as in an index column (the first: {texts[0]!r})"
+    elif all(_LIST.fullmatch(text.strip()) for text in texts):
+        yield f"{where}: every one of {len(texts)} texts is a list, trained as written (the first: {texts[0][:40]!r})"
     elif short := sum(len(text.strip()) < 2 for text in texts):
         yield f"{where}: {short} of {len(texts)} texts have one character only"
 

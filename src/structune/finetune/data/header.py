@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from structune.finetune.data.doubts import say
+from structune.finetune.doubt import say
 from structune.finetune.errors import UserError
 
 __all__ = ["first_row_named", "refuse_lost_row"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from structune.finetune.section import closest
 __all__ = ["Table", "read_table"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SEPARATOR_LINE = re.compile(r"(sep=[^\r\n])\r?\n", re.IGNORECASE)
 _SPOKEN = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 
@@ -84,6 +86,8 @@ def read_table(
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     suffix = plain.suffix.lower()
     where = f"data.{field} = {str(path)!r}"
+    if hint := _SEPARATOR_LINE.match(text):  # of Excel; an empty line in its place keeps the numbers of lines
+        text, separator = text[hint.end(1) :], separator or hint[1][-1]
     if text.lstrip()[:1] in "[{":
         _refuse_other_json(text, path, suffix in (".jsonl", ".ndjson"), where)
     if suffix in (".jsonl", ".ndjson"):
