@@ -28,6 +28,7 @@ from structune.peft.storage.pretrained import TAG
 from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
 from structune.peft.targets import check_adapter_name, check_tokens
+from structune.peft.untie import tying_as_it_is, untie
 
 
 class StructuneModel(BaseTuner):
@@ -150,9 +151,11 @@ class StructuneModel(BaseTuner):
                         raise TypeError(f"{name}.{parameter}: {error}") from error
         return super()._inject_parameters(peft_config, model, adapter_name, low_cpu_mem_usage)
 
+    def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
+        """Only the layer that is named is adapted, and merging gives it a weight of its own: see `untie`."""
+
     def _check_merge_allowed(self) -> None:
         """Refuse weights that cannot be merged into, before any is; give tied weights a copy of their own."""
-        super()._check_merge_allowed()  # type: ignore[no-untyped-call]
         check_mergeable(self.model)
         untie(self.model)
 
@@ -163,7 +166,8 @@ class StructuneModel(BaseTuner):
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
         layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, StructuneLayer)}
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        with tying_as_it_is(self.model):
+            model = super()._unload_and_optionally_merge(*args, **kwargs)
         for layer in layers.values():
             if layer.packs:
                 let_pack(layer.get_base_layer())
@@ -236,25 +240,6 @@ def stream_of(module_name: str) -> int:
     It is saved with the adapter, so a checkpoint does not depend on the name staying as it is.
     """
     return int.from_bytes(hashlib.sha256(module_name.encode()).digest()[:8], "little", signed=True)
-
-
-def untie(model: nn.Module) -> None:
-    """Give adapted layers whose weight is also another module's, such as tied embeddings, a copy of their own."""
-    owners: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name)
-    for name, layer in model.named_modules():
-        if not isinstance(layer, StructuneLayer) or layer.quantization_backend is not None:
-            continue
-        base, weight = layer.get_base_layer(), getattr(layer.get_base_layer(), layer.weight_name)
-        others = [other for other in owners.get(id(weight), []) if not other.startswith(f"{name}.")]
-        if others:
-            warnings.warn(
-                f"{name} shares its weight with {', '.join(others)}, which has no part in its adapter: it gets a copy "
-                "of its own before the adapter is merged, so the weights are no longer tied",
-                stacklevel=2,
-            )
-            setattr(base, layer.weight_name, nn.Parameter(weight.detach().clone(), requires_grad=False))
 
 
 def _merge_errors(layers: Mapping[str, StructuneLayer]) -> dict[str, float]:
