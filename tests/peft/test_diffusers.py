@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from peft import LoraConfig, get_peft_model_state_dict
+from diffusers.hooks import apply_layerwise_casting
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
@@ -401,6 +403,46 @@ def test_layerwise_casting_leaves_adapters_alone(make, tmp_path) -> None:
         denoiser.fuse_lora()
     denoiser.set_adapters(["before", "after"])
     assert differ(image(pipe), rounded)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("adapter_first", [True, False])
+def test_layerwise_casting_computes_with_the_rounded_weights(adapter_first, compute) -> None:
+    """Every type of layer that it casts: as a model whose weights were rounded to float8 once."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.linear = nn.Embedding(20, 16), nn.Linear(16, 24)
+            self.conv, self.out = nn.Conv1d(24, 8, 3, padding=1), nn.Linear(8, 8)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = torch.tanh(self.linear(self.table(ids)))
+            return self.out(self.conv(x.mT).mT)
+
+    net = Net().to(compute)
+    rounded = copy.deepcopy(net)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.to(torch.float8_e4m3fn).to(compute)
+    for model in (net, rounded):
+        if model is net and not adapter_first:
+            apply_layerwise_casting(net, torch.float8_e4m3fn, compute)
+        inject_adapter_in_model(
+            structune.c3a(block_size=4, target_modules=["table", "linear", "conv", "out"], init_weights=False), model
+        )
+    if adapter_first:
+        apply_layerwise_casting(net, torch.float8_e4m3fn, compute)
+    deltas = [[m for m in model.modules() if isinstance(m, structune.StructuredDelta)] for model in (net, rounded)]
+    assert len(deltas[0]) == 4
+    for own, other in zip(*deltas, strict=True):
+        other.load_state_dict(own.state_dict())
+    ids = torch.randint(0, 20, (2, 7))
+    result = net(ids)
+    assert result.dtype == compute
+    torch.testing.assert_close(result, rounded(ids), rtol=1e-5, atol=1e-5)
+    result.float().square().sum().backward()
+    assert all(delta.pool.grad.abs().max() > 1e-3 for delta in deltas[0])
+    assert all(delta.pool.dtype in (torch.float32, compute) for delta in deltas[0])
 
 
 def test_an_adapter_moves_by_its_name(make) -> None:
