@@ -476,6 +476,9 @@ def test_lora_loads_beside_ours(make, tmp_path) -> None:
     torch.testing.assert_close(image(pipe), one, **CLOSE)
     pipe.set_adapters(["one", "style"])
     assert differ(image(pipe), one)
+    unnamed = adapt(make(), "one")
+    unnamed.load_lora_weights(tmp_path)
+    assert unnamed.get_list_adapters() == {name: ["one", "default_1"] for name in components(unnamed)}
 
 
 def test_diffusers_loaders_refuse_what_its_savers_write(make, tmp_path) -> None:

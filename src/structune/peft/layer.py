@@ -304,6 +304,11 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         self.get_base_layer().out_features = value  # type: ignore[assignment]
 
     @property
+    def r(self) -> nn.ModuleDict:
+        """The adapters, where diffusers counts them to name a LoRA that is loaded without a name."""
+        return self.structune_delta
+
+    @property
     def lora_A(self) -> nn.ModuleDict:
         """The adapters, where diffusers' `set_lora_device` looks for what it moves."""
         return self.structune_delta
