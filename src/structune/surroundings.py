@@ -27,16 +27,24 @@ def batched() -> bool:
     return bool(torch._C._dispatch_tls_is_dispatch_key_included(_OLDER_VMAP))  # type: ignore[arg-type]
 
 
+def traced() -> bool:
+    """Whether TorchScript's tracer writes a program down."""
+    return torch._C._get_tracing_state() is not None
+
+
+def natively() -> bool:
+    """Whether everything should be in operators that PyTorch has rules for: for transforms, for the tracer."""
+    return transformed() or traced()
+
+
 def exported() -> bool:
-    """Whether a program is written down that shall run for other numbers of tokens: `torch.export`, tracing."""
-    return torch._C._get_tracing_state() is not None or (
-        torch.compiler.is_compiling() and torch.compiler.is_exporting()
-    )
+    """Whether a program is written down that shall run for other numbers of tokens, by `torch.export` or a tracer."""
+    return traced() or (torch.compiler.is_compiling() and torch.compiler.is_exporting())
 
 
 def translated() -> bool:
     """Whether an exported program shall run of PyTorch's own operators, without this package: TorchScript, ONNX."""
-    return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
+    return traced() or torch.onnx.is_in_onnx_export()
 
 
 def looked_on() -> bool:

@@ -77,12 +77,12 @@ def _compiled(structure: Structure, algorithm: str, names: list[str], backend: s
     return torch.compile(product, fullgraph=True, backend=backend)
 
 
-def _check_compiled(family: str, algorithm: str, backend: str) -> None:
-    structure = make_structure(family, M, N)
+def _check_compiled(family: str, algorithm: str, backend: str, rows: int = M, cols: int = N) -> None:
+    structure = make_structure(family, rows, cols)
     generators = {name: g.requires_grad_() for name, g in sample_generators(structure, P, Q).items()}
     compiled = _compiled(structure, algorithm, list(generators), backend)
     for tokens in (4, 6, 9):
-        x = sample_inputs(tokens, Q, N).requires_grad_()
+        x = sample_inputs(tokens, Q, cols).requires_grad_()
         inputs = (x, *generators.values())
         torch._dynamo.mark_dynamic(x, 0)
         with torch.compiler.set_stance("fail_on_recompile" if tokens == 9 else "default"):
@@ -97,6 +97,13 @@ def _check_compiled(family: str, algorithm: str, backend: str) -> None:
 def test_compiles_whole(family: str, algorithm: str) -> None:
     """Forward and backward in one graph each, with any number of tokens; results are those without compilation."""
     _check_compiled(family, algorithm, "aot_eager")
+
+
+@pytest.mark.parametrize("size", [4, 6])
+@pytest.mark.parametrize(("family", "algorithm"), [p for p in PAIRS if p[1] in ("fft", "dft_gemm")])
+def test_compiled_with_periods(family: str, algorithm: str, size: int) -> None:
+    """Blocks whose period is a fast length are cyclic and negacyclic convolutions as they stand."""
+    _check_compiled(family, algorithm, "aot_eager", size, size)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the default compiler backend needs a C++ compiler")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.nn.utils import parametrize
 
 
@@ -18,7 +18,7 @@ def check_stored(module: nn.Module, name: str, *, views: bool = False) -> None:
         views: whether something else may stand in its place, such as the views and wrappers of FSDP.
     """
     if name in module._parameters or name in module._buffers:
-        if is_lazy(getattr(module, name)):
+        if isinstance(getattr(module, name), UninitializedTensorMixin):  # is_lazy breaks compiled graphs
             raise TypeError(f"{name!r} has no size yet: run the model once before it is adapted")
         return
     if how := _computed_by(module, name):

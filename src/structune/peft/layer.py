@@ -19,6 +19,7 @@ from structune.peft.computed_weight import check_stored
 from structune.peft.own_forward import adds_up, redefines
 from structune.peft.quantised import QuantisedWeight
 from structune.peft.watched import watched
+from structune.surroundings import traced
 
 BASE = "__base__"
 """In a mixed batch: the sample goes through the base layer alone."""
@@ -382,7 +383,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         base = self.get_base_layer()
-        weight: Tensor = super().weight if self.weight_name == "weight" else getattr(base, self.weight_name)
+        quantised = self.weight_name == "weight" and self.quantization_backend is not None
+        weight: Tensor = super().weight if quantised else getattr(base, self.weight_name)  # no compiler goes to super()
         if self.disable_adapters or self.merged or not (names := self._active()):
             return weight
         if self.quantization_backend is not None:
@@ -393,13 +395,16 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def _with_weight(self, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The base layer's own forward, reading `weight` where it has its own; hooks and other adapters included."""
         attributes = vars(self.get_base_layer())
-        if self.weight_name in attributes:  # FSDP puts its views of the weights there, where they hide parameters
-            view = attributes[self.weight_name]
+        # FSDP puts its views of the weights there, where they hide parameters; no tracer lets functional_call through.
+        if self.weight_name in attributes or traced():
+            view = attributes.get(self.weight_name)
             attributes[self.weight_name] = weight
             try:
                 return self.base_layer(*args, **kwargs)
             finally:
-                attributes[self.weight_name] = view
+                del attributes[self.weight_name]
+                if view is not None:
+                    attributes[self.weight_name] = view
         path, inner = self.weight_name, self.base_layer
         while isinstance(inner, BaseTunerLayer):
             path, inner = f"base_layer.{path}", inner.get_submodule("base_layer")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import CroppedStructure
-from structune.surroundings import transformed
+from structune.surroundings import natively
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def convolution(a: Tensor, b: Tensor, period: int) -> Tensor:
 
 
 def _cyclic(a: Tensor, b: Tensor) -> Tensor:
-    """a ∗ b along the last axis, in PyTorch's own operations where transforms go through them."""
-    product: Tensor = _product(a, b) if transformed() else _Convolution.apply(a, b)  # type: ignore[no-untyped-call]
+    """a ∗ b along the last axis, in PyTorch's own operations where that is asked for."""
+    product: Tensor = _product(a, b) if natively() else _Convolution.apply(a, b)  # type: ignore[no-untyped-call]
     return product
 
 

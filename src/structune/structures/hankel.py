@@ -12,12 +12,12 @@ from torch.nn.functional import pad
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
 from structune.structures.shift import shift
-from structune.surroundings import transformed
+from structune.surroundings import natively
 
 
 def hankel_entries(h: Tensor, cols: int) -> Tensor:
-    """W[i, j] = h[i + j], from h (…, rows + cols − 1): windows of h, copied where transforms have no rule for them."""
-    if transformed():
+    """W[i, j] = h[i + j], from h (…, rows + cols − 1): windows of h, copied where there is no rule for them."""
+    if natively():
         rows = h.shape[-1] - cols + 1
         return h[..., torch.arange(rows, device=h.device)[:, None] + torch.arange(cols, device=h.device)]
     return h.unfold(-1, cols, 1)

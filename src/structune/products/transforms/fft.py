@@ -81,7 +81,7 @@ def _negacyclic(x: Tensor) -> Tensor:
 def _inverse_negacyclic(spectrum: Tensor) -> Tensor:
     """(…, L/2) back to (…, L)."""
     twiddles = _twiddles(2 * spectrum.shape[-1], spectrum.real.dtype, spectrum.device)
-    z = torch.fft.ifft(spectrum).mul_(twiddles.conj())
+    z = torch.fft.ifft(spectrum).mul_(twiddles.conj_physical())
     return torch.cat((z.real, -z.imag), dim=-1)
 
 
