@@ -476,6 +476,18 @@ def test_lora_loads_beside_ours(make, tmp_path) -> None:
     torch.testing.assert_close(image(pipe), one, **CLOSE)
     pipe.set_adapters(["one", "style"])
     assert differ(image(pipe), one)
+    again, swapped = make(), pipe
+    for name, part in components(pipe).items():  # whose layers are inside LoRA's now
+        structune.save_adapter(part, tmp_path / name, "one")
+        structune.load_adapter(getattr(again, name), tmp_path / name, "one")
+    assert torch.equal(image(again), one)
+    with torch.no_grad():
+        for layer in layers_of(swapped):
+            layer.delta("one").pool.zero_()
+    for name, part in components(swapped).items():
+        structune.hotswap_adapter(part, tmp_path / name, "one")
+    swapped.set_adapters("one")
+    torch.testing.assert_close(image(swapped), one, **CLOSE)
     unnamed = adapt(make(), "one")
     unnamed.load_lora_weights(tmp_path)
     assert unnamed.get_list_adapters() == {name: ["one", "default_1"] for name in components(unnamed)}

@@ -237,6 +237,7 @@ def test_everything_that_a_module_holds_comes_back() -> None:
         del model.kept
         model[0] = nn.Linear(2, 5)
         model[1].requires_grad_(False).train(False)
+        nn.utils.parametrizations.weight_norm(model[1])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), as_before_if_failing(model):
@@ -248,4 +249,6 @@ def test_everything_that_a_module_holds_comes_back() -> None:
     assert isinstance(model.kept, nn.Linear)
     assert model[0].out_features == 2
     assert model[1].training
+    assert type(model[1]) is nn.Linear
+    assert model[1](torch.ones(1, 2)).shape == (1, 2)
     assert all(parameter.requires_grad for parameter in model.parameters())

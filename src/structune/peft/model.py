@@ -24,6 +24,7 @@ from structune.peft.readers import use_of_weight
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
 from structune.peft.storage.checkpoint import check_state_dict, place_old_seeds
+from structune.peft.storage.nested import renamed, saved_names
 from structune.peft.storage.pretrained import TAG
 from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
@@ -187,7 +188,7 @@ class StructuneModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(cls, model: nn.Module, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """PEFT's choice of what belongs to an adapter, whatever FSDP has wrapped.
+        """PEFT's choice of what belongs to an adapter, whatever FSDP or another method has wrapped.
 
         Raises:
             ValueError: a state dict that was handed in has been cast to what no adapter is stored in, such as float8.
@@ -200,7 +201,7 @@ class StructuneModel(BaseTuner):
                     f"{name} is {tensor.dtype} in the state dict, which no adapter is stored in: hand in one that was "
                     "not cast, or none"
                 )
-        return chosen
+        return renamed(chosen, saved_names(model))
 
     @classmethod
     def _remap_adapter_state_dict_for_load(  # type: ignore[override]
@@ -208,6 +209,7 @@ class StructuneModel(BaseTuner):
     ) -> dict[str, Tensor]:
         """PEFT's mapping of a checkpoint's keys onto the model's, held against the adapter before it is loaded."""
         check_unwrapped(model)
+        state_dict = renamed(state_dict, {file: own for own, file in saved_names(model).items()})
         mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )

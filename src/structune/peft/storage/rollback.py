@@ -23,7 +23,7 @@ def as_before_if_failing(
         concerns: whether the model that an error leaves behind is to be set back at all.
     """
     attributes = [
-        (vars(module), {name: (value, _content(value)) for name, value in vars(module).items()})
+        (module, type(module), {name: (value, _content(value)) for name, value in vars(module).items()})
         for module in model.modules()
     ]
     stored = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
@@ -35,7 +35,10 @@ def as_before_if_failing(
     except BaseException:
         if not concerns(model):
             raise
-        for own, before in attributes:
+        for module, cls, before in attributes:
+            if type(module) is not cls:  # as parametrisations change it
+                module.__class__ = cls
+            own = vars(module)
             for name in own.keys() - before.keys():
                 del own[name]
             for name, (value, content) in before.items():
