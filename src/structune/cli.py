@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.shipped import recipe_names
 from structune.finetune.tables import pairs, print_table
 
 __all__ = ["app", "main"]
@@ -31,12 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune pretrained transformers with structured matrices: C3A, HyDRA and the rest of the family.",
-    epilog="Start with:  `structune train recipes/movie-sentences.yaml`",
+    epilog="Start with:  `structune train movie-sentences`",
 )
 console = Console()
 errors = Console(stderr=True)
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        help=f"A YAML file, or one that comes with structune: {', '.join(recipe_names())}.",
+        show_default=False,
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.", show_default=False)]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads this at run time, on Python 3.10 too)

@@ -15,6 +15,7 @@ import structune
 from structune.finetune import methods
 from structune.finetune.errors import UserError
 from structune.finetune.recipe import Recipe
+from structune.finetune.shipped import recipe_names
 from structune.structures import registry
 
 DATA = {"data": {"train": "reviews.csv"}}
@@ -295,6 +296,28 @@ print(sorted(set(sys.modules) & {"torch", "transformers", "peft", "datasets", "m
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_recipes_that_come_with_structune_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"movie-sentences", "own-csv"} <= set(recipe_names())
+    for name in recipe_names():
+        recipe = Recipe.load(name, ["seed=7"])
+        assert (recipe.name, recipe.seed) == (name, 7)
+    with pytest.raises(UserError, match=r"no recipe of that name \(did you mean 'own-csv'\?\); with structune come: "):
+        Recipe.load("own-cvs")
+    with pytest.raises(UserError, match=r"recipe 'recipes/own-csv.yaml': no such file"):
+        Recipe.load("recipes/own-csv.yaml")
+
+
+def test_a_file_here_is_never_mistaken_for_a_recipe_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own-csv.yaml").write_text("data: {train: a.csv}\nseed: 3")
+    with pytest.raises(UserError, match=r"own-csv\.yaml is here too: write 'own-csv\.yaml' for yours, or '.*own-csv"):
+        Recipe.load("own-csv")
+    assert Recipe.load("own-csv.yaml").seed == 3
+    (tmp_path / "movie-sentences").write_text("data: {train: a.csv}\nseed: 4")
+    assert Recipe.load("movie-sentences").seed == 4
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A recipe: everything that decides a fine-tuning run, as readable YAML, validated before anything heavy is imported.
 
-    recipe = Recipe.load("recipes/movie-sentences.yaml", ["train.learning_rate=1e-3", "method=hydra-toeplitz"])
+    recipe = Recipe.load("movie-sentences", ["train.learning_rate=1e-3", "method=hydra-toeplitz"])
 
 Sections: ``model``, ``data``, ``method``, ``train``; beside them ``name``, ``seed`` and ``output``.
 """
@@ -18,6 +18,7 @@ from structune.finetune import yaml_file
 from structune.finetune.methods import C3A, Method, MethodSection, PeftSection, preset, recommended
 from structune.finetune.paths import FilePath
 from structune.finetune.section import Section, explain, kinds, wrong_text
+from structune.finetune.shipped import find_recipe
 
 __all__ = ["DataSection", "ModelSection", "Recipe", "TrainSection"]
 
@@ -189,10 +190,14 @@ class Recipe(Section):
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """Read a YAML recipe, apply ``section.key=value`` overrides and validate the whole.
 
+        Args:
+            path: a file, or the name of a recipe that comes with structune.
+            overrides: applied in order.
+
         Raises:
             UserError: the file, an override or a value is wrong; the message names the field, the value and the fix.
         """
-        path = Path(path)
+        path = find_recipe(Path(path))
         content = yaml_file.read(path)
         for override in overrides:
             yaml_file.apply_override(content, override, partial(kinds, cls))

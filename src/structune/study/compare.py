@@ -79,7 +79,7 @@ def compare(
     plan = _plan(recipe, methods, seeds, out, resume, overwrite)
     data = load_data(recipe.data)  # a mistake there is told once, and now
 
-    from structune.finetune.model import load_tokenizer
+    from structune.finetune.model import load_tokenizer  # brings in transformers, which no mistake above waits for
 
     warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
     resume_line = _resume_line(recipe_path, methods, out, overrides, seeds)
