@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -18,6 +17,7 @@ from structune.delta import FLOATS, StructuredDelta
 from structune.peft.computed_weight import check_stored
 from structune.peft.own_forward import adds_up, redefines
 from structune.peft.quantised import QuantisedWeight
+from structune.peft.undo import Undo, as_it_is, plus
 from structune.peft.watched import watched
 from structune.surroundings import traced
 
@@ -67,7 +67,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         self.structune_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self.merged_strengths: dict[str, float] = {}
+        self.merged_deltas: dict[str, StructuredDelta] = {}  # as they were when they were merged
+        self.undo: Undo | None = None
         self.quantised_weight: QuantisedWeight | None = None
         self.packs = False  # see quantised.keep_unpacked
         self._whole: bool | None = None
@@ -175,9 +176,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         Of a merged adapter the weight keeps what was merged until it is unmerged; a warning says so.
         """
         if adapter in self.structune_delta:
-            if adapter in self.merged_adapters and scale != self.merged_strengths[adapter]:
+            if adapter in self.merged_adapters and scale != self.merged_deltas[adapter].strength:
                 warnings.warn(
-                    f"adapter {adapter!r} is merged with scale {self.merged_strengths[adapter]:g}: the new one, "
+                    f"adapter {adapter!r} is merged with scale {self.merged_deltas[adapter].strength:g}: the new one, "
                     f"{scale:g}, holds from when it is unmerged",
                     stacklevel=2,
                 )
@@ -224,8 +225,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the adapters' ΔW to the base weight.
 
-        A quantised weight is de-quantised, added to and quantised anew; the old one is kept, so that unmerging is
-        exact, and `merge_error` says what was lost.
+        What rounding the sum loses of W is kept, so that unmerging is exact, whatever the dtype and however often. A
+        quantised weight is de-quantised, added to and quantised anew; the old one is kept, and `merge_error` says what
+        was lost.
 
         Args:
             safe_merge: check the sum for NaN and infinities before the weight is touched.
@@ -244,10 +246,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         else:
             self._merge_quantised(names, safe_merge)
         self.merged_adapters += names
-        self.merged_strengths |= {name: self.delta(name).strength for name in names}
 
     def unmerge(self) -> None:
-        """Take all merged adapters out of the base weight again, exact up to rounding in its dtype."""
+        """Take all merged adapters out of the base weight again, as they were merged: it is what it was, bit by bit."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
@@ -255,10 +256,10 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             self.quantised_weight.restore(self)
             self.quantised_weight = None
         else:
-            with self._as_merged():
-                self.set_base_weight(self._sum_with_base(self._merged(), sign=-1))
+            self.set_base_weight(self._unmerged_weight())
+            self.undo = None
         self.merged_adapters.clear()
-        self.merged_strengths.clear()
+        self.merged_deltas = {}
 
     @property
     def merge_error(self) -> float | None:
@@ -375,9 +376,6 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """The active adapters that this layer has."""
         return [name for name in self.active_adapters if name in self.structune_delta]
 
-    def _merged(self) -> list[str]:
-        return [name for name in self.merged_adapters if name in self.structune_delta]
-
     def _effective_weight(self) -> Tensor:
         """W + Σ ΔW over the active adapters, in W's dtype; W alone, unmerged, where they are disabled."""
         if self.disable_adapters and self.merged:
@@ -426,32 +424,37 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
                 f"adapter {names[0]!r} cannot be merged into a weight of dtype {weight.dtype}: "
                 "merge into the model before quantising it, or casting its storage"
             )
-        merged = self._sum_with_base(names)
+        self._check_whole(weight, self.delta(names[0]))
+        deltas = self.merged_deltas | {name: as_it_is(self.delta(name)) for name in names}
+        original, total = self._unmerged_weight(), self._total(deltas)
+        merged = plus(original, total)
         self._check_finite(names, merged, safe_merge)
+        self.undo = Undo(original, merged, total)
         self.set_base_weight(merged)
+        self.merged_deltas = deltas
 
     @torch.no_grad()
     def _merge_quantised(self, names: Sequence[str], safe_merge: bool) -> None:
         """Q(W + ΣΔW) over these and all merged adapters, always from the first W."""
         quantised = self.quantised_weight or QuantisedWeight(self)
-        with self._as_merged():
-            merged = quantised.weight(self) + sum(self.get_delta_weight(name) for name in (*self._merged(), *names))
+        deltas = self.merged_deltas | {name: as_it_is(self.delta(name)) for name in names}
+        merged = quantised.weight(self) + self._total(deltas)
         self._check_finite(names, merged, safe_merge)
         quantised.replace(self, merged)
         self.quantised_weight = quantised
+        self.merged_deltas = deltas
 
-    @contextmanager
-    def _as_merged(self) -> Iterator[None]:
-        """While it lasts, adapters that are merged have the strengths that they were merged with."""
-        deltas = {name: self.delta(name) for name in self._merged()}
-        since = {name: delta.strength for name, delta in deltas.items()}
-        for name, delta in deltas.items():
-            delta.strength = self.merged_strengths.get(name, delta.strength)
-        try:
-            yield
-        finally:
-            for name, delta in deltas.items():
-                delta.strength = since[name]
+    @torch.no_grad()
+    def _unmerged_weight(self) -> Tensor:
+        """W, whatever is merged into it."""
+        weight = self.get_base_weight()
+        return weight if self.undo is None else self.undo.original(weight, self._total(self.merged_deltas))
+
+    def _total(self, deltas: Mapping[str, StructuredDelta]) -> Tensor:
+        """Σ ΔW in the layout of the weight."""
+        total = sum(self.to_weight_layout(delta.dense()) for delta in deltas.values())
+        assert isinstance(total, Tensor)
+        return total
 
     def _check_finite(self, names: Sequence[str], weight: Tensor, safe_merge: bool) -> None:
         if safe_merge and not torch.isfinite(weight).all():
@@ -460,13 +463,13 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
                 "layer was left as it is: the adapter's numbers are broken, load or train it again"
             )
 
-    def _sum_with_base(self, names: Sequence[str], sign: int = 1, weight: Tensor | None = None) -> Tensor:
-        """W ± Σ ΔW, summed in ΔW's dtype and rounded once to W's."""
+    def _sum_with_base(self, names: Sequence[str], weight: Tensor | None = None) -> Tensor:
+        """W + Σ ΔW, summed in ΔW's dtype and rounded once to W's."""
         weight = self.get_base_weight() if weight is None else weight
         self._check_whole(weight, self.delta(names[0]))
         total = sum(self.get_delta_weight(name) for name in names)
         assert isinstance(total, Tensor)
-        return (weight.to(total.dtype) + sign * total.to(weight.device)).to(weight.dtype)
+        return plus(weight, total)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else the base layer has, such as its stride or its number of embeddings."""

@@ -116,6 +116,9 @@ class StructuneModel(BaseTuner):
             super()._replace_module(parent, child_name, new_module, child)
         else:
             setattr(parent, child_name, new_module)
+            for layer in child.modules():
+                if isinstance(layer, StructuneLayer):
+                    layer.undo = None  # nothing will be unmerged
 
     def _prepare_adapter_config(self, peft_config: StructuneConfig, model_config: dict[str, Any]) -> StructuneConfig:  # type: ignore[override]
         """Without target_modules the usual ones of the architecture, but none where target_parameters are given."""

@@ -55,6 +55,7 @@ class StructuneMultiheadAttention(ParamWrapper):
             out_proj.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         attention: Any = super().unload_and_optionally_merge_module(merge, safe_merge, adapter_names)
         attention.out_proj = out_proj.base_layer
+        out_proj.undo = None
         return attention
 
     def _out_proj(self) -> StructuneLinear:
