@@ -55,6 +55,11 @@ def test_sound_data_are_not_doubted(tmp_path: Path) -> None:
              "trained as 2 classes"],
         ),
         (
+            [(text, ("Caf\u00e9", "Cafe\u0301")[n % 2]) for n, (text, _) in enumerate(SOUND)],
+            ["data.label = 'label': 'Cafe\u0301' (100), 'Caf\u00e9' (100) differ only in case or spaces, and are "
+             "trained as 2 classes"],
+        ),
+        (
             [*SOUND, ("nan", "a"), ("NaN", "a"), ("NaN", "a"), ("N/A", "a"), ("null", "a"), ("None", "a")],
             ["data.text = 'text': 6 of 206 rows hold only a word for nothing: 'NaN' (2), 'N/A' (1), 'None' (1), "
              "'nan' (1), 'null' (1)"],

@@ -83,6 +83,25 @@ def test_a_field_of_any_length(tmp_path: Path, name: str) -> None:
     assert csv.field_size_limit() == before
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'text,label\nfine,good\n"poor film,bad\nlovely,good\nno wonder",bad\n',
+        'label,text\ngood,fine\nbad,"poor film\ngood,lovely\nbad,no wonder"\n',
+        'text,stars,label\nfine,3,good\n"poor film,1,bad\r\nno wonder",1,bad\r\n',
+    ],
+)
+def test_rows_between_two_stray_quotes_are_told(tmp_path: Path, content: str) -> None:
+    with pytest.warns(UserWarning, match="1 texts hold line breaks and what looks like whole rows .*from line 3"):
+        read_table(write(tmp_path, "x.csv", content), "train")
+
+
+def test_texts_of_several_lines_are_not_doubted(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    content = 'text,label\n"Dear all,\nfine, thanks\n\nYours, Ada",good\n"a\nb, not bad at all",bad\n'
+    assert len(read_table(write(tmp_path, "x.csv", content), "train").lines) == 2
+    assert not recwarn
+
+
 TEXTS = ['He said "no", twice', '"all of it"', "plain", 'two\nlines, a\ttab and a "quote"', "comma, only", '"', ""]
 
 
@@ -133,6 +152,7 @@ def test_tsv_with_quotes_of_its_texts(tmp_path: Path, texts: list[str]) -> None:
         ("x.csv", "text;label\na;1,5\nb, c;2\n", "it looks separated by ';'. Set data.separator to ';'"),
         ("x.csv", "text, long;label\na;1\nb;2\n", "The file looks separated by ';': set data.separator to ';'"),
         ("x.txt", "text\tlabel\na\t1\n", "it looks separated by a tab. Set data.separator to '\\t'"),
+        ("x.csv", 'label,text\n1, "a, b"\n', "Remove the space between the separator and the double quote"),
         ("x.csv", 'text,label\n"a "b" c",1\n', "or one inside a text that is not doubled"),
         ("x.csv", f'text,label\n"{"a" * 200_000},1\n', "unexpected end of data. Look for a double quote that is not"),
         ("x.json", '[{"text": "a"}]', "holds a JSON array; make JSON Lines of it, with pandas: pandas.read_json("),

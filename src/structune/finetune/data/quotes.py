@@ -1,17 +1,43 @@
-"""Whether double quotes in a tab-separated file enclose fields, or are part of the texts: both are written."""
+"""Whether double quotes enclose fields or are part of the texts, and whether they enclose too much."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
-__all__ = ["enclose_fields"]
+__all__ = ["enclose_fields", "enclose_rows"]
 
+_KINDS = 50  # values of a column of labels, at most
 _NUMBER = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?|NA|NaN|nan")
 
 
+def enclose_rows(columns: dict[str, list[str]], lines: list[int], separator: str) -> list[int]:
+    """Lines of rows with a field of several lines, some of which end or begin like whole rows.
+
+    So it is where a quote that is never closed meets another one further down: the rows between become one text. The
+    end of a row is known by the values of the last column, its beginning by those of the first, where these are few.
+    """
+    kinds = [set(values) if len(set(values)) <= _KINDS else set() for values in columns.values()]
+    first, last = kinds[0], kinds[-1]
+    found = []
+    for number, line in enumerate(lines):
+        inner = [part for values in columns.values() if "\n" in values[number] for part in _line_ends(values[number])]
+        if any(end.rpartition(separator)[2] in last for end, _ in inner if separator in end) or any(
+            begin.partition(separator)[0] in first for _, begin in inner if separator in begin
+        ):
+            found.append(line)
+    return found
+
+
+def _line_ends(field: str) -> Iterator[tuple[str, str]]:
+    """What stands before and after each line break."""
+    parts = [part.strip("\r") for part in field.split("\n")]
+    return pairwise(parts)
+
+
 def enclose_fields(text: str, separator: str) -> bool:
-    """Whether the quotes are those of a program that encloses fields, and doubles the quotes inside.
+    """Whether the quotes of a tab-separated text are those of a program that encloses fields, doubling quotes inside.
 
     Such a program quotes by a rule: what could not be read back otherwise (pandas), that and what holds a comma
     (spreadsheets), or all that is no number (R). Where the quotes follow none of these they belong to the texts.

@@ -15,7 +15,8 @@ from typing import Literal
 
 from structune.finetune.data.file_text import by_pandas, read_text
 from structune.finetune.data.header import first_row_named
-from structune.finetune.data.quotes import enclose_fields
+from structune.finetune.data.quotes import enclose_fields, enclose_rows
+from structune.finetune.doubt import say
 from structune.finetune.errors import UserError
 from structune.finetune.section import closest
 
@@ -163,6 +164,13 @@ def _from_separated(text: str, source: str, separator: str, names: Sequence[str]
                 columns[name].append(value)
     if not lines:
         raise UserError(f"{source}: a header and no rows. {first_row_named(list(columns))}".strip())
+    if enclosed and (doubtful := enclose_rows(columns, lines, separator)):
+        say(
+            [
+                f"{source}: {len(doubtful)} texts hold line breaks and what looks like whole rows (the first from line "
+                f"{doubtful[0]}): is a double quote there not closed, or not doubled?"
+            ]
+        )
     return Table(source, columns, lines, headed=names is None)
 
 
@@ -231,6 +239,8 @@ def _ragged(row: Sequence[str], header: Sequence[str], text: str, separator: str
     problem = f"{len(row)} fields where the header has {len(header)}."
     if (other := _separator(text)) and other != separator:
         return f"{problem} The file looks separated by {_spoken(other)}: set data.separator to {other!r}."
+    if any(value.startswith(' "') for value in row):
+        return f"{problem} Remove the space between the separator and the double quote."
     if not enclosed:
         return f"{problem} A text that holds a tab or a line break must be in quotes, as pandas writes it."
     return f'{problem} A text that holds {_spoken(separator)} or a line break must be in "double quotes".'
