@@ -59,6 +59,19 @@ def test_only_active_adapters_are_scaled_together(pair) -> None:
     assert strengths == {"default": 5.0, "second": 1.0}
 
 
+def test_scaling_reads_the_adapters_that_there_are(pair) -> None:
+    layer = next(layer for layer in layers_of(pair) if len(layer.structune_delta) == 2)
+    scaling = layer.scaling
+    before = scaling.copy()
+    layer.set_scale("second", 3.0)
+    assert before == {"default": 1.0, "second": 1.0}
+    assert dict(scaling) == {"default": 1.0, "second": 3.0}
+    layer.scaling = {"default": 0.5}
+    assert (scaling["default"], len(scaling)) == (0.5, 2)
+    pair.delete_adapter("second")
+    assert "second" not in scaling
+
+
 def test_strength_is_not_saved(pair, bert, tmp_path) -> None:
     from peft import PeftModel
 

@@ -17,6 +17,7 @@ from structune.delta import FLOATS, StructuredDelta
 from structune.peft.computed_weight import check_stored
 from structune.peft.own_forward import adds_up, redefines
 from structune.peft.quantised import QuantisedWeight
+from structune.peft.strengths import Strengths
 from structune.peft.undo import Undo, as_it_is, plus
 from structune.peft.watched import watched
 from structune.surroundings import traced
@@ -195,9 +196,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             self.set_scale(name, 1.0 if scale is None else self.delta(name).strength / scale)
 
     @property
-    def scaling(self) -> dict[str, float]:
+    def scaling(self) -> Strengths:
         """The strength of each adapter; PEFT's `rescale_adapter_scale` sets it for a while."""
-        return {name: self.delta(name).strength for name in self.structune_delta}
+        return Strengths(self.structune_delta)
 
     @scaling.setter
     def scaling(self, value: Mapping[str, float]) -> None:
