@@ -60,6 +60,14 @@ def test_sound_data_are_not_doubted(tmp_path: Path) -> None:
              "trained as 2 classes"],
         ),
         (
+            [(text, ("1", "1.0", "0")[n % 3]) for n, (text, _) in enumerate(SOUND[:150])],
+            ["data.label = 'label': '1' (50), '1.0' (50) are one number, and are trained as 2 classes"],
+        ),
+        (
+            [(text, ("joy/anger", "joy", "anger")[n % 3]) for n, (text, _) in enumerate(SOUND[:150])],
+            ["data.label = 'label': 50 rows have labels made of others, each a class ('joy/anger')"],
+        ),
+        (
             [*SOUND, ("nan", "a"), ("NaN", "a"), ("NaN", "a"), ("N/A", "a"), ("null", "a"), ("None", "a")],
             ["data.text = 'text': 6 of 206 rows hold only a word for nothing: 'NaN' (2), 'N/A' (1), 'None' (1), "
              "'nan' (1), 'null' (1)"],

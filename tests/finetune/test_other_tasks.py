@@ -113,6 +113,6 @@ def test_a_column_of_zeros_and_ones_for_each_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", CLASSES, ids=lambda labels: ",".join(labels)[:30])
 def test_names_that_look_similar_are_classes(tmp_path: Path, labels: list[str]) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 77 numbers as classes are doubted
+        warnings.simplefilter("ignore")  # some are doubted
         data = load_data(DataSection(train=str(write(tmp_path, labels))))
     assert set(data.label_names) == set(labels)

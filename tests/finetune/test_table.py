@@ -96,6 +96,12 @@ def test_rows_between_two_stray_quotes_are_told(tmp_path: Path, content: str) ->
         read_table(write(tmp_path, "x.csv", content), "train")
 
 
+def test_quotes_after_a_space_are_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="2 fields keep their double quotes, which have a space before them"):
+        table = read_table(write(tmp_path, "x.csv", 'text, label\n"a", "x"\nb, "y"\n'), "train")
+    assert table.columns["label"] == [' "x"', ' "y"']
+
+
 def test_texts_of_several_lines_are_not_doubted(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     content = 'text,label\n"Dear all,\nfine, thanks\n\nYours, Ada",good\n"a\nb, not bad at all",bad\n'
     assert len(read_table(write(tmp_path, "x.csv", content), "train").lines) == 2

@@ -15,7 +15,7 @@ from structune.finetune.data import doubts
 from structune.finetune.data.embedded import load_embedded
 from structune.finetune.data.examples import Examples, check_labels, examples_from, label_names
 from structune.finetune.data.hub import load_hub
-from structune.finetune.data.other_tasks import other_indicators
+from structune.finetune.data.other_tasks import combined_labels, other_indicators
 from structune.finetune.data.split import take
 from structune.finetune.data.table import read_table
 from structune.finetune.doubt import DataWarning, say
@@ -45,6 +45,7 @@ def load_data(section: DataSection) -> TaskData:
     """
     everything, evaluation, source = _sources(section)
     names = label_names(everything.labels, source, section.label)
+    say(combined_labels(everything.labels, section.label))
     rows = range(len(everything))
     if evaluation is None:
         count = section.evaluation_examples or max(1, round(section.evaluation_fraction * len(rows)))

@@ -60,13 +60,12 @@ def doubts_about_file(examples: Examples, text: str) -> Iterator[str]:
 def _spelled_alike(counts: Counter[str], where: str) -> Iterator[str]:
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in sorted(counts):
-        spellings["".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
-    for alike in spellings.values():
+        plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        spellings[f"{float(plain)}" if _is_number(plain) else plain].append(label)
+    for key, alike in spellings.items():
         if len(alike) > 1:
-            yield (
-                f"{where}: {_counted(alike, counts)} differ only in case or spaces, and are trained as "
-                f"{len(alike)} classes"
-            )
+            what = "are one number" if _is_number(key) else "differ only in case or spaces"
+            yield f"{where}: {_counted(alike, counts)} {what}, and are trained as {len(alike)} classes"
 
 
 def _whole_numbers(counts: Counter[str], where: str) -> Iterator[str]:

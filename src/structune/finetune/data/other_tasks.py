@@ -10,7 +10,7 @@ from structune.finetune.data.doubts import is_empty_word
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
 
-__all__ = ["other_indicators", "refuse_other_tasks", "refuse_split_label"]
+__all__ = ["combined_labels", "other_indicators", "refuse_other_tasks", "refuse_split_label"]
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
@@ -18,6 +18,7 @@ _ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,]+""")
 _PLAIN_ITEM = re.compile(rf"""'[^']*'|"[^"]*"|{_NUMBER.pattern}|True|False|None|true|false|null""")
 _INDICATORS = re.compile(r"[\[(]?\s*[01](\.0?)?([\s,;|]+[01](\.0?)?)+\s*[\])]?|[01]{3,}")
 _SEPARATORS = "|;,"
+_RARELY_SEPARATORS = "/+&"  # of names more often than of lists
 
 
 def refuse_other_tasks(labels: Sequence[str], source: str, column: str) -> None:
@@ -65,6 +66,15 @@ def other_indicators(table: Table, column: str) -> Iterator[str]:
             f"data.label = {column!r}: {_listed(others)} of {table.source} are columns of 0 and 1 too; only {column!r} "
             f"is trained"
         )
+
+
+def combined_labels(labels: Sequence[str], column: str) -> Iterator[str]:
+    """The doubt that labels such as ``joy/anger`` are several, where ``joy`` and ``anger`` are labels too."""
+    counts = Counter(labels)
+    for separator in _RARELY_SEPARATORS:
+        if several := _recombined(counts, separator):
+            rows = sum(counts[label] for label in several)
+            yield f"data.label = {column!r}: {rows} rows have labels made of others, each a class ({_some(several)})"
 
 
 def _indicator_columns(table: Table) -> list[str]:

@@ -164,6 +164,8 @@ def _from_separated(text: str, source: str, separator: str, names: Sequence[str]
                 columns[name].append(value)
     if not lines:
         raise UserError(f"{source}: a header and no rows. {first_row_named(list(columns))}".strip())
+    if kept := sum(value.startswith(' "') and value.endswith('"') for values in columns.values() for value in values):
+        say([f"{source}: {kept} fields keep their double quotes, which have a space before them: remove the spaces"])
     if enclosed and (doubtful := enclose_rows(columns, lines, separator)):
         say(
             [
