@@ -81,6 +81,25 @@ def test_set() -> None:
     assert not hasattr(layer, "_of_the_base")
 
 
+def test_weights_set_on_the_layer_are_the_base_layers() -> None:
+    layer, x = wrapped(lambda: nn.Linear(8, 12)), torch.randn(3, 8)
+    update = layer(x) - layer.base_layer(x)
+    layer.weight, layer.bias = nn.Parameter(torch.ones(12, 8)), nn.Parameter(torch.ones(12))
+    torch.testing.assert_close(layer(x), x.sum(-1, keepdim=True) + 1 + update, rtol=1e-4, atol=1e-5)
+    assert list(layer._parameters) == []
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["wte"], ["lm_head", "wte"]])
+def test_transformers_ties_weights_again(targets, gpt2, ids) -> None:
+    bare = gpt2()
+    config = structune.c3a(block_size=4, target_modules=targets, init_weights=False)
+    model = get_peft_model(bare, config).eval()
+    y = model(ids).logits
+    bare.tie_weights()
+    assert torch.equal(model(ids).logits, y)
+    assert bare.lm_head.weight is bare.transformer.wte.weight
+
+
 @pytest.mark.parametrize("make", [make for make, _ in LAYERS.values()], ids=LAYERS)
 def test_copies_and_state_dicts(make) -> None:
     layer = wrapped(make)

@@ -486,11 +486,14 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set where it is read: what the base layer has, and this one has not, is the base layer's."""
-        own = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name) or isinstance(value, nn.Module)
-        if own or "base_layer" not in self.__dict__.get("_modules", {}) or not hasattr(self.get_base_layer(), name):
-            super().__setattr__(name, value)
-        else:
+        ours = getattr(type(self), name, None)
+        weight = isinstance(value, nn.Parameter) and isinstance(ours, property)  # that we show and the base layer holds
+        own = name.startswith("_") or name in self.__dict__ or isinstance(value, nn.Module) or ours is not None
+        known = "base_layer" in self.__dict__.get("_modules", {}) and hasattr(self.get_base_layer(), name)
+        if known and (weight or not own):
             setattr(self.get_base_layer(), name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _forwards(self, name: str, base: nn.Module) -> bool:
         """Whether a name that this layer lacks may be the base layer's: what others mark a module with is not."""

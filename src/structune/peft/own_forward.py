@@ -22,7 +22,7 @@ def redefines(base: nn.Module, parent: type[nn.Module]) -> bool:
 
 @torch.no_grad()
 def adds_up(base: nn.Module, like: Callable[[Any, Tensor], Tensor], example: Callable[[], Tensor]) -> bool:
-    """Whether a layer with code of its own gives what `like` gives: it is tried on random numbers, in a copy.
+    """Whether a layer with code of its own gives what `like` gives: a copy on the CPU is tried on random numbers.
 
     Where it cannot be tried, because it takes other arguments or something else has replaced its forward, it is not.
 
@@ -40,8 +40,7 @@ def adds_up(base: nn.Module, like: Callable[[Any, Tensor], Tensor], example: Cal
     trial: Any = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters(recurse=False)})
     for hooks in (trial._forward_hooks, trial._forward_pre_hooks):
         hooks.clear()
-    device = [weight.device] if weight.device.type != "cpu" else []
-    with torch.random.fork_rng(device, device_type=weight.device.type if device else "cuda"):
+    with torch.random.fork_rng([]):
         for module in trial.modules():
             for tensors, wrap in ((module._parameters, _frozen), (module._buffers, torch.Tensor.clone)):
                 for name, tensor in tensors.items():
@@ -49,6 +48,7 @@ def adds_up(base: nn.Module, like: Callable[[Any, Tensor], Tensor], example: Cal
                         tensors[name] = wrap(_random(tensor))
         try:
             x = example()
+            trial.to("cpu")
             same = all(_close(like(trial, x), trial.train(mode)(x)) for mode in (True, False))
             first = trial(x)
             trial.weight = _frozen(_random(weight))
@@ -63,12 +63,12 @@ def adds_up(base: nn.Module, like: Callable[[Any, Tensor], Tensor], example: Cal
     return same
 
 
-def _random(tensor: Tensor) -> Tensor:
+def _random(like: Tensor) -> Tensor:
     """Random numbers of that shape; a matrix has equal anti-diagonals and takes no more memory than its edges."""
-    if tensor.ndim != 2:
-        return torch.randn_like(tensor)
-    rows, cols = tensor.shape
-    return torch.randn(rows + cols, dtype=tensor.dtype, device=tensor.device).as_strided((rows, cols), (1, 1))
+    if like.ndim != 2:
+        return torch.randn(like.shape, dtype=like.dtype)
+    rows, cols = like.shape
+    return torch.randn(rows + cols, dtype=like.dtype).as_strided((rows, cols), (1, 1))
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

@@ -56,5 +56,4 @@ class StructuneEmbedding(StructuneLayer):
 
     def example(self) -> Tensor:
         """Some rows' numbers."""
-        weight = self.get_base_weight()
-        return torch.arange(min(len(weight), 3), device=weight.device)[None]
+        return torch.arange(min(len(self.get_base_weight()), 3))[None]

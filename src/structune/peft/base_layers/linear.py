@@ -44,8 +44,7 @@ class StructuneLinear(StructuneLayer):
 
     def example(self) -> Tensor:
         """Two inputs."""
-        weight = self.get_base_weight()
-        return torch.randn(2, self.features()[1], dtype=weight.dtype, device=weight.device)
+        return torch.randn(2, self.features()[1], dtype=self.get_base_weight().dtype)
 
     def frozen_weight(self) -> tuple[Tensor, Tensor | None] | None:
         """W (out, in) and b, if the base layer's own forward is x Wᵀ + b with plain tensors."""
