@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from structune.finetune.doubt import DataWarning
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.methods import PRESETS, recommended
 from structune.finetune.recipe import Recipe
@@ -241,3 +242,15 @@ def test_ctrl_c_saves_and_resume_finishes(recipe_file: Path, tmp_path: Path) -> 
     assert f"resuming from {out}/c3a/checkpoints/checkpoint-{stopped[1]}" in done.stdout.replace("\n", "")
     assert {name: Run(out / name).metrics()["steps"] for name in ("c3a", "head")} == {"c3a": 300, "head": 300}
     assert list(table(out)) == ["c3a", "head"]
+
+
+def test_doubts_are_told_once_and_not_by_the_runs(
+    recipe_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(DataWarning, match=r"data\.max_length = 4: 80 of 80 texts are cut after 4 tokens") as caught:
+        comparison = compare(recipe_file, ["head"], tmp_path / "out", ["data.max_length=4", "train.max_steps=1"])
+    assert len([one for one in caught if one.category is DataWarning]) == 1
+    captured = capfd.readouterr()
+    assert "step 1/1" in captured.out
+    assert "are cut" not in captured.out + captured.err
+    assert "Always answering 'bad' would have an accuracy of 50.0%." in comparison.notes()
