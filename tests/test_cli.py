@@ -48,6 +48,7 @@ def test_every_command_has_help(command: str) -> None:
     [
         *([*command, "--help"] for command in ([], *([name] for name in COMMANDS))),
         ["version"],
+        ["--version"],
         ["train", "broken.yaml"],
         ["train", "mine.yaml", "--set", "method=lorra"],
         ["train", "mine.yaml", "--set", "method={name: hydra, structure: topelitz}"],
@@ -69,7 +70,7 @@ except SystemExit as stop:
     print(stop.code, sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
-    mistaken = not {"--help", "version"} & set(arguments)
+    mistaken = not {"--help", "--version", "version"} & set(arguments)
     assert done.stdout.splitlines()[-1] == f"{2 if mistaken else 0} []"
 
 
@@ -77,6 +78,9 @@ def test_version() -> None:
     import structune
 
     assert re.search(rf"structune\s+{re.escape(structune.__version__)}", run("version").output)
+    first, second = run("--version").output.splitlines()
+    assert first == f"structune {structune.__version__}"
+    assert re.fullmatch(r"torch \d\S*, peft \d\S*, transformers \d\S*", second)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -18,7 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from structune import __version__
 from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.importing import without_remarks
 from structune.finetune.shipped import recipe_names
 from structune.finetune.tables import pairs, print_table
 
@@ -54,6 +57,22 @@ Device = Literal["auto", "cpu", "cuda"]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
+def _print_versions(asked: bool) -> None:
+    if asked:
+        own, *others = (f"{package} {number}" for package, number in _versions().items())
+        console.print(f"{own}\n{', '.join(others)}", highlight=False, soft_wrap=True)
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show versions and exit.", callback=_print_versions, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that come before a command."""
+
+
 @app.command()
 def train(
     recipe: RecipeFile,
@@ -74,7 +93,8 @@ def train(
             raise UserError("--resume and --overwrite exclude each other; give one")
         settings = Recipe.load(_path("RECIPE", recipe), overrides or [])
 
-        from structune.finetune import train as training
+        with without_remarks():
+            from structune.finetune import train as training
 
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console)
         metrics = run.metrics()
@@ -100,7 +120,8 @@ def evaluate(
 ) -> None:
     """Load a run's adapter into a fresh model and score it, class by class."""
     with _told(debug):
-        from structune.finetune import evaluate as evaluation
+        with without_remarks():
+            from structune.finetune import evaluate as evaluation
 
         result = evaluation.evaluate(_path("RUN", run), _path_if_given("--data", data), console)
         table = Table("class", "precision", "recall", "F1", "examples", box=None, header_style="bold")
@@ -129,7 +150,8 @@ def merge(
 ) -> None:
     """Merge a run's adapter into its model: a plain transformers folder."""
     with _told(debug):
-        from structune.finetune import merge as merging
+        with without_remarks():
+            from structune.finetune import merge as merging
 
         out = _path("--out", out)
         difference = merging.merge(_path("RUN", run), out)
@@ -158,7 +180,8 @@ def inspect(
 ) -> None:
     """Show an adapter layer by layer: numbers, size on disk, spectrum and effective rank of each update."""
     with _told(debug):
-        from structune.study.inspect import inspect_path
+        with without_remarks():
+            from structune.study.inspect import inspect_path
 
         base = None if base is None else _expanded("--base", base)
         inspect_path(_path("RUN|ADAPTER", path), _path_if_given("--out", out), base, console)
@@ -241,7 +264,8 @@ def bench(
             for path in write_page():
                 console.print(f"wrote {escape(str(path))}", highlight=False)
             return
-        from structune.bench.run import bench as measure
+        with without_remarks():
+            from structune.bench.run import bench as measure
 
         measure(
             "calibrate" if calibrate else _expanded("SUITE", suite),
@@ -260,15 +284,9 @@ def bench(
 @app.command()
 def version() -> None:
     """Show the version of structune and of what it stands on."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
     table = pairs()
-    for package in ("structune", "torch", "peft", "transformers"):
-        try:
-            table.add_row(package, installed(package))
-        except PackageNotFoundError:
-            table.add_row(package, "not installed")
+    for package, number in _versions().items():
+        table.add_row(package, number)
     print_table(console, table)
 
 
@@ -293,6 +311,17 @@ def _path(argument: str, given: Path) -> Path:
 
 def _path_if_given(argument: str, given: Path | None) -> Path | None:
     return None if given is None else _path(argument, given)
+
+
+def _versions() -> dict[str, str]:
+    """Of structune and of what it stands on, as installed: nothing is imported."""
+    versions = {"structune": __version__}
+    for package in ("torch", "peft", "transformers"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
 
 
 def _numbers(text: str) -> list[int]:

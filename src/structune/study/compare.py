@@ -16,6 +16,7 @@ from structune.finetune.data import load_data
 from structune.finetune.encode import warn_of_cut_texts
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.files import write_json, write_text
+from structune.finetune.importing import without_remarks
 from structune.finetune.methods import preset
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
@@ -79,7 +80,8 @@ def compare(
     plan = _plan(recipe, methods, seeds, out, resume, overwrite)
     data = load_data(recipe.data)  # a mistake there is told once, and now
 
-    from structune.finetune.model import load_tokenizer  # brings in transformers, which no mistake above waits for
+    with without_remarks():  # brings in transformers, which no mistake above waits for
+        from structune.finetune.model import load_tokenizer
 
     warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
     resume_line = _resume_line(recipe_path, methods, out, overrides, seeds)

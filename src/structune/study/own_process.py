@@ -18,6 +18,7 @@ from rich.console import Console
 
 from structune.finetune.doubt import DataWarning
 from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import Recipe
 
 __all__ = ["Outcome", "train_in_own_process"]
@@ -60,7 +61,8 @@ def _train(sender: Connection, recipe: Recipe, resume: bool, overwrite: bool, qu
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
     warnings.filterwarnings("ignore", category=DataWarning)  # the first process told
     try:
-        from structune.finetune.train import train
+        with without_remarks():
+            from structune.finetune.train import train
 
         train(recipe, resume=resume, overwrite=overwrite, console=Console(quiet=quiet))
     except UserError as error:
