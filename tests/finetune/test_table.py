@@ -65,13 +65,15 @@ def test_unicode_in_any_form(tmp_path: Path, name: str) -> None:
 
 
 def test_gzip(tmp_path: Path) -> None:
-    lines = gzip.compress(b'{"text": "a"}\n')
+    lines = gzip.compress(b'{"text": "a"}\n', mtime=0)
     assert read_table(write(tmp_path, "x.jsonl.gz", lines), "train").columns == {"text": ["a"]}
-    assert read_table(write(tmp_path, "x.tsv.gz", gzip.compress(b"text\na\n")), "train").columns == {"text": ["a"]}
+    assert read_table(write(tmp_path, "x.tsv.gz", gzip.compress(b"text\na\n", mtime=0)), "train").columns == {
+        "text": ["a"]
+    }
     with pytest.raises(UserError, match=r"rename it to 'x\.jsonl\.gz'"):
         read_table(write(tmp_path, "x.json.gz", lines), "train")
     with pytest.raises(UserError, match="this is a Parquet file"):
-        read_table(write(tmp_path, "y.csv.gz", gzip.compress(b"PAR1")), "train")
+        read_table(write(tmp_path, "y.csv.gz", gzip.compress(b"PAR1", mtime=0)), "train")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
@@ -177,7 +179,7 @@ def test_tsv_with_quotes_of_its_texts(tmp_path: Path, texts: list[str]) -> None:
         ("x.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook; make a CSV file of it, with pandas"),
         ("x.pkl", b"\x80\x04\x95", "this is a pickle"),
         ("x.csv.bz2", b"BZh91AY", "compressed with bzip2; unpack it with bunzip2"),
-        ("x.csv.gz", gzip.compress(b"text,label\na,1\n")[:-9], "compressed with gzip, and damaged"),
+        ("x.csv.gz", gzip.compress(b"text,label\na,1\n", mtime=0)[:-9], "compressed with gzip, and damaged"),
         ("x.csv", b"\n<!DOCTYPE html>", "this is a web page"),
         ("x.csv", "version https://git-lfs.github.com/spec/v1\noid 1", "git lfs pull"),
         ("x.csv", bytes(range(256)) * 9, "this is a binary file, not a text"),
