@@ -91,14 +91,14 @@ def _no_texts(texts: Sequence[str], where: str) -> Iterator[str]:
 
 
 def _contradictions(train: Examples, evaluation: Examples) -> Iterator[str]:
-    found: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for examples in (train, evaluation):
         for text, label in zip(_normal(examples), examples.labels, strict=True):
-            found[text].add(label)
+            found[text][label] += 1
     twice = [text for text, labels in found.items() if len(labels) > 1]
     if twice:
         labels = ", ".join(map(repr, sorted(found[twice[0]])[:4]))
-        rows = sum(text in set(twice) for examples in (train, evaluation) for text in _normal(examples))
+        rows = sum(found[text].total() for text in twice)
         yield (
             f"{len(twice)} {'texts occur' if len(twice) > 1 else 'text occurs'} with different labels, in {rows} rows "
             f"(the first: {twice[0][:40]!r} with {labels})"
