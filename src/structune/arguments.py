@@ -81,16 +81,33 @@ def check_stack(stack: int | None) -> None:
         raise ValueError(f"stack={stack!r} must be an integer of at least 1, or None for a single matrix")
 
 
+LARGEST_SCALE = 1e18
+"""Gradients grow with the scale, and optimisers square them: from 10¹⁹ on, or below 10⁻¹⁹, fp32 cannot hold that."""
+
+
+def check_strength(scale: float, name: str) -> None:
+    """Raise ValueError unless ΔW times `scale`, and what is trained with it, stays a number; 0 is one."""
+    if not abs(scale) <= LARGEST_SCALE:
+        raise ValueError(
+            f"{name}={scale!r} must be a finite number of at most {LARGEST_SCALE:g} in size: fp32 overflows beyond"
+        )
+
+
 def resolve_scale(scale: Scale, in_features: int) -> float:
     """The factor of ΔW as a number.
 
     Raises:
-        ValueError: not a finite number that is not zero, nor "1/in_features".
+        ValueError: neither "1/in_features" nor a finite number that is not zero, or one that fp32 cannot work with.
     """
     if scale == "1/in_features":
         return 1.0 / in_features
     if isinstance(scale, (str, bool)) or not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale == 0:
         raise ValueError(f"scale={scale!r} must be a finite number other than 0, or '1/in_features'")
+    check_strength(scale, "scale")
+    if abs(scale) < 1 / LARGEST_SCALE:
+        raise ValueError(
+            f"scale={scale!r} must be at least {1 / LARGEST_SCALE:g} in size: fp32 would leave nothing of the update"
+        )
     return float(scale)
 
 

@@ -28,7 +28,7 @@ from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
 from structune.start import Start
 from structune.structures import RankedStructure, Structure
-from structune.surroundings import looked_on, plain
+from structune.surroundings import looked_on, plain, without_autocast
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What trained numbers may be held and stored in."""
@@ -248,11 +248,11 @@ class StructuredDelta(nn.Module):
         Args:
             index: which rows, 0 … out − 1.
         """
-        self._check_single()
+        self._check_product(index)
         structure, generators, start = self._update()
         flat = index.flatten()
         where = flat.div(structure.rows, rounding_mode="floor"), flat.remainder(structure.rows)
-        with torch.autocast(index.device.type, enabled=False):
+        with without_autocast(index.device):
             rows_TQN = structure.lookup(*where, **generators)
             if start is not None:
                 rows_TQN = rows_TQN - structure.lookup(*where, **start)
@@ -261,7 +261,7 @@ class StructuredDelta(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """ΔW x: (…, in) to (…, out), in x's dtype."""
-        self._check_single()
+        self._check_product(x)
         algorithm = self.resolved_algorithm(x)
         if algorithm == "dense":
             return nn.functional.linear(x, self.dense().to(x.dtype))
@@ -321,7 +321,7 @@ class StructuredDelta(nn.Module):
 
     def _fold(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         start = self._start_generators() if self.centred else None
-        self._check_single()
+        self._check_product(x)
         y: Tensor = products.fold(
             self.structure,
             x.reshape(-1, self.grid.in_features),
@@ -370,9 +370,14 @@ class StructuredDelta(nn.Module):
     def _in_units(self, integers: Tensor) -> Tensor:
         return integers.to(working_dtype(self.pool)) * self._start.step
 
-    def _check_single(self) -> None:
+    def _check_product(self, x: Tensor) -> None:
         if self.stack is not None:
             raise TypeError(f"a stack of {self.stack} matrices has no product with one x: use dense()")
+        if self.pool.is_meta and not x.is_meta:
+            raise RuntimeError(
+                f"the update's numbers are on the meta device, which holds none, and its input on {x.device}: load the "
+                "adapter first, or keep this layer on a device where others are offloaded"
+            )
 
     def _start_generators(self) -> dict[str, Tensor]:
         return self._generators_at(self._start_numbers())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -53,6 +56,16 @@ def looked_on() -> bool:
     Selective checkpointing is such a mode, and so are fake tensors and counters of operations.
     """
     return torch.compiler.is_compiling() or transformed() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is at work on a device; on meta, which knows none, it is not."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Full precision while it lasts, whatever autocast would choose."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def plain(*tensors: Tensor) -> bool:

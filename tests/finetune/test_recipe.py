@@ -102,6 +102,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train": {"learning_rat": 1}}, "train.learning_rat: unknown key (did you mean 'learning_rate'?)"),
     ({"train": {"learning_rate": "big"}}, "train.learning_rate = 'big'"),
     ({"train": {"learning_rate": 0.0}}, "train.learning_rate = 0.0: input should be greater than 0"),
+    ({"train": {"learning_rate": 1e308}}, "train.learning_rate = 1e+308: input should be less than or equal to"),
+    ({"method": {"name": "c3a", "scale": 1e308}}, "method.scale: 1e+308 must be between 1e-18 and 1e+18"),
     ({"train": {"batch_size": "32"}}, "train.batch_size = '32'"),
     ({"train": {"scheduler": "cosin"}}, "(did you mean 'cosine'?)"),
     ({"train": {"epochs": 1, "max_steps": 5}}, "epochs = 1.0 and max_steps = 5 are both given; remove one"),

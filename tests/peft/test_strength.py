@@ -100,3 +100,19 @@ def test_deleting_an_adapter_leaves_the_other(pair, ids) -> None:
     expected = pair(ids).logits
     pair.delete_adapter("second")
     assert torch.equal(pair(ids).logits, expected)
+
+
+@pytest.mark.parametrize("scale", [1e308, -1e19, float("inf"), float("nan")])
+def test_a_strength_that_overflows_is_refused(pair, scale: float) -> None:
+    """Nothing is changed; 0 switches an adapter off."""
+    layer = layers_of(pair)[0]
+    layer.set_scale("default", 0.5)
+    with pytest.raises(ValueError, match="must be a finite number of at most"):
+        layer.set_scale("default", scale)
+    with pytest.raises(
+        ValueError, match="weights must be finite numbers|a weight=.* must be a finite number of at most"
+    ):
+        pair.add_weighted_adapter(["default"], [scale], "sum")
+    assert layer.delta("default").strength == 0.5
+    layer.set_scale("default", 0)
+    assert layer.delta("default").scale == 0

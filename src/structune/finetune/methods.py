@@ -22,6 +22,16 @@ Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _workable(scale: float | str) -> float | str:
+    """As `structune.arguments` has it, which needs PyTorch."""
+    if not isinstance(scale, str) and not 1e-18 <= abs(scale) <= 1e18:
+        raise ValueError(f"{scale:g} must be between 1e-18 and 1e+18 in size: fp32 goes no further")
+    return scale
+
+
+Scale = Annotated[float | Literal["1/in_features"], AfterValidator(_workable)]
+
+
 def _known(structure: str) -> str:
     if structure not in structures.names():
         *others, last = map(repr, structures.names())
@@ -57,7 +67,7 @@ class C3A(PeftSection):
 
     name: Literal["c3a"] = "c3a"
     block_size: Count = 64
-    scale: float | Literal["1/in_features"] = 1.0
+    scale: Scale = 1.0
     dropout: Probability = 0.0
 
 
@@ -71,7 +81,7 @@ class Hydra(PeftSection):
     pool_size: Count = 384
     fixed_ratio: Probability = 0.0
     seed: int = 0
-    scale: float | Literal["1/in_features"] = 1.0
+    scale: Scale = 1.0
     dropout: Probability = 0.0
 
     @property
@@ -90,7 +100,7 @@ class Structune(PeftSection):
     pool_size: Count | None = None
     fixed_ratio: Probability = 0.0
     seed: int = 0
-    scale: float | Literal["1/in_features"] = 1.0
+    scale: Scale = 1.0
     init_weights: bool | Literal["xavier_uniform", "kaiming_uniform"] = True
     algorithm: str = "auto"
     dropout: Probability = 0.0
@@ -103,7 +113,7 @@ class Structune(PeftSection):
     rank_pattern: dict[str, int] = {}
     pool_size_pattern: dict[str, int] = {}
     fixed_ratio_pattern: dict[str, float] = {}
-    scale_pattern: dict[str, float] = {}
+    scale_pattern: dict[str, Scale] = {}
     structure_pattern: dict[str, Structure] = {}
 
     @property

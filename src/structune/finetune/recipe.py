@@ -23,7 +23,7 @@ from structune.finetune.shipped import find_recipe
 __all__ = ["DataSection", "ModelSection", "Recipe", "TrainSection"]
 
 Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, one step overflows
 
 
 class ModelSection(Section):

@@ -13,6 +13,7 @@ from peft.utils.quantization_utils import QuantizationBackend
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from structune.arguments import check_strength
 from structune.delta import FLOATS, StructuredDelta
 from structune.peft.computed_weight import check_stored
 from structune.peft.own_forward import adds_up, redefines
@@ -20,7 +21,7 @@ from structune.peft.quantised import QuantisedWeight
 from structune.peft.strengths import Strengths
 from structune.peft.undo import Undo, as_it_is, plus
 from structune.peft.watched import watched
-from structune.surroundings import traced
+from structune.surroundings import autocasts, traced
 
 BASE = "__base__"
 """In a mixed batch: the sample goes through the base layer alone."""
@@ -175,8 +176,13 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         """Multiply the adapter's ΔW by `scale`, whatever was set before; 1 is as configured. It is not saved.
 
         Of a merged adapter the weight keeps what was merged until it is unmerged; a warning says so.
+
+        Raises:
+            ValueError: the scale, or its product with the configured one, is NaN, infinite or too large for fp32.
         """
         if adapter in self.structune_delta:
+            check_strength(float(scale), "scale")
+            check_strength(float(scale) * self.delta(adapter).full_scale, "scale times the configured one")
             if adapter in self.merged_adapters and scale != self.merged_deltas[adapter].strength:
                 warnings.warn(
                     f"adapter {adapter!r} is merged with scale {self.merged_deltas[adapter].strength:g}: the new one, "
@@ -415,7 +421,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         dropped = self.training and isinstance(dropout, nn.Dropout)
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
         apart = dropped or watched(self.delta(name), dropout)
-        return exact and not apart and not torch.is_autocast_enabled(x.device.type)
+        return exact and not apart and not autocasts(x.device)
 
     @torch.no_grad()
     def _merge_plain(self, names: Sequence[str], safe_merge: bool) -> None:
@@ -458,7 +464,7 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         return total
 
     def _check_finite(self, names: Sequence[str], weight: Tensor, safe_merge: bool) -> None:
-        if safe_merge and not torch.isfinite(weight).all():
+        if safe_merge and not weight.is_meta and not torch.isfinite(weight).all():
             raise ValueError(
                 f"adapter {', '.join(map(repr, names))} would put NaN or infinite values into the weight, so this "
                 "layer was left as it is: the adapter's numbers are broken, load or train it again"
@@ -500,11 +506,20 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
         return not name.startswith("_") or (not name.startswith("__") and hasattr(type(base), name))
 
     def _check_whole(self, weight: Tensor, delta: StructuredDelta) -> None:
-        """Raise RuntimeError if this process holds a shard of the weight only, flat (FSDP) or a DTensor (FSDP2)."""
+        """Raise RuntimeError if a part of the weight or none is here.
+
+        That is a shard, flat (FSDP) or a DTensor (FSDP2); or the weight has numbers and ΔW has none, or the other way
+        round, or both are offloaded until a forward of their own is called.
+        """
         entries = delta.grid.out_features * delta.grid.in_features * (delta.stack or 1)
         if hasattr(weight, "full_tensor") or weight.ndim < 2 or weight.numel() != entries:
             raise RuntimeError(
                 f"W + ΔW is needed, but this process holds a shard of {self.weight_name!r} only (a "
                 f"{type(weight).__name__} of shape {tuple(weight.shape)}): shard the block around the adapted layer "
                 "instead of the layer by itself, and gather the weights before merging"
+            )
+        if weight.is_meta != delta.pool.is_meta or (weight.is_meta and "forward" in vars(self.get_base_layer())):
+            raise RuntimeError(
+                f"W + ΔW is needed, but {self.weight_name if weight.is_meta else 'the adapter'} is on the meta device, "
+                "which holds no numbers: load it first, or keep this layer on a device where others are offloaded"
             )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from structune.delta import StructuredDelta
+from structune.surroundings import plain
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -27,7 +28,7 @@ class Undo:
     def __init__(self, weight: Tensor, merged: Tensor, delta: Tensor) -> None:
         self.places: Tensor | None = None
         self.values = weight
-        if weight.is_meta:
+        if not plain(weight):
             return
         lost = _bits(plus(merged, delta, -1)) != _bits(weight)
         size = weight.element_size()

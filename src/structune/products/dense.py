@@ -9,6 +9,7 @@ from torch import Tensor
 
 from structune.products.precision import working_dtype
 from structune.structures import Structure
+from structune.surroundings import without_autocast
 
 
 def supports(structure: Structure) -> bool:
@@ -20,7 +21,7 @@ def blocks(structure: Structure, generators: Mapping[str, Tensor]) -> Tensor:
     """The blocks (P, Q, M, N), in at least fp32 whatever the generators' dtype and under autocast too."""
     dtype = working_dtype(*generators.values())
     generators = {name: g.to(dtype) for name, g in generators.items()}
-    with torch.autocast(next(iter(generators.values())).device.type, enabled=False):
+    with without_autocast(next(iter(generators.values())).device):
         return structure.entries(**generators)
 
 

@@ -27,7 +27,7 @@ from structune.products.operator import operator, recording
 from structune.products.precision import working_dtype
 from structune.products.strips import pull_back_strip, strip_of_matrix, strips
 from structune.structures import Structure
-from structune.surroundings import batched, transformed
+from structune.surroundings import batched, transformed, without_autocast
 
 Generators: TypeAlias = Mapping[str, Tensor]
 Tensors: TypeAlias = Sequence[Tensor]
@@ -112,7 +112,7 @@ def _fold(
     scale: float,
 ) -> Tensor:
     y = x.new_empty(x.shape[0], sizes[0])
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         for rows, matrix in _matrix(x, weight, generators, start, family, sizes, scale):
             if bias is None:
                 torch.mm(x, matrix.mT, out=y[:, rows])
@@ -134,7 +134,7 @@ def _input_gradient(
 ) -> Tensor:
     """x̄ = g (W + ΔW)."""
     total = torch.empty_like(x, memory_format=torch.contiguous_format)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         for rows, matrix in _matrix(x, weight, generators, start, family, sizes, scale):
             torch.addmm(total, grad[:, rows], matrix, beta=int(rows.start > 0), out=total)
             del matrix
@@ -186,7 +186,7 @@ def _gradients(
     """Of the kernels, from transforms of g and x; without kernels, of the generators, from the rows of gᵀ x."""
     structure = structures.get(family)(*sizes[1:])
     P, Q = generators[0].shape[:2]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if kernels:
             grad_TPM, x_TQN = _cut(grad, P, structure.rows), _cut(x, Q, structure.cols)
             found = _chain(kernels, geometry).kernel_gradients(grad_TPM, x_TQN, "fft")

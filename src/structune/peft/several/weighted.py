@@ -12,6 +12,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor
 
+from structune.arguments import check_strength
 from structune.delta import StructuredDelta
 from structune.peft.base_layers import ParamWrapper, StructuneMultiheadAttention
 from structune.peft.config import StructuneConfig
@@ -212,8 +213,10 @@ def _check_arguments(tuner: BaseTuner, adapters: Sequence[str], weights: Sequenc
         raise ValueError(
             f"adapters has {len(adapters)} names, weights {len(weights)} numbers: give one weight for each"
         )
-    if infinite := [weight for weight in weights if not math.isfinite(weight)]:
-        raise ValueError(f"weights has {infinite[0]}: weights must be finite numbers")
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise ValueError(f"weights has {weight}: weights must be finite numbers")
+        check_strength(weight, "a weight")
     if unknown := [name for name in adapters if name not in tuner.peft_config]:
         raise ValueError(f"adapters has {unknown}, but the model has {sorted(tuner.peft_config)}")
     if adapter_name in tuner.peft_config:
