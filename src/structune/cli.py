@@ -6,6 +6,7 @@ Each command imports what it needs when it runs, so that help and errors in a re
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from rich.table import Table
 from structune import __version__
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.importing import without_remarks
+from structune.finetune.launch import first_rank, refuse_several_processes
 from structune.finetune.shipped import recipe_names
+from structune.finetune.signals import raised
 from structune.finetune.tables import pairs, print_table
 
 __all__ = ["app", "main"]
@@ -84,7 +87,7 @@ def train(
     """Fine-tune a model as a recipe says.
 
     The run folder (**output**, by default runs/RECIPE-METHOD) gets the adapter with its model card, the metrics, the
-    training curve and the log. Ctrl-C saves a checkpoint; **--resume** goes on from it.
+    training curve and the log. Ctrl-C and SIGTERM save a checkpoint; **--resume** goes on from it.
     """
     with _told(debug):
         from structune.finetune.recipe import Recipe
@@ -96,7 +99,7 @@ def train(
         with without_remarks():
             from structune.finetune import train as training
 
-        run = training.train(settings, resume=resume, overwrite=overwrite, console=console)
+        run = training.train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
         metrics = run.metrics()
         most = metrics["eval_majority"]
         table = pairs()
@@ -337,24 +340,31 @@ def _listed(text: str) -> list[str]:
 
 @contextmanager
 def _told(debug: bool) -> Iterator[None]:
-    """Errors as one clear red line: exit code 2 for a mistake the user can fix, 130 for Ctrl-C, 1 for the rest."""
+    """Errors as one clear red line; of several processes of one launch the first tells it.
+
+    Exit codes: 2 for a mistake the user can fix, 3 for numbers that ran away, 128 + the signal's number for Ctrl-C
+    (130), SIGTERM (143) and SIGHUP (129), 1 for the rest.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not debug:
         warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
     _show_doubts()
     try:
-        yield
+        with raised():
+            refuse_several_processes()
+            yield
     except Interrupted as stop:
         errors.print(f"[yellow]{escape(str(stop))}[/]", soft_wrap=True, highlight=False)
-        sys.exit(130)
-    except KeyboardInterrupt:
+        sys.exit(128 + stop.number)
+    except KeyboardInterrupt as stop:
         errors.print("[yellow]stopped[/]")
-        sys.exit(130)
+        sys.exit(128 + getattr(stop, "number", signal.SIGINT))
     except Exception as error:
         if debug:
             raise
-        _print_error(error)
-        sys.exit(2 if isinstance(error, UserError | ModuleNotFoundError) else 1)
+        if first_rank():
+            _print_error(error)
+        sys.exit(getattr(error, "exit_code", 2 if isinstance(error, ModuleNotFoundError) else 1))
 
 
 def _show_doubts() -> None:

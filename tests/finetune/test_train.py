@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from structune.finetune.adapters import apply_method, split_parameters
+from structune.finetune.card import model_card
 from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.evaluate import load_run
 from structune.finetune.interrupt import StopOnInterrupt
@@ -83,6 +84,7 @@ def test_a_run_folder_is_complete(recipe: MakeRecipe, tmp_path: Path) -> None:
     settings = recipe("lora")
     run = train(settings)
     names = {"recipe.yaml", "versions.json", "metrics.json", "curve.png", "log.jsonl", "adapter", "checkpoints"}
+    names |= {"run.json", "data.json", ".lock"}
     assert {path.name for path in run.folder.iterdir()} == names
     assert {path.name for path in run.adapter.iterdir()} == {
         "adapter_config.json",
@@ -305,5 +307,34 @@ def test_the_card_loads_the_adapter_in_a_fresh_process(recipe: MakeRecipe, tmp_p
     tokens = loaded.base.tokenizer(["the film was superb"], return_tensors="pt")
     expected = loaded.label_names[int(loaded.model(**tokens).logits.argmax())]
     assert done.stdout.strip() == expected
+    # Several texts, one of them too long for the model: padded, cut, and the labels are the run's own.
+    texts = ["the film was superb", "dull", "a story with awful music " * 40]
+    several = (
+        code.replace('["some text"]', repr(texts))
+        + "print(model.config.id2label)\nprint(tuple(tokens.input_ids.shape))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", several], capture_output=True, text=True, check=True, cwd=tmp_path)
+    lines = done.stdout.strip().splitlines()
+    logits = [
+        loaded.model(**loaded.base.tokenizer([text], truncation=True, return_tensors="pt")).logits for text in texts
+    ]
+    assert lines[:3] == [loaded.label_names[int(row.argmax())] for row in logits]
+    assert lines[3:] == ["{0: 'negative', 1: 'positive'}", "(3, 64)"]
     recipe_in_card = card.split("```yaml\n")[1].split("```")[0]
     assert str(tmp_path) not in recipe_in_card
+
+
+def test_the_card_of_pairs_reads_pairs_and_of_a_revision_names_it(recipe: MakeRecipe) -> None:
+    settings = recipe("lora").resolved()
+    data = settings.data.model_copy(update={"text_pair": "second", "max_length": 17})
+    model = settings.model.model_copy(update={"name": "some/model", "revision": "abc"})
+    metrics: dict[str, Any] = dict.fromkeys(
+        ("eval_examples", "train_examples", "steps", "trainable_adapter", "trainable_head", "adapter_bytes", "seed"), 1
+    )
+    metrics |= dict.fromkeys(("eval_accuracy", "eval_f1", "eval_matthews", "eval_loss"), 0.5)
+    metrics |= {"method": "lora", "labels": ["it's", 'a "b"'], "device": "cpu", "dtype": "fp32"}
+    card = model_card(settings.model_copy(update={"data": data, "model": model}), metrics, 17)
+    code = card.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert "tokenizer(texts, seconds, padding=True, truncation=True, max_length=17" in code
+    assert code.count("'some/model', revision='abc'") == 2

@@ -12,8 +12,11 @@ from structune.finetune.recipe import Recipe
 __all__ = ["model_card"]
 
 
-def model_card(recipe: Recipe, metrics: dict[str, Any]) -> str:
-    """Markdown for ``adapter/README.md``: metadata, the loading lines, the numbers and the recipe."""
+def model_card(recipe: Recipe, metrics: dict[str, Any], longest: int) -> str:
+    """Markdown for ``adapter/README.md``: metadata, the loading lines, the numbers and the recipe.
+
+    ``longest`` is the number of tokens at which texts were cut.
+    """
     base = hub_name(recipe.model)
     local = Path(base).is_dir()
     named = Path(base).name if local else base
@@ -33,7 +36,7 @@ tags:
 
 ## Load it
 
-{_loading(recipe, base, metrics["labels"])}
+{_loading(recipe, base, metrics["labels"], longest)}
 
 ## Numbers
 
@@ -58,7 +61,7 @@ tags:
 """
 
 
-def _loading(recipe: Recipe, base: str, labels: list[str]) -> str:
+def _loading(recipe: Recipe, base: str, labels: list[str], longest: int) -> str:
     if not isinstance(recipe.method, PeftSection):
         return (
             "`adapter_model.safetensors` holds the trained tensors under the names they have in the base model.\n"
@@ -67,17 +70,29 @@ def _loading(recipe: Recipe, base: str, labels: list[str]) -> str:
         )
     registers = isinstance(recipe.method, C3A | Hydra | Structune)
     first = "import structune  # registers the method with PEFT\n" if registers else ""
+    revision = "" if recipe.model.revision is None else f", revision={recipe.model.revision!r}"
+    given, texts = 'texts = ["some text"]', "texts"
+    if recipe.data.text_pair is not None:
+        given, texts = f'{given}\nseconds = ["the text beside it"]', "texts, seconds"
     return f"""```python
-{first}from peft import PeftModel
+{first}import torch
+from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={len(labels)})
-model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
-tokenizer = AutoTokenizer.from_pretrained("{base}")
 labels = {labels!r}
+tokenizer = AutoTokenizer.from_pretrained({base!r}{revision})
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+base = AutoModelForSequenceClassification.from_pretrained(
+    {base!r}{revision}, num_labels=len(labels), id2label=dict(enumerate(labels)),
+    label2id={{label: number for number, label in enumerate(labels)}}, pad_token_id=tokenizer.pad_token_id,
+)
+model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
 
-tokens = tokenizer(["some text"], return_tensors="pt")
-print(labels[model(**tokens).logits.argmax(-1).item()])
+{given}
+tokens = tokenizer({texts}, padding=True, truncation=True, max_length={longest}, return_tensors="pt")
+with torch.inference_mode():
+    for number in model(**tokens).logits.argmax(-1).tolist():
+        print(labels[number])
 ```"""
 
 

@@ -11,7 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_folder", "write_bytes", "write_json", "write_text"]
+__all__ = ["NotWritten", "new_folder", "write_bytes", "write_json", "write_text", "written"]
+
+
+class NotWritten(Exception):
+    """Something could not be written: the disk is full, or fails."""
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Whatever the libraries that write tensors raise when the disk is full, as `NotWritten` that names ``path``."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise NotWritten(f"{path}: cannot be written ({' '.join(str(error).split())[:300]})") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -34,21 +49,29 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """`write_text` of indented JSON."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """`write_text` of indented JSON. Raises ValueError for numbers that JSON has no words for: NaN and infinity."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Fill a temporary folder beside ``path``; at the end it takes that name (and the place of what was there)."""
+    """Fill a temporary folder beside ``path``; at the end it takes that name.
+
+    Where a folder of that name is there, its files are replaced one by one, and whatever else is in it stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
         os.chmod(temporary, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        if path.is_dir() and any(path.iterdir()):
+            for file in sorted(temporary.iterdir()):
+                os.replace(file, path / file.name)
+            temporary.rmdir()
+        else:
+            if path.is_dir():
+                path.rmdir()
+            os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

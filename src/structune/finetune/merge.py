@@ -12,6 +12,7 @@ from structune.finetune.data import load_data
 from structune.finetune.errors import UserError
 from structune.finetune.evaluate import LoadedRun, load_run
 from structune.finetune.files import new_folder
+from structune.finetune.place import check_own_folder, check_writable
 from structune.finetune.quiet import quiet
 
 __all__ = ["merge"]
@@ -30,8 +31,11 @@ def merge(folder: str | Path, out: str | Path) -> float:
         UserError: the run does not work, ``out`` holds something, or merging changes the outputs.
     """
     out = Path(out)
+    where = f"--out {str(out)!r}"
+    check_own_folder(out, where, {"the run": Path(folder)})
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {str(out)!r}: holds something already; name a new folder")
+        raise UserError(f"{where}: holds something already; name a new folder")
+    check_writable(out, where)
     loaded = load_run(folder)
     texts = _sample(loaded)
     before = _logits(loaded.model, texts)

@@ -23,6 +23,7 @@ class StepClock(TrainerCallback):
     def __init__(self) -> None:
         self.durations: list[float] = []
         self.earlier = 0.0
+        self.steps_before = 0
         self._begun = 0.0
 
     @property
@@ -31,12 +32,16 @@ class StepClock(TrainerCallback):
         return self.earlier + sum(self.durations)
 
     def median(self) -> float:
-        """Median seconds a step, after the first tenth (at most ten) of the steps."""
+        """Median seconds a step, after the first tenth (at most ten) of the steps.
+
+        Resumed after the last step, the mean of those before.
+        """
         warm = self.durations[min(10, len(self.durations) // 10) :]
-        return statistics.median(warm) if warm else 0.0
+        return statistics.median(warm) if warm else self.earlier / max(self.steps_before, 1)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.earlier = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
+        self.steps_before = state.global_step
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begun = time.perf_counter()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,24 @@ __all__ = ["LogFile", "ProgressBar"]
 
 
 class LogFile(TrainerCallback):
-    """Keeps a file equal to the trainer's log history, one JSON object a line; a resumed run goes on with it."""
+    """Keeps a file equal to the trainer's log history, one JSON object a line; a resumed run goes on with it.
+
+    The last step is always logged, however often the others are: it belongs to the mean loss and to the curve.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
+        write_text(self.path, "".join(_line(entry) for entry in state.log_history))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(state.log_history[-1]) + "\n")
+            file.write(_line(state.log_history[-1]))
 
 
 class ProgressBar(TrainerCallback):
@@ -58,6 +67,14 @@ class ProgressBar(TrainerCallback):
             disable=not console.is_terminal,
             transient=True,
         )
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The bar goes when the block ends, with an error too."""
+        try:
+            yield
+        finally:
+            self.bar.stop()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.steps = self.bar.add_task(self.label, total=state.max_steps, completed=state.global_step, note="")
@@ -100,3 +117,7 @@ class ProgressBar(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **_: Any
     ) -> None:
         self.bar.stop()
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, allow_nan=False) + "\n"

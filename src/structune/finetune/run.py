@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import shlex
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,19 +18,30 @@ from typing import Any, Literal
 
 from structune.finetune.errors import UserError
 from structune.finetune.files import write_json, write_text
+from structune.finetune.fingerprint import Fingerprint
+from structune.finetune.lock import LOCK_FILE, locked, refuse_locked
+from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe
 
-__all__ = ["Run", "versions"]
+__all__ = ["UNCHECKED", "Run", "checkpoint_folders", "checkpoint_step", "versions"]
+
+_FORMAT, _VERSION = "structune run", 1
+_RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_norm", "train.warmup", "train.scheduler")
 
 
 @dataclass(frozen=True)
 class Run:
     """Paths in a run folder.
 
-    ``recipe.yaml`` is written first and ``metrics.json`` last: a folder with both is a finished run.
+    ``run.json`` is written first and says that the folder is a run's; ``metrics.json`` is written last: a folder with
+    both is a finished run.
     """
 
     folder: Path
+
+    @property
+    def marker_file(self) -> Path:
+        return self.folder / "run.json"
 
     @property
     def recipe_file(self) -> Path:
@@ -38,6 +54,10 @@ class Run:
     @property
     def versions_file(self) -> Path:
         return self.folder / "versions.json"
+
+    @property
+    def data_file(self) -> Path:
+        return self.folder / "data.json"
 
     @property
     def log_file(self) -> Path:
@@ -59,6 +79,11 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def where(self) -> str:
+        """How messages begin."""
+        return f"output = {str(self.folder)!r}"
+
     @classmethod
     def finished(cls, folder: str | Path) -> Run:
         """A finished run, to read from. Raises `UserError` when ``folder`` is none."""
@@ -69,32 +94,62 @@ class Run:
             case "unfinished":
                 raise UserError(f"run {str(folder)!r}: not finished; {run.resume_line()}")
             case _:
-                raise UserError(
-                    f"run {str(folder)!r}: not a run folder (it has no recipe.yaml); name one that train wrote"
-                )
+                raise UserError(f"run {str(folder)!r}: not a run folder; name one that train wrote")
 
     def state(self) -> Literal["new", "unfinished", "finished", "foreign"]:
         """``new``: nothing there. ``foreign``: something that is no run."""
-        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+        if not self.folder.exists() or (self.folder.is_dir() and not any(self._entries())):
             return "new"
-        if not self.recipe_file.is_file():
+        if not self.is_run():
             return "foreign"
         return "finished" if self.metrics_file.is_file() else "unfinished"
 
+    def is_run(self) -> bool:
+        """Whether training wrote this folder: its ``run.json`` says so.
+
+        Runs from before there was one are known by a recipe with nothing left open, beside versions or metrics.
+        """
+        if self.marker_file.exists():
+            return _json(self.marker_file).get("format") == _FORMAT
+        beside = {"structune", "torch"} <= _json(self.versions_file).keys()
+        if not beside and not {"eval_accuracy", "labels"} <= _json(self.metrics_file).keys():
+            return False
+        try:
+            recipe = self.recipe()
+        except UserError:
+            return False
+        return recipe.output is not None and recipe.train.learning_rate is not None
+
     def check_free(self, resume: bool, overwrite: bool) -> None:
         """Raises `UserError` unless training may write here."""
-        where = f"output = {str(self.folder)!r}"
         state = self.state()
         if state == "foreign":
-            raise UserError(f"{where}: holds other files than a run's; choose another output")
+            raise UserError(f"{self.where}: holds other files than a run's; choose another output")
         if resume and state == "new":
-            raise UserError(f"{where}: there is no run to resume; train without --resume")
+            raise UserError(f"{self.where}: there is no run to resume; train without --resume")
         if resume and state == "finished":
-            raise UserError(f"{where}: the run is finished; there is nothing to resume")
+            raise UserError(f"{self.where}: the run is finished; there is nothing to resume")
         if not resume and not overwrite and state == "finished":
-            raise UserError(f"{where}: holds a finished run; use --overwrite, or choose another output")
+            raise UserError(f"{self.where}: holds a finished run; use --overwrite, or choose another output")
         if not resume and not overwrite and state == "unfinished":
-            raise UserError(f"{where}: holds an unfinished run; use --resume to go on with it, or --overwrite")
+            raise UserError(f"{self.where}: holds an unfinished run; use --resume to go on with it, or --overwrite")
+        self._check_unclaimed()
+        if overwrite:
+            list(self._own())  # or it is said why not
+
+    def check_place(self, recipe: Recipe, recipe_file: Path | None) -> None:
+        """Raises `UserError` when the folder is a link or a file, or what the recipe names lies in it.
+
+        Args:
+            recipe: of the run to be.
+            recipe_file: where it was read; a run's own ``recipe.yaml`` may be trained again.
+        """
+        kept = {f"data.{key}": Path(file) for key in ("train", "evaluation") if (file := getattr(recipe.data, key))}
+        if recipe_file is not None and not (recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()):
+            kept["the recipe"] = recipe_file
+        if Path(recipe.model.name).is_dir():
+            kept["model.name"] = Path(recipe.model.name)
+        check_own_folder(self.folder, self.where, kept)
 
     def check_same(self, recipe: Recipe) -> None:
         """Raises `UserError` naming what differs between ``recipe`` and the one this run began with."""
@@ -102,23 +157,123 @@ class Run:
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key != "output"]
         if changed:
             shown = "; ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)
+            rates = (
+                " Rates cannot change on the way: the optimizer and its schedule come from the checkpoint."
+                if any(key in _RATES for key in changed)
+                else ""
+            )
             raise UserError(
-                f"--resume: the recipe differs from the run's ({shown}). "
-                f"Resume with {self.recipe_file}, or start anew with --overwrite."
+                f"--resume: the recipe differs from the run's ({shown}).{rates} "
+                f"Resume with {self.recipe_file}, or start anew with --overwrite or another output."
             )
 
-    def begin(self, recipe: Recipe, resume: bool) -> None:
-        """Make the folder with its recipe; without ``resume``, whatever run was there goes."""
-        if not resume and self.state() in ("unfinished", "finished"):
-            shutil.rmtree(self.folder)
+    def check_data(self, now: Fingerprint) -> str | None:
+        """Raises `UserError` naming what differs between the data and those this run began with.
+
+        Returns:
+            what there is to say if it cannot be checked.
+        """
+        before = Fingerprint.load(self.data_file)
+        if before is None:
+            return UNCHECKED
+        if changes := before.changes(now, ordered=True):
+            raise UserError(
+                f"--resume: the data differ from the run's ({'; '.join(changes)}). "
+                f"Bring back the data it began with, or start anew with --overwrite."
+            )
+        return None
+
+    def refuse_locked(self) -> None:
+        """Raises `UserError` when another process trains in the folder; makes nothing."""
+        refuse_locked(self.folder, self.where)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Make the folder and be the only process that trains in it; a folder that stays empty goes again.
+
+        Raises:
+            UserError: another process trains in it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder, self.where):
+            try:
+                yield
+            finally:
+                if self.state() == "new":
+                    (self.folder / LOCK_FILE).unlink(missing_ok=True)
+                    self.folder.rmdir()
+
+    def begin(self, recipe: Recipe, resume: bool, data: Fingerprint | None = None) -> None:
+        """Make the folder with its recipe; without ``resume``, whatever run was there goes, and nothing else does."""
+        if self.state() == "foreign":
+            raise UserError(f"{self.where}: holds other files than a run's; choose another output")
+        replaced = (self.marker_file, self.recipe_file)  # in one go, so that the folder is a run's at every moment
+        old = [path for path in self._own() if path not in replaced]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.marker_file, {"format": _FORMAT, "version": _VERSION, "process": _process()})
+        for path in old:
+            if not resume or _half_written(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in [] if resume else (self.adapter, self.checkpoints):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
         write_text(self.recipe_file, recipe.to_yaml())
         write_json(self.versions_file, versions())
+        if data is not None:
+            write_json(self.data_file, data.to_json())
+
+    def note_divergence(self, message: str) -> None:
+        """Keep why training stopped, for `divergence` to tell who resumes it."""
+        write_json(self.marker_file, _json(self.marker_file) | {"diverged": message})
+
+    def divergence(self) -> str | None:
+        """Why training stopped, if its numbers ran away."""
+        return _json(self.marker_file).get("diverged")
+
+    def _entries(self) -> Iterator[Path]:
+        """What lies in the folder, without the lock and what a killed process had begun to write."""
+        return (path for path in self.folder.iterdir() if path.name != LOCK_FILE and not _half_written(path))
+
+    def _check_unclaimed(self) -> None:
+        """Raises `UserError` when a file that newer runs write is there, and is not this older run's."""
+        if self.state() != "new" and not self.marker_file.exists() and self.data_file.exists():
+            raise UserError(f"{self.where}: {self.data_file} is not what the run there wrote; move it away")
+
+    def _own(self) -> Iterator[Path]:
+        """What a run writes into its folder, of what is there: the only things that are ever deleted.
+
+        ``metrics.json`` comes first: without it the run counts as unfinished.
+
+        Raises:
+            UserError: something else has the name of one of them.
+        """
+        if not self.folder.is_dir():
+            return
+        for name, kind in _OWN.items():
+            path = self.folder / name
+            if path.is_symlink() or (path.exists() and not (path.is_dir() if kind == "folder" else path.is_file())):
+                raise UserError(
+                    f"{self.where}: {path} is not what a run writes; move it away, or choose another output"
+                )
+            if path.is_file():
+                yield path
+        for name in _ADAPTER:
+            if (path := self.adapter / name).is_file():
+                yield path
+        for path in checkpoint_folders(self.checkpoints):
+            yield path
+        for folder in (self.folder, self.adapter, self.checkpoints):
+            if folder.is_dir():
+                yield from (path for path in folder.iterdir() if _half_written(path))
 
     def last_checkpoint(self) -> Path | None:
         """The latest checkpoint that was written whole: the trainer's state is its last file."""
-        whole = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
-        return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        whole = [
+            path
+            for path in checkpoint_folders(self.checkpoints)
+            if _json(path / "trainer_state.json").get("global_step") == checkpoint_step(path)
+        ]
+        return whole[-1] if whole else None
 
     def recipe(self) -> Recipe:
         """The resolved recipe of the run."""
@@ -136,6 +291,58 @@ class Run:
     def resume_line(self) -> str:
         """What to type to go on."""
         return f"continue with: structune train {shlex.quote(str(self.recipe_file))} --resume"
+
+
+UNCHECKED = "the run is older than the record of its data (data.json): whether they are the same cannot be checked"
+
+_OWN = {
+    "metrics.json": "file",
+    "evaluation.json": "file",
+    "inspect.png": "file",
+    "curve.png": "file",
+    "log.jsonl": "file",
+    "versions.json": "file",
+    "data.json": "file",
+    "recipe.yaml": "file",
+    "run.json": "file",
+    "adapter": "folder",
+    "checkpoints": "folder",
+}
+_ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png")
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The trainer's checkpoints, whole or not, by their steps."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=checkpoint_step)
+
+
+def checkpoint_step(folder: Path) -> int:
+    """After which step a checkpoint was saved."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def _half_written(path: Path) -> bool:
+    """Whether it is the temporary name of something of a run, as `files` makes them, left by a killed process."""
+    name, _, rest = path.name.removeprefix(".").rpartition(".")
+    own = name in _OWN or name in _ADAPTER
+    return path.name.startswith(".") and own and re.fullmatch(r"[a-z0-9_]{8}", rest) is not None
+
+
+def _process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def versions() -> dict[str, str]:

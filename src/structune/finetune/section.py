@@ -18,7 +18,7 @@ __all__ = ["Section", "closest", "explain", "kinds", "wrong_text"]
 class Section(BaseModel):
     """Part of a recipe: unknown keys and wrong types are refused, values do not change after validation."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def explain(error: ValidationError, root: type[Section], where: str) -> UserError:

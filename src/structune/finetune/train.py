@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +23,104 @@ from structune.finetune.curve import draw_curve
 from structune.finetune.data import TaskData, load_data
 from structune.finetune.data.doubts import majority
 from structune.finetune.encode import encode, warn_of_cut_texts
-from structune.finetune.errors import Interrupted, UserError
-from structune.finetune.files import new_folder, write_json, write_text
+from structune.finetune.errors import Diverged, Interrupted, UserError
+from structune.finetune.files import NotWritten, new_folder, write_json, write_text, written
+from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.interrupt import StopOnInterrupt
+from structune.finetune.launch import refuse_several_processes
 from structune.finetune.meters import MemoryMeter, StepClock
 from structune.finetune.model import Base, hub_name, load_base
+from structune.finetune.place import check_writable
 from structune.finetune.progress import LogFile, ProgressBar
 from structune.finetune.quiet import quiet
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.trainer import RecipeTrainer, check_settings
 
 __all__ = ["train"]
 
+_OF_THE_DISK = {
+    getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
+} - {None}
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> Run:
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+    recipe_file: Path | None = None,
+) -> Run:
     """Fine-tune as the recipe says and return the finished run.
 
-    The run folder holds ``recipe.yaml`` (resolved), ``versions.json``, ``log.jsonl``, ``curve.png``, ``adapter/``,
-    ``checkpoints/`` and, written last, ``metrics.json``. Everything is checked before the folder is touched.
+    The run folder holds ``run.json`` (that it is one), ``recipe.yaml`` (resolved), ``versions.json``, ``data.json``
+    (what the data were), ``log.jsonl``, ``curve.png``, ``adapter/``, ``checkpoints/`` and, written last,
+    ``metrics.json``. Everything is checked before the folder is touched, and one process at a time writes there.
 
     Args:
         recipe: what to do; its open choices are filled in by `Recipe.resolved`.
-        resume: go on from the last checkpoint of an unfinished run of the same recipe.
-        overwrite: replace the run that is in the output folder.
+        resume: go on from the last checkpoint of an unfinished run of the same recipe, on the same data.
+        overwrite: replace the run that is in the output folder. What else is in there stays.
         console: where progress is shown; nowhere by default.
+        recipe_file: where the recipe was read; the output folder may not hold it.
 
     Raises:
-        UserError: the recipe, the data, the model or the output folder does not work; nothing was written.
-        Interrupted: the user pressed Ctrl-C; a checkpoint was saved.
+        UserError: the recipe, the data, the model or the output folder does not work, and nothing was written; or the
+            disk failed on the way.
+        Diverged: numbers ran away; nothing was saved since the last checkpoint.
+        Interrupted: a signal such as Ctrl-C asked for the end; a checkpoint was saved.
     """
     console = console or Console(quiet=True)
+    refuse_several_processes()
     recipe = recipe.resolved()
     assert recipe.output is not None  # resolved
     run = Run(Path(recipe.output))
+    if not resume:
+        run.check_place(recipe, recipe_file)
     run.check_free(resume, overwrite)
     if resume:
         run.check_same(recipe)
-    _check_precision(recipe)
+    check_writable(run.folder, run.where)
+    run.refuse_locked()
+    check_settings(recipe, run.checkpoints)
     data = load_data(recipe.data)
+    fingerprint = Fingerprint.of(data)
+    unchecked = run.check_data(fingerprint) if resume else None
     base = load_base(recipe.model, data.label_names, recipe.seed)
     warn_of_cut_texts([data.train, data.evaluation], base.tokenizer, recipe.data.max_length)
     model = apply_method(base, recipe.method)
+    check_writable(run.folder, run.where, _bytes_needed(model, recipe))
     _announce(console, recipe, data, model, base)
-    run.begin(recipe, resume)
+    if unchecked:
+        console.print(f"[yellow]{escape(unchecked)}[/]", highlight=False)
+    if resume and (divergence := run.divergence()):
+        console.print(
+            f"[yellow]This run stopped before: {escape(divergence)} A resumed run keeps its recipe, so it will most "
+            f"likely stop there again; for other rates train anew with --set and --overwrite.[/]",
+            soft_wrap=True,
+            highlight=False,
+        )
+    with StopOnInterrupt() as stop, _told_of_disk(run), run.lock():
+        run.check_free(resume, overwrite)  # another process may have been quicker
+        run.begin(recipe, resume, None if unchecked else fingerprint)
+        _carry_out(run, recipe, data, base, model, resume, stop, console)
+    return run
 
-    clock = StepClock()
-    with quiet(), StopOnInterrupt() as stop:
+
+def _carry_out(
+    run: Run,
+    recipe: Recipe,
+    data: TaskData,
+    base: Base,
+    model: nn.Module,
+    resume: bool,
+    stop: StopOnInterrupt,
+    console: Console,
+) -> None:
+    """Train and write the results into a folder that is begun."""
+    clock, bar = StepClock(), ProgressBar(console, recipe.method.label)
+    with quiet(), bar.shown():
         trainer = RecipeTrainer(
             model,
             base,
@@ -72,18 +128,28 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, cons
             run.checkpoints,
             encode(data.train, base.tokenizer, data.label_names, recipe.data.max_length),
             encode(data.evaluation, base.tokenizer, data.label_names, recipe.data.max_length),
-            [clock, LogFile(run.log_file), ProgressBar(console, recipe.method.label), stop],
+            [clock, LogFile(run.log_file), bar, stop],
         )
         checkpoint = run.last_checkpoint() if resume else None
         if resume:
             console.print(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet: starting from step 0")
-        with MemoryMeter(cuda=trainer.args.device.type == "cuda") as memory:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if trainer.state.global_step < trainer.state.max_steps:
-            raise Interrupted(trainer.state.global_step, run.resume_line())
-    evaluation = _last_evaluation(trainer)
+        try:
+            with MemoryMeter(cuda=trainer.args.device.type == "cuda") as memory:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if trainer.state.global_step < trainer.state.max_steps:
+                raise Interrupted(trainer.state.global_step, run.resume_line(), stop.number or signal.SIGINT)
+            evaluation = _last_evaluation(trainer)
+            trainer.check_trained()
+            trainer.rotate()
+        except Diverged as error:
+            run.note_divergence(str(error))
+            kept = run.last_checkpoint()
+            raise Diverged(
+                f"{error} No adapter was saved; "
+                + (f"the last good checkpoint is {kept}" if kept else "there was no checkpoint yet")
+            ) from None
 
-    with new_folder(run.adapter) as folder:
+    with written(run.adapter), new_folder(run.adapter) as folder:
         save_trained(model, folder, hub_name(recipe.model))
         adapter, head = split_parameters(model, base.head)
         metrics = {
@@ -107,16 +173,44 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, cons
             "dtype": recipe.train.precision,
             "seed": recipe.seed,
         }
-        write_text(folder / "README.md", model_card(recipe, metrics))
+        longest = min(recipe.data.max_length, base.tokenizer.model_max_length)
+        write_text(folder / "README.md", model_card(recipe, metrics, longest))
     draw_curve(trainer.state.log_history, f"{recipe.name}: {recipe.method.label}", run.curve_file)
     write_json(run.metrics_file, metrics)
-    return run
 
 
-def _check_precision(recipe: Recipe) -> None:
-    on_gpu = torch.cuda.is_available() and recipe.train.device != "cpu"
-    if recipe.train.precision == "fp16" and not on_gpu:
-        raise UserError("train.precision = 'fp16': needs a GPU; use bf16 or fp32 on a CPU")
+def _bytes_needed(model: nn.Module, recipe: Recipe) -> int:
+    """About what checkpoints and the adapter take: each checkpoint two moments of what trains, and what is saved.
+
+    PEFT saves what it trains; of the other methods a checkpoint holds the whole model.
+    """
+    sizes = [
+        (parameter.numel() * parameter.element_size(), parameter.requires_grad) for parameter in model.parameters()
+    ]
+    trained = sum(size for size, trains in sizes if trains)
+    saved = trained if isinstance(model, peft.PeftModel) else sum(size for size, _ in sizes)
+    return (recipe.train.keep_checkpoints + 1) * (2 * trained + saved) + trained + 2**20
+
+
+@contextmanager
+def _told_of_disk(run: Run) -> Iterator[None]:
+    """Errors of the file system as what is left of the run, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise UserError(_broken_off(run, f"{error.filename or run.folder}: {error.strerror}")) from error
+    except NotWritten as error:
+        raise UserError(_broken_off(run, str(error))) from error
+
+
+def _broken_off(run: Run, reason: str) -> str:
+    if not run.is_run():
+        return f"{run.where}: cannot be written ({reason})"
+    free = f"{shutil.disk_usage(run.folder).free / 1e6:,.1f} MB are left on its disk"
+    kept = run.last_checkpoint()
+    return f"{reason}. {free}; the run is whole up to {kept or 'step 0'}: make room, then {run.resume_line()}"
 
 
 def _announce(console: Console, recipe: Recipe, data: TaskData, model: nn.Module, base: Base) -> None:

@@ -1,7 +1,9 @@
-"""transformers' Trainer with two learning rates and the OneCycle schedule."""
+"""transformers' Trainer with two learning rates and the OneCycle schedule, which stops when numbers run away."""
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,26 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import Sampler
 from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
 from structune.finetune.adapters import split_parameters
+from structune.finetune.errors import Diverged, UserError
+from structune.finetune.files import NotWritten, written
+from structune.finetune.methods import recommended
 from structune.finetune.model import Base
 from structune.finetune.recipe import Recipe
+from structune.finetune.run import checkpoint_folders, checkpoint_step
 from structune.finetune.sampler import SimilarLengths
 from structune.finetune.scores import confusion, scores
 
-__all__ = ["RecipeTrainer"]
+__all__ = ["RecipeTrainer", "check_settings"]
+
+_SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
+
+
+class _AllTaken(Exception):
+    """Every step was taken before: the run ended between its last checkpoint and its results."""
 
 
 class RecipeTrainer(Trainer):
@@ -27,6 +40,8 @@ class RecipeTrainer(Trainer):
     AdamW has one parameter group for the adapter and one for the head, each with its own largest learning rate.
     OneCycle (Smith and Topin 2019, as in HyDRA) raises both over the first ``warmup`` of the steps, then lowers them
     to almost zero.
+
+    A loss, a gradient or a trained number that is not finite raises `Diverged` before it is logged or saved.
     """
 
     def __init__(
@@ -41,6 +56,9 @@ class RecipeTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.head = base.head
+        self.folder = folder
+        self._skipped = 0
+        self._unproven = False
         super().__init__(
             model=model,
             args=_arguments(recipe, folder, evaluating=evaluation is not None),
@@ -88,10 +106,116 @@ class RecipeTrainer(Trainer):
         size = self.args.train_batch_size
         return SimilarLengths(lengths, size, self.recipe.seed, lambda: int(self.state.epoch or 0))
 
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train; resumed after the last step, load what it left and take no other."""
+        try:
+            return super().train(*arguments, **options)
+        except _AllTaken:
+            return None
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """Forward and backward, and a look at the loss and, before an update, at the norm of the gradient.
+
+        In fp16 a gradient that is not finite is how the loss scale is found: the step is skipped.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            raise _AllTaken
+        loss = super().training_step(*arguments, **options)
+        measured = {"the training loss": loss}
+        assert self.model is not None  # given at the start
+        if self.accelerator.sync_gradients and self.recipe.train.precision != "fp16":
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            measured["the gradient's norm"] = torch.nn.utils.get_total_norm(gradients).to(loss.device)
+        if not torch.stack([value.float() for value in measured.values()]).isfinite().all():
+            what, value = next((what, float(value)) for what, value in measured.items() if not value.isfinite())
+            if self._unproven and len(checkpoint_folders(self.folder)) > 1:
+                self._remove(
+                    self.folder / f"checkpoint-{self.state.global_step}"
+                )  # it leads here, an older one is good
+            raise Diverged(self._divergence(self.state.global_step + 1, f"{what} is {value}"))
+        if self.recipe.train.precision == "fp16":
+            self._skipped = self._skipped + 1 if self.accelerator.optimizer_step_was_skipped else 0
+            if self._skipped > _SKIPPED * self.args.gradient_accumulation_steps:
+                raise Diverged(self._divergence(self.state.global_step + 1, "no gradient is finite in fp16"))
+        if self._unproven and self.accelerator.sync_gradients:
+            self.rotate()
+        return loss
+
+    def rotate(self) -> None:
+        """Remove all but the newest checkpoints, by their exact names, now that the newest is known to be good."""
+        self._unproven = False
+        before = [path for path in checkpoint_folders(self.folder) if checkpoint_step(path) <= self.state.global_step]
+        for path in before[: -self.recipe.train.keep_checkpoints]:
+            self._remove(path)
+
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        for key, value in logs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Diverged(self._divergence(self.state.global_step, f"{key} is {value}"))
+        super().log(logs, *arguments, **options)
+
+    def check_trained(self) -> None:
+        """Raises `Diverged` when a trained number is not finite."""
+        assert self.model is not None  # given at the start
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise Diverged(self._divergence(self.state.global_step, f"numbers of {name} are not finite"))
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """A checkpoint of finite numbers, whole or not at all. Older ones go when the next step is taken."""
+        self.check_trained()
+        folder = self.folder / f"checkpoint-{self.state.global_step}"
+        try:
+            with written(folder):
+                super()._save_checkpoint(*arguments, **options)
+        except NotWritten:
+            self._remove(folder)
+            raise
+        self._unproven = True
+
+    def _remove(self, checkpoint: Path) -> None:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+    def _divergence(self, step: int, what: str) -> str:
+        """When, what, at which rates, and what to try."""
+        train = self.recipe.train
+        rates = [f"{group['lr']:.3g}" for group in self.optimizer.param_groups] if self.optimizer else []
+        if self.state.global_step == 0:
+            advice = "No number was updated yet: look for numbers that are not finite in the base model"
+        else:
+            usual = dict(zip(("learning_rate", "head_learning_rate"), recommended(self.recipe.method), strict=True))
+            rates_now = {key: float(getattr(train, key)) for key, rate in usual.items() if rate is not None}
+            lower = {key: rate for key, rate in usual.items() if rate is not None and rate < rates_now[key]}
+            lower = lower or {key: rate / 10 for key, rate in rates_now.items()}
+            shown = " and ".join(f"train.{key}={rate:.1g}" for key, rate in lower.items())
+            advice = f"Try lower rates, such as {shown}, or more train.warmup"
+        if train.precision != "fp32":
+            advice += f", or train.precision=fp32 in place of {train.precision}"
+        return (
+            f"step {step} of {self.state.max_steps}: {what} (learning rate {', head '.join(rates) or '–'}). {advice}."
+        )
+
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Evaluate without drawing on the random numbers of training: how often does not change the weights."""
         with torch.random.fork_rng():
             return super().evaluate(*arguments, **options)
+
+
+def check_settings(recipe: Recipe, folder: Path) -> None:
+    """Raises `UserError` when this machine cannot train so, or a reporting back end is not there; writes nothing."""
+    on_gpu = torch.cuda.is_available() and recipe.train.device != "cpu"
+    if recipe.train.precision == "fp16" and not on_gpu:
+        raise UserError("train.precision = 'fp16': needs a GPU; use bf16 or fp32 on a CPU")
+    try:
+        reporting = _arguments(recipe, folder, evaluating=True).report_to
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"train.precision = {recipe.train.precision!r}: {' '.join(str(error).split())}") from None
+    for name in reporting or []:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ValueError, ImportError, RuntimeError) as error:
+            raise UserError(f"train.report_to = {name!r}: {' '.join(str(error).split())}") from None
 
 
 def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArguments:
@@ -113,13 +237,14 @@ def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArgume
         warmup_steps=train.warmup,
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
-        use_cpu=train.device == "cpu",
+        use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
         logging_steps=train.log_steps,
         eval_strategy=when if evaluating else "no",
         eval_steps=train.eval_steps,
         save_strategy="steps" if train.save_steps else "epoch",
         save_steps=train.save_steps or 500,
-        save_total_limit=train.keep_checkpoints,
+        save_total_limit=None,  # RecipeTrainer counts them
+        logging_nan_inf_filter=False,  # RecipeTrainer stops at the first
         report_to=train.report_to or "none",
         label_names=["labels"],
         remove_unused_columns=False,
