@@ -18,7 +18,8 @@ import pytest
 from rich.console import Console
 
 from structune.finetune.doubt import DataWarning
-from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.errors import Diverged, Interrupted, UserError
+from structune.finetune.lock import locked
 from structune.finetune.methods import PRESETS, recommended
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
@@ -254,3 +255,119 @@ def test_doubts_are_told_once_and_not_by_the_runs(
     assert "step 1/1" in captured.out
     assert "are cut" not in captured.out + captured.err
     assert "Always answering 'bad' would have an accuracy of 50.0%." in comparison.notes()
+
+
+def test_a_method_that_diverges_is_a_row_and_kills_nobody(recipe_file: Path, tmp_path: Path, screen: Console) -> None:
+    """c3a is the recipe's own method and takes its rate; the others have their own."""
+    out = tmp_path / "out"
+    rates = ["train.learning_rate=1e30", "train.scheduler=constant", "train.warmup=0.0"]
+    with pytest.raises(Diverged, match=r"these runs diverged:\nc3a: step \d+ of 4: the training loss is") as caught:
+        compare(recipe_file, ["c3a", "head"], out, rates, console=screen)
+    assert caught.value.exit_code == 3
+    assert table(out)["c3a"] == ["c3a", "diverged", *["–"] * 5]
+    assert re.fullmatch(r"\d+\.\d", table(out)["head"][1])
+    page = (out / "comparison.md").read_text()
+    assert "2 methods compared" in page
+    assert "c3a: the numbers of c3a ran away; no score of it is in the table." in page
+    content = json.loads((out / "comparison.json").read_text(), parse_constant=pytest.fail)
+    assert (content["diverged"], [row["method"] for row in content["methods"]]) == ({"c3a": ["c3a"]}, ["head"])
+    assert re.search(r"^c3a +diverged ", screen.file.getvalue(), re.MULTILINE)  # type: ignore[attr-defined]
+    with pytest.raises(Diverged, match="every run failed"):
+        compare(recipe_file, ["c3a"], tmp_path / "alone", rates, console=screen)
+
+
+def test_a_failure_is_told_before_a_divergence(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stop_in("c3a", Outcome("failed", "no memory"), module.train_in_own_process)
+    monkeypatch.setattr(module, "train_in_own_process", stop_in("lora", Outcome("diverged", "step 2: nan"), run))
+    with pytest.raises(UserError, match="c3a: no memory") as caught:
+        compare(recipe_file, ["c3a", "lora", "head"], tmp_path / "out", console=screen)
+    assert caught.value.exit_code == 2
+    assert list(table(tmp_path / "out")) == ["head", "lora"]
+
+
+def test_resume_refuses_other_data(recipe_file: Path, tmp_path: Path, here: Calls, screen: Console) -> None:
+    out = tmp_path / "out"
+    compare(recipe_file, ["head"], out, console=screen)
+    before = snapshot(out)
+    films = tmp_path / "films.csv"
+    rows = films.read_text().splitlines(True)
+    films.write_text("".join([*rows, "a good film 99,good\n"]))
+    with pytest.raises(UserError, match=r"the data differ from those of head \(training rows: 60 then, 61 now"):
+        compare(recipe_file, ["head", "lora"], out, resume=True, console=screen)
+    assert snapshot(out) == before
+    films.write_text("".join([rows[0], *reversed(rows[1:])]))  # another order is no other data for what is finished
+    compare(recipe_file, ["head", "lora"], out, resume=True, console=screen)
+    assert here == [("head", False), ("lora", False)]
+
+
+def test_runs_on_different_data_get_no_table(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file changes while the runs are under way."""
+    run = module.train_in_own_process
+
+    def changing(recipe: Recipe, *rest: bool) -> Outcome:
+        outcome = run(recipe, *rest)
+        films = tmp_path / "films.csv"
+        films.write_text(films.read_text().replace("a good film 7,", "a good film 77,"))
+        return outcome
+
+    monkeypatch.setattr(module, "train_in_own_process", changing)
+    with pytest.raises(UserError, match=r"c3a and head are runs on different data \(.* in c3a, .* in head"):
+        compare(recipe_file, ["c3a", "head"], tmp_path / "out", console=screen)
+    assert not (tmp_path / "out" / "comparison.md").exists()
+
+
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
+def test_files_of_ones_own_are_never_replaced(
+    flags: dict[str, bool], recipe_file: Path, tmp_path: Path, here: Calls, screen: Console
+) -> None:
+    out = tmp_path / "out"
+    (out / "head").mkdir(parents=True)
+    (out / "head" / "recipe.yaml").write_text("potatoes: 3\n")
+    with pytest.raises(UserError, match="holds other files than a run's"):
+        compare(recipe_file, ["c3a", "head"], out, console=screen, **flags)
+    for name in ("comparison.md", "comparison.json"):
+        other = tmp_path / name
+        other.mkdir()
+        (other / name).write_text('{"name": "mine"}')
+        with pytest.raises(UserError, match=f"holds {name}, which compare did not write"):
+            compare(recipe_file, ["head"], other, console=screen, **flags)
+        assert (other / name).read_text() == '{"name": "mine"}'
+    with pytest.raises(UserError, match="is a file"):
+        compare(recipe_file, ["head"], recipe_file, console=screen, **flags)
+    assert here == []
+    assert (out / "head" / "recipe.yaml").read_text() == "potatoes: 3\n"
+
+
+def test_a_folder_that_another_comparison_writes_is_refused(
+    recipe_file: Path, tmp_path: Path, here: Calls, screen: Console
+) -> None:
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out", "x"), pytest.raises(UserError, match="another process is writing there now"):
+        compare(recipe_file, ["head"], tmp_path / "out", console=screen)
+    assert here == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_run_under_way_saves_when_the_comparison_is_ended(number: int, recipe_file: Path, tmp_path: Path) -> None:
+    """SIGTERM to the command alone, as a batch system sends it; and the command killed."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "structune.cli", "compare", str(recipe_file), "--methods", "head"]
+    command += ["--out", str(out), "--set", "train.max_steps=100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        log = out / "head" / "log.jsonl"
+        while not (log.is_file() and '"loss"' in log.read_text()) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        shown, _ = process.communicate()  # until the run under way has closed its output too
+    assert process.returncode == (128 + number if number == signal.SIGTERM else -number), shown
+    checkpoint = Run(out / "head").last_checkpoint()
+    assert checkpoint is not None
+    if number == signal.SIGTERM:
+        step = checkpoint.name.rpartition("-")[2]
+        assert f"stopped after step {step}, and saved; continue with: structune compare" in shown
+    with locked(out, "x"), locked(out / "head", "x"):
+        pass

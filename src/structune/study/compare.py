@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +15,20 @@ from rich.table import Table
 
 from structune.finetune.data import load_data
 from structune.finetune.encode import warn_of_cut_texts
-from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.errors import Diverged, Interrupted, UserError
 from structune.finetune.files import write_json, write_text
+from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
+from structune.finetune.launch import refuse_several_processes
+from structune.finetune.lock import locked, refuse_locked
 from structune.finetune.methods import preset
+from structune.finetune.place import check_writable
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
+from structune.finetune.signals import Stopped
 from structune.finetune.tables import print_table
-from structune.study.comparison import COLUMNS, Comparison
-from structune.study.own_process import train_in_own_process
+from structune.study.comparison import COLUMNS, RESULTS, Comparison, is_comparison
+from structune.study.own_process import Outcome, train_in_own_process
 from structune.study.tradeoff_figure import draw_tradeoff
 
 __all__ = ["compare"]
@@ -30,11 +36,12 @@ __all__ = ["compare"]
 
 @dataclass(frozen=True)
 class _Planned:
-    """A run to be: its method's short name, its resolved recipe, and whether it is there already."""
+    """A run to be: its method's short name, its resolved recipe, whether it is kept as it is, or gone on with."""
 
     method: str
     recipe: Recipe
     finished: bool
+    resumed: bool
 
     @property
     def run(self) -> Run:
@@ -58,7 +65,8 @@ def compare(
     A method that is the recipe's own takes its settings and learning rates from there; the others are presets with
     their recommended learning rates, on the same layers. Each run has a process and a folder of its own: OUT/METHOD,
     or OUT/METHOD-seedN when seeds are given. At the end OUT holds ``comparison.json``, ``comparison.md`` and
-    ``comparison.png``. A run that fails does not keep the others from running.
+    ``comparison.png``. A run that fails does not keep the others from running; one whose numbers ran away has a row
+    that says so.
 
     Args:
         recipe_path: a YAML recipe.
@@ -71,49 +79,99 @@ def compare(
         console: where progress and the table are shown.
 
     Raises:
-        UserError: an argument, the recipe, its data or a folder does not work, and nothing was run; or runs failed.
-        Interrupted, KeyboardInterrupt: the user pressed Ctrl-C; how to go on was said.
+        UserError: an argument, the recipe, its data or a folder does not work, and nothing was run; or runs failed; or
+            they are of different data.
+        Diverged: all that did not finish diverged; the table is there.
+        Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end; how to go on was said.
     """
     console = console or Console()
+    refuse_several_processes()
     recipe = Recipe.load(recipe_path, overrides)
     out = Path(out or Path("runs") / f"{recipe.name}-comparison")
-    plan = _plan(recipe, methods, seeds, out, resume, overwrite)
+    where = f"--out {str(out)!r}"
+    _check_results(out, where)
+    plan = _plan(recipe, recipe_path, methods, seeds, out, resume, overwrite)
+    check_writable(out, where)
+    refuse_locked(out, where)
     data = load_data(recipe.data)  # a mistake there is told once, and now
+    _check_kept(plan, Fingerprint.of(data))
 
     with without_remarks():  # brings in transformers, which no mistake above waits for
         from structune.finetune.model import load_tokenizer
+        from structune.finetune.trainer import check_settings
 
+    check_settings(recipe, out)
     warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
     resume_line = _resume_line(recipe_path, methods, out, overrides, seeds)
-    try:
-        failed = _carry_out(plan, resume, overwrite, resume_line, console)
-    except KeyboardInterrupt:
-        console.print(escape(resume_line), soft_wrap=True, highlight=False)
-        raise
-
-    groups: dict[str, list[Run]] = {}
-    for planned in plan:
-        if planned.run.folder.name not in failed:
-            groups.setdefault(planned.method, []).append(planned.run)
-    failures = [f"{name}: {reason}" for name, reason in failed.items()]
-    if not groups:
-        raise UserError("\n".join(["every run failed:", *failures]))
-    comparison = Comparison.of(recipe.name, groups)
-    write_json(out / "comparison.json", comparison.to_json())
-    write_text(out / "comparison.md", comparison.to_markdown())
-    draw_tradeoff(comparison, out / "comparison.png")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, where):
+        try:
+            ended = _carry_out(plan, resume, overwrite, resume_line, console)
+        except KeyboardInterrupt:
+            console.print(escape(resume_line), soft_wrap=True, highlight=False)
+            raise
+        comparison = _put_together(recipe.name, plan, ended)
+        write_json(out / "comparison.json", comparison.to_json())
+        write_text(out / "comparison.md", comparison.to_markdown())
+        draw_tradeoff(comparison, out / "comparison.png")
     print_table(console, _table(comparison))
     console.print("\n" + "\n".join(comparison.notes()), style="dim", highlight=False)
-    console.print(
-        f"saved in {escape(str(out))}: comparison.md, comparison.json, comparison.png", highlight=False, soft_wrap=True
-    )
-    if failed:
-        raise UserError("\n".join(["these runs failed and are not in the table (--resume tries again):", *failures]))
+    console.print(f"saved in {escape(str(out))}: comparison.md, comparison.json, comparison.png", highlight=False)
+    if failed := _reasons(ended, "failed"):
+        raise UserError("\n".join(["these runs failed and are not in the table (--resume tries again):", *failed]))
+    if diverged := _reasons(ended, "diverged"):
+        raise Diverged("\n".join(["these runs diverged:", *diverged]))
     return comparison
 
 
+def _put_together(name: str, plan: Sequence[_Planned], ended: Mapping[str, Outcome]) -> Comparison:
+    """The table of what finished and what diverged."""
+    groups: dict[str, list[Run]] = {}
+    diverged: dict[str, list[str]] = {}
+    for planned in plan:
+        outcome = ended.get(planned.run.folder.name)
+        if outcome is None:
+            groups.setdefault(planned.method, []).append(planned.run)
+        elif outcome.kind == "diverged":
+            diverged.setdefault(planned.method, []).append(planned.run.folder.name)
+    if not groups:
+        kind = Diverged if len(_reasons(ended, "diverged")) == len(plan) else UserError
+        raise kind("\n".join(["every run failed:", *_reasons(ended, "failed"), *_reasons(ended, "diverged")]))
+    return Comparison.of(name, groups, diverged)
+
+
+def _reasons(ended: Mapping[str, Outcome], kind: str) -> list[str]:
+    return [f"{name}: {outcome.reason}" for name, outcome in ended.items() if outcome.kind == kind]
+
+
+def _check_results(out: Path, where: str) -> None:
+    """Raises `UserError` when ``out`` is a file, or holds files with the names of a comparison's that are none."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{where}: is a file; name a folder")
+    there = [name for name in RESULTS if (out / name).exists() or (out / name).is_symlink()]
+    if there and not is_comparison(out / RESULTS[0]):
+        raise UserError(f"{where}: holds {', '.join(there)}, which compare did not write; choose another --out")
+
+
+def _check_kept(plan: Sequence[_Planned], data: Fingerprint) -> None:
+    """Raises `UserError` when runs that are there to be kept, or to go on with, are of other data."""
+    for planned in plan:
+        before = Fingerprint.load(planned.run.data_file) if planned.resumed else None
+        if before is not None and (changes := before.changes(data, ordered=not planned.finished)):
+            raise UserError(
+                f"--resume: the data differ from those of {planned.run.folder.name} ({'; '.join(changes)}). "
+                f"Bring back the data it began with, or start anew with --overwrite or another --out."
+            )
+
+
 def _plan(
-    recipe: Recipe, methods: Sequence[str], seeds: Sequence[int] | None, out: Path, resume: bool, overwrite: bool
+    recipe: Recipe,
+    recipe_path: str | Path,
+    methods: Sequence[str],
+    seeds: Sequence[int] | None,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
 ) -> list[_Planned]:
     """The runs, everything that can be wrong with them checked."""
     if resume and overwrite:
@@ -135,9 +193,12 @@ def _plan(
             folder = out / (name if seeds is None else f"{name}-seed{seed}")
             changes = {"seed": seed, "output": str(folder), "train": settings.train.model_copy(update=rates)}
             one = settings.model_copy(update=changes).resolved()
-            plan.append(_Planned(name, one, resume and Run(folder).state() == "finished"))
+            state = Run(folder).state()
+            plan.append(_Planned(name, one, resume and state == "finished", resume and state != "new"))
     there = [planned.run for planned in plan if planned.run.state() != "new"]
     for planned in plan:
+        if planned.run.state() == "foreign":
+            planned.run.check_free(resume, overwrite)
         if planned.run in there and resume:
             planned.run.check_same(planned.recipe)
         elif planned.run in there and not overwrite:
@@ -145,14 +206,18 @@ def _plan(
                 f"--out {str(out)!r}: holds {', '.join(run.folder.name for run in there)} already; use --resume to "
                 f"keep what is finished and go on, --overwrite to start anew, or choose another --out"
             )
+        if not resume:
+            planned.run.check_place(planned.recipe, Path(recipe_path))
+        if not planned.finished:
+            planned.run.check_free(planned.resumed, overwrite)
     return plan
 
 
 def _carry_out(
     plan: Sequence[_Planned], resume: bool, overwrite: bool, resume_line: str, console: Console
-) -> dict[str, str]:
-    """Train what is not finished, one after the other. Returns why, by name, for each run that failed."""
-    failed = {}
+) -> dict[str, Outcome]:
+    """Train what is not finished, one after the other. Returns, by name, how each ended that did not finish."""
+    ended = {}
     begun, trained = time.monotonic(), 0
     waiting = sum(not planned.finished for planned in plan)
     for number, planned in enumerate(plan, start=1):
@@ -167,11 +232,13 @@ def _carry_out(
         outcome = train_in_own_process(planned.recipe, going_on, overwrite, console.quiet)
         trained += 1
         if outcome.kind == "interrupted":
-            raise KeyboardInterrupt if outcome.step is None else Interrupted(outcome.step, resume_line)
-        if outcome.kind == "failed":
-            failed[planned.run.folder.name] = outcome.reason
-            console.print(f"[red]failed:[/] {escape(outcome.reason)}", soft_wrap=True, highlight=False)
-    return failed
+            if outcome.step is not None:
+                raise Interrupted(outcome.step, resume_line, outcome.number)
+            raise KeyboardInterrupt if outcome.number == signal.SIGINT else Stopped(outcome.number)
+        if outcome.kind != "finished":
+            ended[planned.run.folder.name] = outcome
+            console.print(f"[red]{outcome.kind}:[/] {escape(outcome.reason)}", soft_wrap=True, highlight=False)
+    return ended
 
 
 def _minutes(seconds: float) -> str:
@@ -197,6 +264,6 @@ def _table(comparison: Comparison) -> Table:
     for column in COLUMNS:
         number = column != COLUMNS[0]
         table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=True)
-    for row in comparison.rows:
-        table.add_row(*map(escape, row.cells()))
+    for cells in comparison.lines():
+        table.add_row(*map(escape, cells))
     return table

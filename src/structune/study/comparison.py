@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from structune.finetune.errors import UserError
+from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.run import Run
 
-__all__ = ["COLUMNS", "Comparison", "Row"]
+__all__ = ["COLUMNS", "RESULTS", "Comparison", "Row", "is_comparison"]
+
+RESULTS = ("comparison.json", "comparison.md", "comparison.png")
+"""The files of a comparison; the first is written first."""
 
 COLUMNS = ["method", "accuracy %", "trained, adapter", "trained, head", "adapter kB", "s/step", "peak MiB"]
 
@@ -84,22 +90,41 @@ class Comparison:
         name: of the recipe.
         rows: one a method, in the order asked for.
         versions: of the machine and the packages; where runs differ, all that occur.
+        diverged: by method, the folders of runs whose numbers ran away.
+        recorded: whether every run has a record of its data, by which they are known to be the same.
     """
 
     name: str
     rows: list[Row]
     versions: dict[str, str]
+    diverged: Mapping[str, list[str]] = field(default_factory=dict)
+    recorded: bool = True
 
     @classmethod
-    def of(cls, name: str, runs: dict[str, list[Run]]) -> Comparison:
-        """Put the finished runs of each method together."""
+    def of(
+        cls, name: str, runs: Mapping[str, list[Run]], diverged: Mapping[str, list[str]] | None = None
+    ) -> Comparison:
+        """Put the finished runs of each method together.
+
+        Raises:
+            UserError: they were trained or evaluated on different data.
+        """
+        recorded = _check_same_data([run for group in runs.values() for run in group])
         stored = [json.loads(run.versions_file.read_text(encoding="utf-8")) for group in runs.values() for run in group]
         keys = dict.fromkeys(key for versions in stored for key in versions)
         return cls(
             name,
             [Row.of(method, group) for method, group in runs.items()],
             {key: " and ".join(dict.fromkeys(str(versions.get(key)) for versions in stored)) for key in keys},
+            dict(diverged or {}),
+            recorded,
         )
+
+    def lines(self) -> list[list[str]]:
+        """The table's lines, in the order of `COLUMNS`: a row each, then the methods of which no run finished."""
+        there = [row.method for row in self.rows]
+        nothing = ["diverged", *["–"] * (len(COLUMNS) - 2)]
+        return [row.cells() for row in self.rows] + [[name, *nothing] for name in self.diverged if name not in there]
 
     def notes(self) -> list[str]:
         """What the numbers rest on, a sentence or two each."""
@@ -118,20 +143,69 @@ class Comparison:
             + ("; ± is the standard deviation over the seeds." if len(seeds) > 1 else "."),
             f"Times ({first['device']}, {first['dtype']}) depend on the machine and on what else runs there: compare "
             f"their ratios. Memory is {first['peak_memory_kind']}.",
+            *(
+                f"{name}: the numbers of {', '.join(folders)} ran away; no score of it is in the table."
+                for name, folders in self.diverged.items()
+            ),
+            *(
+                []
+                if self.recorded
+                else ["Some runs have no record of their data: that they are the same is not checked."]
+            ),
         ]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as ``comparison.json`` holds it."""
-        return {"name": self.name, "methods": [asdict(row) for row in self.rows], "versions": self.versions}
+        diverged = {"diverged": dict(self.diverged)} if self.diverged else {}
+        methods = [asdict(row) for row in self.rows]
+        return {"name": self.name, "methods": methods, **diverged, "versions": self.versions}
 
     def to_markdown(self) -> str:
         """A page with the table, what it rests on, the figure, the machine and the versions."""
-        lines = [f"# {self.name}: {len(self.rows)} methods compared", ""]
+        lines = [f"# {self.name}: {len(self.lines())} methods compared", ""]
         lines += [_line(COLUMNS), _line(["---"] + ["---:"] * (len(COLUMNS) - 1))]
-        lines += [_line(row.cells()) for row in self.rows]
+        lines += [_line(cells) for cells in self.lines()]
         lines += ["", *self.notes(), "", "![accuracy and cost](comparison.png)", ""]
         lines += ["| | |", "|---|---|", *(_line([key, value]) for key, value in self.versions.items())]
         return "\n".join(lines) + "\n"
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a file is a ``comparison.json``."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"name", "methods", "versions"} <= content.keys()
+
+
+def _check_same_data(runs: Sequence[Run]) -> bool:
+    """Whether every run has a record of its data.
+
+    Raises:
+        UserError: the data differ, by the records or by the numbers of rows.
+    """
+    records = {run: Fingerprint.load(run.data_file) for run in runs}
+    known = [(run, record) for run, record in records.items() if record is not None]
+    for run, record in known[1:]:
+        first, before = known[0]
+        if record.digest() != before.digest():
+            names = (f"in {first.folder.name}", f"in {run.folder.name}")
+            raise _different(first, run, "; ".join(before.changes(record, words=names)))
+    first = runs[0]
+    for run in runs[1:]:
+        for key in ("train_examples", "eval_examples", "labels"):
+            one, other = first.metrics().get(key), run.metrics().get(key)
+            if one != other:
+                raise _different(first, run, f"{key}: {one} and {other}")
+    return len(known) == len(runs)
+
+
+def _different(one: Run, other: Run, what: str) -> UserError:
+    return UserError(
+        f"{one.folder.name} and {other.folder.name} are runs on different data ({what}): they cannot stand in one "
+        f"table; train them again on the same, with --overwrite"
+    )
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -17,9 +18,10 @@ from typing import Literal
 from rich.console import Console
 
 from structune.finetune.doubt import DataWarning
-from structune.finetune.errors import Interrupted, UserError
+from structune.finetune.errors import Diverged, Interrupted, UserError
 from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import Recipe
+from structune.finetune.signals import stop_signals, taken
 
 __all__ = ["Outcome", "train_in_own_process"]
 
@@ -28,72 +30,101 @@ _READY = "ready"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: why, if it failed; after which step it was saved, if it was interrupted (None: it was not)."""
+    """How a run ended.
 
-    kind: Literal["finished", "interrupted", "failed"]
+    Attributes:
+        kind: of end.
+        reason: why, if it failed or diverged.
+        step: after which it was saved, if it was interrupted; None: it was not.
+        number: of the signal that interrupted it.
+    """
+
+    kind: Literal["finished", "interrupted", "failed", "diverged"]
     reason: str = ""
     step: int | None = None
+    number: int = signal.SIGINT
 
 
 def train_in_own_process(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:
     """`structune.finetune.train.train` in a fresh process that shows its progress on this one's terminal.
 
-    Ctrl-C reaches both processes: the run saves a checkpoint and ends, and this one waits for it.
+    Ctrl-C reaches both processes, and SIGTERM and SIGHUP are passed on: the run saves a checkpoint and ends, and this
+    process waits for it. When this process is killed, the run saves and ends too.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_train, args=(sender, recipe, resume, overwrite, quiet), daemon=True)
-    with _left_to(child, receiver):
+    hears = signal.SIGINT in stop_signals()
+    child = context.Process(target=_train, args=(sender, recipe, resume, overwrite, quiet, hears), daemon=True)
+    with _left_to(child, receiver) as received:
         sender.close()
         child.join()
     try:
         receiver.recv()
         outcome: Outcome = receiver.recv()
     except EOFError:
-        return _without_word(child.exitcode or 0)
-    return outcome
+        outcome = _without_word(child.exitcode or 0)
+    return replace(outcome, number=received[0]) if received and outcome.kind == "interrupted" else outcome
 
 
-def _train(sender: Connection, recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> None:
+def _train(sender: Connection, recipe: Recipe, resume: bool, overwrite: bool, quiet: bool, hears: bool) -> None:
     """What the new process does. An error that is no `UserError` ends it with its traceback."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hears:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sender.send(_READY)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
     warnings.filterwarnings("ignore", category=DataWarning)  # the first process told
+    outcome = Outcome("finished")
     try:
         with without_remarks():
             from structune.finetune.train import train
 
         train(recipe, resume=resume, overwrite=overwrite, console=Console(quiet=quiet))
+    except Diverged as error:
+        outcome = Outcome("diverged", str(error))
     except UserError as error:
-        sender.send(Outcome("failed", str(error)))
+        outcome = Outcome("failed", str(error))
     except Interrupted as stop:
-        sender.send(Outcome("interrupted", step=stop.step))
+        outcome = Outcome("interrupted", step=stop.step, number=stop.number)
     except KeyboardInterrupt:
-        sender.send(Outcome("interrupted"))
-    else:
-        sender.send(Outcome("finished"))
+        outcome = Outcome("interrupted")
+    with suppress(BrokenPipeError):  # the parent was killed
+        sender.send(outcome)
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, and take it for a SIGTERM."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def _left_to(child: BaseProcess, receiver: Connection) -> Iterator[None]:
-    """Start the child, and leave Ctrl-C to it. While it is starting up it is deaf to it, and is ended from here."""
+def _left_to(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
+    """Start the child, and leave signals to it: Ctrl-C reaches it anyway, others are passed on.
+
+    While it is starting up it is deaf to Ctrl-C, and is ended from here. Yields the list of the signals that came.
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if not receiver.poll():
+        received.append(number)
+        if number != signal.SIGINT or not receiver.poll():
             child.terminate()
 
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         child.start()
-        yield
+        yield received
         return
+    numbers = stop_signals()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the child until it says otherwise
     try:
         child.start()
-        signal.signal(signal.SIGINT, on_signal)
-        yield
     finally:
         signal.signal(signal.SIGINT, before)
+    with taken(on_signal, numbers):
+        yield received
 
 
 def _without_word(exitcode: int) -> Outcome:
