@@ -191,3 +191,20 @@ def test_the_table_fits_the_terminal(width: int, suite_file: SuiteFile, tmp_path
     assert len(table) == 4
     assert all(len(line) <= width and "…" not in line for line in table)
     assert ("algorithm" in shown(screen)) == (width >= 100)
+
+
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}])
+@pytest.mark.parametrize("suffix", [".json", ".csv"])
+def test_files_of_ones_own_are_never_replaced(
+    suffix: str, flags: dict[str, bool], suite_file: SuiteFile, tmp_path: Path, screen: Console
+) -> None:
+    path = bench(suite_file(), out=tmp_path / "out", quick=True, rounds=1, device="cpu", console=screen)
+    path.unlink()
+    path.with_suffix(".csv").unlink()
+    mine = path.with_suffix(suffix)
+    mine.write_text('{"mine": 1}')
+    with pytest.raises(UserError, match=f"{suffix} there is no result of a benchmark; move it"):
+        bench(suite_file(), out=tmp_path / "out", quick=True, rounds=1, device="cpu", console=screen, **flags)
+    assert mine.read_text() == '{"mine": 1}'
+    with pytest.raises(UserError, match="cannot be written to"):
+        bench(suite_file(), out=mine, quick=True, rounds=1, device="cpu", console=screen, **flags)

@@ -234,6 +234,13 @@ def test_saving_is_whole_or_not_at_all(randomise, tmp_path) -> None:
     converted = convert.to_lora(linear_model(structune.c3a(block_size=4, target_modules=["0"]), randomise))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("kept")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name, kind in (("link", "link"), ("taken/file", "file")):
+        with pytest.raises(FileExistsError, match=f"is a {kind}: name a new folder"):
+            converted.save(tmp_path / name)
+    (tmp_path / "link").unlink()
+    (tmp_path / "empty").rmdir()
     with pytest.raises(FileExistsError, match="holds files already"):
         converted.save(tmp_path / "taken")
     converted.save(tmp_path / "new" / "folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ from structune.bench.suite import Case, Suite, load_suite
 from structune.bench.terminal import print_results
 from structune.finetune.errors import UserError
 from structune.finetune.files import write_text
+from structune.finetune.place import check_writable
 
 __all__ = ["RESULTS", "bench"]
 
@@ -76,6 +78,11 @@ def bench(
     stem = f"{settings.name}-{device_slug(kind, here)}" + ("-part" if cases or methods else "") + quick * "-quick"
     out = out or RESULTS
     path, partial = out / f"{stem}.json", out / f"{stem}.partial.json"
+    where = f"--out {str(out)!r}"
+    check_writable(out, where)
+    for there in (path, path.with_suffix(".csv")):
+        if there.exists() and not _measured(path):
+            raise UserError(f"{where}: {there.name} there is no result of a benchmark; move it, or choose another --out")
     results = Results(
         suite=settings.model_dump(mode="json"),
         device=kind,
@@ -109,6 +116,14 @@ def bench(
     print_results(results, console)
     console.print(f"\nsaved in {escape(str(path))} and .csv", highlight=False, soft_wrap=True)
     return path
+
+
+def _measured(path: Path) -> bool:
+    """Whether a file holds results, which new ones may replace."""
+    try:
+        return {"suite", "machine", "cases"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _device(asked: str) -> Literal["cpu", "cuda"]:

@@ -38,9 +38,11 @@ class Converted:
         """Write adapter_config.json and adapter_model.safetensors, whole or not at all.
 
         Raises:
-            FileExistsError: the folder is there and holds something.
+            FileExistsError: the folder is there and holds something, or is a file or a link.
         """
         folder = Path(folder)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise FileExistsError(f"{folder} is a {'link' if folder.is_symlink() else 'file'}: name a new folder")
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder} holds files already: name an empty or a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
