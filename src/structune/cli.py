@@ -94,7 +94,8 @@ def train(
 
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other; give one")
-        settings = Recipe.load(_path("RECIPE", recipe), overrides or [])
+        recipe = _path("RECIPE", recipe)
+        settings = Recipe.load(recipe, overrides or [])
 
         with without_remarks():
             from structune.finetune import train as training

@@ -82,7 +82,9 @@ def bench(
     check_writable(out, where)
     for there in (path, path.with_suffix(".csv")):
         if there.exists() and not _measured(path):
-            raise UserError(f"{where}: {there.name} there is no result of a benchmark; move it, or choose another --out")
+            raise UserError(
+                f"{where}: {there.name} there is no result of a benchmark; move it, or choose another --out"
+            )
     results = Results(
         suite=settings.model_dump(mode="json"),
         device=kind,

@@ -145,7 +145,8 @@ class Run:
             recipe_file: where it was read; a run's own ``recipe.yaml`` may be trained again.
         """
         kept = {f"data.{key}": Path(file) for key in ("train", "evaluation") if (file := getattr(recipe.data, key))}
-        if recipe_file is not None and not (recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()):
+        own = recipe_file is not None and recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()
+        if recipe_file is not None and recipe_file.is_file() and not own:
             kept["the recipe"] = recipe_file
         if Path(recipe.model.name).is_dir():
             kept["model.name"] = Path(recipe.model.name)
