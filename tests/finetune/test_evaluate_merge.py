@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from structune.finetune.doubt import DataWarning
 from structune.finetune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
@@ -65,6 +66,14 @@ def test_evaluation_of_another_file(run: Run, tmp_path: Path) -> None:
     assert result.classes["negative"]["examples"] == 2
     other.write_text("text,label\nthe film was good,Positive\n")
     with pytest.raises(UserError, match="the label 'Positive' is not in the training data"):
+        evaluate(run.folder, other)
+
+
+def test_texts_of_another_file_that_are_cut_are_told(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = train(recipe({"name": "head"}))
+    other = tmp_path / "other.csv"
+    other.write_text(f"text,label\n{'good ' * 70},positive\na weak end,negative\n")
+    with pytest.warns(DataWarning, match="1 of 2 texts are cut after 64 tokens; the longest has 72"):
         evaluate(run.folder, other)
 
 

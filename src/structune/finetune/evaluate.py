@@ -16,7 +16,7 @@ from torch import nn
 from structune.finetune.adapters import load_trained
 from structune.finetune.data import load_data, load_file
 from structune.finetune.data.examples import check_labels
-from structune.finetune.encode import encode
+from structune.finetune.encode import encode, warn_of_cut_texts
 from structune.finetune.errors import UserError
 from structune.finetune.files import write_json
 from structune.finetune.fingerprint import Fingerprint, Rows
@@ -100,6 +100,7 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
         notes = _trained_on(before, Rows.of(examples))
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    warn_of_cut_texts([examples], loaded.base.tokenizer, recipe.data.max_length)
     encoded = encode(examples, loaded.base.tokenizer, names, recipe.data.max_length)
     bar = ProgressBar(console, "evaluating")
     with tempfile.TemporaryDirectory() as scratch, bar.shown():
