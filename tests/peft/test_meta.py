@@ -96,3 +96,12 @@ def test_adapters_without_numbers_are_named(kind: str) -> None:
     layer.structune_delta.to("meta")
     with pytest.raises(RuntimeError, match="on the meta device, which holds no"):
         model(x)
+
+
+def test_a_convolution_that_is_added_to_names_them_too() -> None:
+    """In half precision, or where its weight is offloaded, ΔW is convolved by itself."""
+    model, x, _ = _model("conv", structure="circulant")
+    model.bfloat16()
+    model.base_model.model[0].structune_delta.to("meta")
+    with pytest.raises(RuntimeError, match="on the meta device, which holds no"):
+        model(x.bfloat16())

@@ -43,6 +43,7 @@ class StructuneConv(StructuneLayer):
         base: Any = self.get_base_layer()
         dropped: Tensor = self.structune_dropout[adapter_name](x)
         if not watched(delta):
+            delta._check_product(dropped)
             result: Tensor = base._conv_forward(dropped, self.get_delta_weight(adapter_name).to(x.dtype), None)
             return result
         channels = -1 - len(base.kernel_size)
