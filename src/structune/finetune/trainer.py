@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,11 @@ def check_settings(recipe: Recipe, folder: Path) -> None:
 def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArguments:
     train = recipe.train
     when = "steps" if train.eval_steps else "epoch"
+    known = {field.name for field in fields(TrainingArguments)}
+    prefix = "activation" if "activation_checkpointing" in known else "gradient"  # renamed in transformers 5.23
+    checkpointing: dict[str, Any] = {f"{prefix}_checkpointing": train.gradient_checkpointing}
+    if train.gradient_checkpointing:
+        checkpointing[f"{prefix}_checkpointing_kwargs"] = {"use_reentrant": False}
     schedulers = {"onecycle": "constant", "constant": "constant_with_warmup"}
     return TrainingArguments(
         output_dir=str(folder),
@@ -230,8 +236,7 @@ def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArgume
         per_device_train_batch_size=train.batch_size,
         per_device_eval_batch_size=train.eval_batch_size,
         gradient_accumulation_steps=train.gradient_accumulation,
-        activation_checkpointing=train.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+        **checkpointing,
         max_grad_norm=train.max_grad_norm,
         lr_scheduler_type=schedulers.get(train.scheduler, train.scheduler),
         warmup_steps=train.warmup,

@@ -133,10 +133,11 @@ class QuantisedWeight:
     def __init__(self, layer: QuantisableLayer) -> None:
         self.base_layer = layer.base_layer  # HQQ replaces the module,
         base = layer.get_base_layer()
-        self.parameter: Any = getattr(base, "weight", None)  # bitsandbytes and torchao the parameter;
-        self.attributes = (
+        # bitsandbytes and torchao the parameter (HQQ has none: there, some transformers make `weight` a property),
+        self.parameter: Any = base._parameters.get("weight")
+        self.attributes = (  # bitsandbytes changes these,
             dict(vars(self.parameter)) if self.parameter is not None else {}
-        )  # bitsandbytes changes these,
+        )
         self.state = copy.copy(getattr(base, "state", None))  # and keeps 8-bit weights in a state beside it
         self.merge_error: float | None = None
 
