@@ -37,7 +37,6 @@ ROOT = "structune"
 MATHS = "surroundings structures products pool grid arguments identity start delta"
 PARTS = {
     "lazy": part("", ""),
-    "after_import": part("", ""),
     "surroundings": part("", "torch"),
     "structures": part("lazy surroundings", "torch"),
     "products": part("surroundings structures", "torch"),
@@ -48,7 +47,7 @@ PARTS = {
     "start": part("structures pool arguments", "torch"),
     "delta": part("surroundings structures products pool grid arguments identity start", "torch"),
     "peft": part(MATHS, "torch peft transformers safetensors"),
-    ROOT: part(f"{MATHS} peft lazy after_import", "transformers"),
+    ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
     "finetune": part(f"{MATHS} peft {ROOT}"),
     "study": part(f"{MATHS} peft {ROOT} finetune"),
     "bench": part(f"{MATHS} peft {ROOT} finetune study"),

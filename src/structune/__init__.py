@@ -6,9 +6,11 @@ itself with PEFT as soon as PEFT is imported, before or after.
 
 import sys
 from functools import wraps
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from structune.after_import import after_import
+from wrapt import register_post_import_hook
+
 from structune.lazy import lazy
 
 if TYPE_CHECKING:
@@ -54,11 +56,11 @@ if not TYPE_CHECKING:
     )
 
 
-def _register() -> None:
+def _register(peft: ModuleType) -> None:
     import structune.peft.entry  # noqa: F401
 
 
-def _load_peft_before_adapters() -> None:
+def _load_peft_before_adapters(integration: ModuleType) -> None:
     """transformers imports PEFT inside its load_adapter, too late for what `entry` puts around that very method."""
     from transformers.integrations.peft import PeftAdapterMixin
 
@@ -75,5 +77,5 @@ def _load_peft_before_adapters() -> None:
     PeftAdapterMixin.load_adapter = load_adapter  # type: ignore[method-assign]
 
 
-after_import("peft", _register)
-after_import("transformers.integrations.peft", _load_peft_before_adapters)
+register_post_import_hook(_register, "peft")
+register_post_import_hook(_load_peft_before_adapters, "transformers.integrations.peft")
