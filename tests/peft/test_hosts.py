@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftMixedModel, PeftModel, get_peft_model, inject_adapter_in_model
 from peft.helpers import disable_input_dtype_casting, rescale_adapter_scale
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import structune
 from structune import StructuneConfig
@@ -197,6 +198,26 @@ def test_our_adapter_beside_loras_in_one_model(ours_first, mlp, tmp_path) -> Non
     merged = model.merge_and_unload()
     torch.testing.assert_close(merged(x), both)
     assert type(merged.lin0) is nn.Linear
+
+
+@pytest.mark.parametrize("order", [("lora", "ours"), ("ours", "lora")])
+def test_beside_loras_in_a_model_of_transformers(order) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bare = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=2, **sizes)).eval()
+    targets, ids = {"target_modules": ["q_proj"]}, torch.arange(5)[None]
+    configs = {
+        "ours": structune.c3a(**CIRCULANT, **targets),
+        "lora": LoraConfig(r=2, init_lora_weights=False, **targets),
+    }
+    model = PeftMixedModel(bare, configs[order[0]], order[0]).eval()
+    model.add_adapter(order[1], configs[order[1]])
+    model.set_adapter("lora")
+    without = model(ids).logits
+    model.set_adapter(list(order))
+    y = model(ids).logits
+    assert (y - without).abs().max() > 1e-5
+    torch.testing.assert_close(model.merge_and_unload()(ids).logits, y, rtol=1e-4, atol=1e-5)
 
 
 def test_a_new_mixed_model_trains_both(mlp) -> None:

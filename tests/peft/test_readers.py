@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, PeftMixedModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DebertaV2Config, DebertaV2Model, MambaConfig, MambaForCausalLM
@@ -208,6 +208,40 @@ def test_adapters_cannot_be_picked_by_sample_where_the_weight_is_read() -> None:
     assert model(x).isfinite().all()
 
 
+class Published(nn.Module):
+    """Its body has a second name that is no module of its own, as in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Keyword()
+
+    @property
+    def base_model(self) -> nn.Module:
+        return self.model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.layers[0](self.model(x))
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_found_where_names_begin_with_those_of_a_wrapper(ours_first) -> None:
+    torch.manual_seed(0)
+    configs = {
+        "ours": structune.c3a(block_size=4, target_modules=["qkv"], init_weights=False),
+        "lora": LoraConfig(r=2, target_modules=["layers.0"], init_lora_weights=False),
+    }
+    first, second = configs if ours_first else reversed(configs)
+    bare, x = Published().eval(), torch.randn(3, 8)
+    model = PeftMixedModel(bare, configs[first], first)
+    model.add_adapter(second, configs[second])
+    model.set_adapter("lora")
+    without = model(x)
+    model.set_adapter(["ours", "lora"])
+    y = model(x)
+    assert (y - without).abs().max() > 1e-2
+    torch.testing.assert_close(model.merge_and_unload()(x), y, rtol=1e-4, atol=1e-5)
+
+
 def test_mamba_reads_its_convolution() -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 2, "time_step_rank": 4}
@@ -268,7 +302,7 @@ except RuntimeError:
     for name in ("nms", "qnms"):
         library.define(name + "(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 import timm, structune
-from peft import get_peft_model
+from peft import LoraConfig, PeftMixedModel, get_peft_model
 from structune.peft import StructuneLayer
 small = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
 swin = {"embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "window_size": 4, "img_size": 64, "num_classes": 3}

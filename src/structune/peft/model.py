@@ -232,7 +232,7 @@ def layer_for(
     if parameter_name is None:
         layer = adapted(target, model)
         if layer.is_called:
-            layer.weight_is_read, layer.is_called = use_of_weight(model, module_name)
+            layer.weight_is_read, layer.is_called = use_of_weight(model, module_name, target)
     else:
         layer = ParamWrapper(target, parameter_name)
     layer._active_adapter = adapter_name

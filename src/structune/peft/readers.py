@@ -34,7 +34,7 @@ class Reads(NamedTuple):
     """These it calls."""
 
 
-def use_of_weight(model: nn.Module, name: str) -> tuple[bool, bool]:
+def use_of_weight(model: nn.Module, name: str, layer: nn.Module) -> tuple[bool, bool]:
     """Whether a module around a layer reads its weight's numbers, and whether one calls it, as far as code shows.
 
     A layer whose weight is not seen to be read counts as called.
@@ -45,10 +45,11 @@ def use_of_weight(model: nn.Module, name: str) -> tuple[bool, bool]:
     Args:
         model: the whole model.
         name: the layer's, in the model or in a wrapper around it.
+        layer: that is there.
     """
     parts = name.split(".")
-    while len(parts) > 1 and not hasattr(model, parts[0]):
-        del parts[0]
+    while parts and not _is_at(model, parts, layer):
+        del parts[0]  # of a wrapper
     read = called = False
     for depth in range(len(parts)):
         module: Any = model.get_submodule(".".join(parts[:depth]))
@@ -59,6 +60,14 @@ def use_of_weight(model: nn.Module, name: str) -> tuple[bool, bool]:
         read = read or any(_matches(path, below) for path in reads.weights)
         called = called or any(_matches(path, below) for path in reads.calls)
     return read, called or not read
+
+
+def _is_at(model: nn.Module, names: list[str], layer: nn.Module) -> bool:
+    """Whether these names lead to the layer: wrappers and models have some in common, such as `base_model`."""
+    try:
+        return model.get_submodule(".".join(names)) is layer
+    except AttributeError:
+        return False
 
 
 def _matches(path: Path, names: Path) -> bool:
