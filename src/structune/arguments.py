@@ -101,7 +101,7 @@ def resolve_scale(scale: Scale, in_features: int) -> float:
     """
     if scale == "1/in_features":
         return 1.0 / in_features
-    if isinstance(scale, (str, bool)) or not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale == 0:
+    if isinstance(scale, (str, bool)) or not isinstance(scale, (int, float)) or scale in (0, math.inf, -math.inf):
         raise ValueError(f"scale={scale!r} must be a finite number other than 0, or '1/in_features'")
     check_strength(scale, "scale")
     if abs(scale) < 1 / LARGEST_SCALE:

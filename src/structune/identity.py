@@ -103,10 +103,16 @@ class Identity:
             ValueError: there is no such pair, or it has another seed.
         """
         if stored is None or stored.dtype != torch.int64 or stored.shape != (2,):
-            found = "nothing" if stored is None else f"{stored.dtype} of shape {tuple(stored.shape)}"
+            if stored is None:
+                raise ValueError(
+                    "nothing where int64 (seed, stream) or, since 0.2, the adapter's identity is expected: the numbers "
+                    "mean nothing without it. state_dict() and get_peft_model_state_dict have it, in entries that end "
+                    "in _extra_state; parameters and buffers alone have not"
+                )
             raise ValueError(
-                f"{found} where int64 (seed, stream) is expected: the numbers mean nothing without it; if the file was "
-                "cast to another type of number, cast the one that was saved again, and its numbers alone"
+                f"{stored.dtype} of shape {tuple(stored.shape)} where int64 (seed, stream) is expected: the numbers "
+                "mean nothing without it; if the file was cast to another type of number, cast the one that was saved "
+                "again, and its numbers alone"
             )
         seed, stream = (int(value) for value in stored)
         return self.taking_over(replace(self, seed=seed, stream=stream))
@@ -114,7 +120,7 @@ class Identity:
 
 _ALTERED = (
     "the digits of the adapter's identity were altered: adapters of different seeds or streams were averaged, or they "
-    "were cast to fewer than 8 significant bits; take the file as it was saved"
+    "were cast to fewer than 8 significant bits, or many were added up in half precision; take the file as it was saved"
 )
 
 

@@ -87,6 +87,8 @@ def test_overriding_the_structure_drops_a_rank_that_it_has_not() -> None:
         ({"block_size": 8, "fixed_ratio": 1.0}, r"fixed_ratio=1.0 must be a number in \[0, 1\)"),
         ({"block_size": 8, "fixed_ratio": -0.1}, "fixed_ratio=-0.1 must be"),
         ({"block_size": 8, "scale": 0.0}, "scale=0.0 must be a finite number other than 0"),
+        ({"block_size": 8, "scale": 10**400}, "scale=1000.* must be"),
+        ({"block_size": 8, "scale": float("nan")}, "scale=nan must be"),
         ({"block_size": 8, "scale": "1/out"}, "scale='1/out' must be"),
         ({"block_size": 8, "init_weights": "zeros"}, "init_weights='zeros' must be"),
         ({"block_size": 8, "algorithm": "quick"}, "algorithm='quick' does not multiply circulant"),

@@ -148,6 +148,57 @@ def test_parameters_copied_from_one_adapter_to_another(make, start, trained, ids
 
 
 @every_config
+def test_a_reference_of_the_active_adapter(make, trained, ids) -> None:
+    """Also where another one, of another stream, is first."""
+    model = trained(make(init_weights=False))
+    model.add_adapter("second", make(init_weights=False))
+    for k, layer in enumerate(layers_of(model)):
+        layer.delta("second").identify(replace(layer.delta("second").identity, stream=2000 + k))
+    model.set_adapter("second")
+    expected = model(ids).logits
+    model.add_adapter("reference", model.peft_config["second"])
+    for name, parameter in model.named_parameters():
+        if ".second." in name:
+            model.get_parameter(name.replace(".second.", ".reference.")).data.copy_(parameter.data)
+    model.set_adapter("reference")
+    assert torch.equal(model(ids).logits, expected)
+
+
+def test_adapters_that_are_alike_no_more_are_said(trained, bert, recwarn) -> None:
+    """A reference that was added before the streams of a file are taken over is none any more."""
+    make = CONFIGS["pooled"]
+    numbers = get_peft_model_state_dict(trained(make()))
+    model = get_peft_model(bert(), make())
+    model.add_adapter("reference", make())
+    with pytest.warns(UserWarning, match="'default' takes over streams .* that 'reference' beside it does not"):
+        set_peft_model_state_dict(model, numbers)
+    recwarn.clear()
+    set_peft_model_state_dict(model, numbers)  # they are its own now
+    set_peft_model_state_dict(get_peft_model(bert(), make()), numbers)
+    assert not [w for w in recwarn if "takes over" in str(w.message)]
+
+
+@every_config
+@every_start
+def test_identities_are_saved_though_nobody_gathers_them(make, start, trained, bert, ids, tmp_path) -> None:
+    """As trainers do that shard parameters: the state dict they hand in holds parameters and buffers."""
+    model = trained(make(init_weights=start))
+    gathered = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    model.save_pretrained(tmp_path, state_dict=gathered)
+    assert torch.equal(PeftModel.from_pretrained(bert(), tmp_path).eval()(ids).logits, model(ids).logits)
+    assert get_peft_model_state_dict(model, state_dict={}) == {}  # of a process that gathers nothing
+
+
+def test_numbers_alone_are_refused_and_what_they_lack_is_said(trained, bert, ids) -> None:
+    model = get_peft_model(bert(), CONFIGS["pooled"]()).eval()
+    expected = model(ids).logits
+    numbers = {name: p for name, p in trained(CONFIGS["pooled"]()).named_parameters() if p.requires_grad}
+    with pytest.raises(RuntimeError, match="the adapter's identity is expected.*parameters and buffers alone"):
+        model.load_state_dict(numbers, strict=False)
+    assert torch.equal(model(ids).logits, expected)
+
+
+@every_config
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("through", ["PEFT", "load_state_dict"])
 def test_numbers_bring_their_start_along(make, stored, through, trained, bert, ids, tmp_path) -> None:

@@ -143,8 +143,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def add_adapter(self, adapter_name: str, dropout: float, options: dict[str, Any], inference_mode: bool) -> None:
         """Give the layer an adapter, or replace the one of that name.
 
-        Beside others of its seed it has their stream, so that numbers copied from one to the other, parameter by
-        parameter, make the same ΔW. A random start is another draw for each.
+        Beside others of its seed it has their stream, the active one's first, so that numbers copied from one to the
+        other, parameter by parameter, make the same ΔW. A random start is another draw for each.
 
         Args:
             adapter_name: its name.
@@ -161,7 +161,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             raise ValueError(f"dropout={dropout} has no input to act on here, W + ΔW is used as a whole: set dropout=0")
         if self.runs_whole() and dropout and self.drops_inputs:
             self._no_output_of_its_own()
-        others = [self.delta(name).identity for name in self.structune_delta if name != adapter_name]
+        active_first = sorted(self.structune_delta, key=lambda name: name not in self.active_adapters)
+        others = [self.delta(name).identity for name in active_first if name != adapter_name]
         streams = [identity.stream for identity in others if identity.seed == options.get("seed", 0)]
         own = options | {"stream": streams[0]} if streams else options
         delta = StructuredDelta(*self.features(), stack=self.stack(), **own)

@@ -23,7 +23,12 @@ from structune.peft.quantised import check_mergeable, let_pack, report_merge_err
 from structune.peft.readers import use_of_weight
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
-from structune.peft.storage.checkpoint import check_state_dict, place_old_seeds
+from structune.peft.storage.checkpoint import (
+    alike_no_more,
+    check_state_dict,
+    place_old_seeds,
+    with_identities,
+)
 from structune.peft.storage.nested import renamed, saved_names
 from structune.peft.storage.pretrained import TAG
 from structune.peft.storage.rollback import as_before_if_failing
@@ -198,6 +203,7 @@ class StructuneModel(BaseTuner):
         """
         names: Any = StateDictNames(model)
         chosen: dict[str, Tensor] = super()._get_adapter_state_dict(names, **kwargs)
+        with_identities(chosen, names.named_modules(), kwargs["adapter_name"])
         for name, tensor in chosen.items():
             if tensor.is_floating_point() and tensor.dtype not in FLOATS:
                 raise ValueError(
@@ -220,6 +226,13 @@ class StructuneModel(BaseTuner):
         starts = check_state_dict(model, adapter_name, mapped)
         if len(starts) == 1:
             config.init_weights = starts.pop()
+        if parted := alike_no_more(model, adapter_name, mapped):
+            warnings.warn(
+                f"adapter {adapter_name!r} takes over streams of the seed that {', '.join(map(repr, parted))} beside "
+                "it does not have: numbers copied between them would mean something else; add adapters that are to be "
+                "copies after this one is loaded",
+                stacklevel=2,
+            )
         return mapped
 
 

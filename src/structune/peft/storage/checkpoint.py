@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -94,6 +94,28 @@ def _check_size(name: str, layer: StructuneLayer, state_dict: Mapping[str, Tenso
             f"{name} is {tuple(own.shape)} in the model, and was {tuple(stored.shape)} where the adapter was trained: "
             f"is its vocabulary another one? Call model.resize_token_embeddings({len(stored)}) before loading it"
         )
+
+
+def with_identities(state_dict: dict[str, Tensor], modules: Iterable[tuple[str, nn.Module]], adapter_name: str) -> None:
+    """Put the identities beside an adapter's numbers where they are missing: who gathers parameters leaves them out."""
+    for name, module in modules:
+        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            prefix = f"{name}.structune_delta.{adapter_name}."
+            if f"{prefix}pool" in state_dict:
+                state_dict.setdefault(prefix + EXTRA_STATE, module.delta(adapter_name).get_extra_state())
+
+
+def alike_no_more(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Other adapters that this one shares its identities with now, and will not once it is loaded."""
+    parted: set[str] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            own = module.delta(adapter_name)
+            new = own.stored_identity(state_dict, f"{name}.structune_delta.{adapter_name}.")
+            others = (other for other in module.structune_delta if other != adapter_name)
+            if own.has_identity and new != own.identity:
+                parted |= {other for other in others if module.delta(other).identity == own.identity}
+    return sorted(parted)
 
 
 def place_old_seeds(state_dict: Mapping[str, Tensor], adapter_name: str) -> dict[str, Tensor]:
