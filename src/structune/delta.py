@@ -489,7 +489,9 @@ class StructuredDelta(nn.Module):
             try:
                 identity = self.stored_identity(state_dict, prefix)
             except ValueError as error:
-                error_msgs.append(f"{prefix}seed: {error}")
+                stored, own = state_dict[f"{prefix}pool"].shape, self.pool.shape
+                sizes = f"size mismatch for {prefix}pool: {tuple(stored)} in the checkpoint, {tuple(own)} here"
+                error_msgs.append(f"{prefix}seed: {error}" if stored == own else sizes)
                 return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

@@ -175,6 +175,9 @@ def test_adapters_that_are_alike_no_more_are_said(trained, bert, recwarn) -> Non
     recwarn.clear()
     set_peft_model_state_dict(model, numbers)  # they are its own now
     set_peft_model_state_dict(get_peft_model(bert(), make()), numbers)
+    alike = get_peft_model(bert(), make())
+    alike.add_adapter("reference", make())
+    set_peft_model_state_dict(alike, get_peft_model_state_dict(alike))
     assert not [w for w in recwarn if "takes over" in str(w.message)]
 
 
