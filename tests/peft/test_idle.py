@@ -109,6 +109,69 @@ def test_not_where_all_learn_or_nothing_is_to_be_learned() -> None:
     assert len(steps(model)) == 1
 
 
+def test_all_of_an_optimizers_own() -> None:
+    """Nothing in it learns: that may be a step before the first gradient, so a few are waited for."""
+    model = made()
+    model.base_model.model.take = False
+    named = dict(model.named_parameters())
+    idle = [p for name, p in named.items() if p.requires_grad and (".read." in name or ".branch." in name)]
+    others = [p for p in named.values() if p.requires_grad and all(p is not one for one in idle)]
+    own = torch.optim.SGD(idle, lr=0.1)
+    assert not steps(model, 1, torch.optim.SGD(others, lr=0.1))
+    assert not steps(model, 2, own)
+    (said,) = steps(model, 3, own)
+    assert "2 of 2 adapters have got no gradient so far, after 3 steps: read, branch. " in said
+    assert not steps(model, 4, own)
+
+
+def test_in_evaluation_mode() -> None:
+    (said,) = steps(made().eval())
+    assert "1 of 3 adapters have got no gradient so far, after the first step: read. " in said
+
+
+def test_gradients_of_zeros_are_none() -> None:
+    model = made()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(5):
+            model(torch.randn(3, 8))["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+            assert len(caught) == (step >= 2)
+    assert "1 of 3 adapters have got no gradient so far, after 3 steps: read. " in str(caught[0].message)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_not_where_the_first_step_is_skipped_or_starts_at_a_head_of_zeros(zeros) -> None:
+    model = get_peft_model(Net(), structune.c3a(**{**CONFIG, "target_modules": ["called", "branch"]})).train()
+    head = model.base_model.model.head.modules_to_save["default"]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    if zeros:
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+    assert not steps(model, 4, optimizer)
+    assert head.weight.any()
+
+
+def test_not_where_an_optimizer_takes_gradients_away_in_its_step() -> None:
+    class Taking(torch.optim.AdamW):
+        def step(self, closure: None = None) -> None:
+            super().step(closure)
+            self.zero_grad()
+
+    model = made()
+    (said,) = steps(model, 4, Taking([p for p in model.parameters() if p.requires_grad], lr=0.1))
+    assert "1 of 3 adapters have got no gradient so far, after the first step: read. " in said
+
+
 def test_an_inactive_adapter_is_looked_at_when_it_is_trained() -> None:
     model = made()
     model.add_adapter("second", structune.c3a(block_size=4, target_modules=["read", "called"]))
