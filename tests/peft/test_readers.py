@@ -94,6 +94,65 @@ class Inherited(Keyword):
     pass
 
 
+class ByName(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, getattr(self.qkv, "weight"))  # noqa: B009
+
+
+class Walrus(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, (layer := self.qkv).weight, layer.bias)
+
+
+class Chosen(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, (self.qkv if x.ndim == 3 else self.conv).weight)
+
+
+class Entries(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, torch.cat([layer.weight for layer in self.inner.values()]))
+
+
+class Items(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        for number, (_, layer) in enumerate(self.inner.items()):
+            x = F.linear(x, layer.weight) + number
+        return x
+
+
+class Children(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in reversed(list(self.layers.children())):
+            x = F.linear(x, layer.weight)
+        return x
+
+
+class Sliced(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[1:]:
+            x = F.linear(x, layer.weight)
+        return x
+
+
+class Looked(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.get_submodule("inner.proj").weight)
+
+
+class Composed(Base):
+    """The name is made when it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, getattr(self, "q" + "kv").weight)
+
+
+class Cast(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.qkv.weight
+        return x @ weight.type(x.dtype).t()
+
+
 READERS = {
     "keyword": (Keyword, ["qkv"]),
     "transposed": (Transposed, ["qkv"]),
@@ -106,6 +165,16 @@ READERS = {
     "both": (Both, ["embed"]),
     "convolved": (Convolved, ["conv"]),
     "inherited": (Inherited, ["qkv"]),
+    "by name": (ByName, ["qkv"]),
+    "walrus": (Walrus, ["qkv"]),
+    "chosen": (Chosen, ["qkv"]),
+    "entries": (Entries, ["proj"]),
+    "items": (Items, ["proj"]),
+    "children": (Children, ["layers.0", "layers.1"]),
+    "sliced": (Sliced, ["layers.1"]),
+    "looked": (Looked, ["proj"]),
+    "composed": (Composed, ["qkv"]),
+    "cast": (Cast, ["qkv"]),
 }
 
 
@@ -143,6 +212,11 @@ class Asking(Base):
     def forward(self, x: Tensor) -> Tensor:
         if self.qkv.weight is not None and isinstance(self.qkv.weight, Tensor) and not self.qkv.weight.is_meta:
             x = x.to(self.qkv.weight.dtype).to(device=self.qkv.weight.device)
+        weight = self.qkv.weight
+        x = x.type_as(self.qkv.weight).to(weight).to(weight.dtype) + torch.zeros_like(weight, requires_grad=False)[0]
+        x = x + weight.new_zeros(8) + torch.empty_like(self.qkv.weight).shape[0] * len(self.qkv.weight) * 0
+        if not torch.is_floating_point(weight) or self.qkv.weight.type() == "":
+            raise TypeError
         return self.qkv(x) * self.qkv.weight.shape[0] / self.qkv.weight.size(0)
 
     def _init_weights(self) -> None:
@@ -161,6 +235,8 @@ def test_asking_writing_and_tying_is_no_reading() -> None:
     layer = model.base_model.model.qkv
     assert layer.weight is layer.base_layer.weight
     assert (model(x) - bare(x)).abs().max() > 1e-2
+    _, dropping, _ = adapted(Asking, ["qkv"], dropout=0.5)
+    assert (dropping.train()(x) - model(x)).abs().max() > 1e-2
     model.base_model.model._init_weights()
     assert not layer.base_layer.weight.any()
 
@@ -199,6 +275,35 @@ def test_dropout_is_refused_where_it_would_be_passed_over() -> None:
     assert (model(x[0]) - evaluated[0]).abs().max() > 1e-2
     with pytest.raises(ValueError, match="dropout has no input to act on here: a module reads W"):
         model(x)
+
+
+class Through(Base):
+    """Calls what calls the layer, and reads its weight for something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def penalty(self) -> Tensor:
+        return self.body[0].weight.square().sum()
+
+
+def test_dropout_is_taken_where_the_layer_is_called_through_another() -> None:
+    bare, model, x = adapted(Through, ["body.0"], dropout=0.5)
+    evaluated = model(x)
+    assert (model.base_model.model.penalty() - bare.penalty()).abs() > 1e-2
+    model.train()
+    assert (model(x) - evaluated).abs().max() > 1e-2
+
+
+def test_dropout_is_refused_in_a_loop_that_only_reads() -> None:
+    with pytest.raises(ValueError, match=r"layers.0: dropout=0.5 has no input to act on here"):
+        adapted(Looped, ["layers.0"], dropout=0.5)
+    with pytest.raises(ValueError, match=r"qkv: dropout=0.5 has no input to act on here"):
+        adapted(ByName, ["qkv"], dropout=0.5)
 
 
 def test_adapters_cannot_be_picked_by_sample_where_the_weight_is_read() -> None:
