@@ -67,6 +67,13 @@ def test_attributes_of_another_class() -> None:
     assert layer.table is layer.base_layer.table
 
 
+def test_sizes_are_set_where_they_are_read() -> None:
+    layer = wrapped(lambda: nn.Linear(8, 12))
+    layer.in_features, layer.out_features = 16, 20
+    assert (layer.base_layer.in_features, layer.base_layer.out_features) == (16, 20)
+    assert (layer.in_features, layer.out_features) == (16, 20)
+
+
 def test_set() -> None:
     layer, x = wrapped(lambda: nn.Conv2d(8, 12, 3)), torch.randn(2, 8, 7, 7)
     y = layer(x)

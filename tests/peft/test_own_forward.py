@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, SequentialHook, add_hook_to_module
 from peft import get_peft_model
 from torch import Tensor, nn
 from transformers.models.bart.modeling_bart import BartLearnedPositionalEmbedding, BartScaledWordEmbedding
 from transformers.models.falcon.modeling_falcon import FalconLinear
+from transformers.models.gemma.modeling_gemma import GemmaTextScaledWordEmbedding
 from transformers.pytorch_utils import Conv1D
 
 import structune
@@ -84,10 +86,89 @@ class Normed(nn.MultiheadAttention):
         return nn.functional.layer_norm(super().forward(x, *args, **kwargs)[0], (8,))
 
 
+class Clipped(nn.Linear):
+    """One that does more for large inputs only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp(-5, 5))
+
+
+class BySize(nn.Linear):
+    """Another product for many rows than for few."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 if len(x) <= 4 else 2)
+
+
+class Masked(nn.Embedding):
+    """The slot of another modality is blank."""
+
+    def forward(self, i: Tensor) -> Tensor:
+        return super().forward(i).masked_fill((i == 6)[..., None], 0.0)
+
+
+class MaskedScaled(BartScaledWordEmbedding):
+    """One that scales and does more."""
+
+    def forward(self, i: Tensor) -> Tensor:
+        return super().forward(i).masked_fill((i == 6)[..., None], 0.0)
+
+
+class FalconLike(Conv1D):
+    """The words of FalconLinear over a weight that is laid out the other way."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        hidden_states = input @ self.weight.T
+        if self.bias is None:
+            return hidden_states
+        return hidden_states + self.bias
+
+
+class Switched(nn.Linear):
+    """Fake quantisation that is switched on after some steps."""
+
+    fake = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, (self.weight * 4).round() / 4 if self.fake else self.weight, self.bias)
+
+
+class Blended(nn.Linear):
+    """A strength that is set later."""
+
+    alpha = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.alpha
+
+
+class Optional(nn.Linear):
+    """More than its parent only for a caller that says so."""
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        return super().forward(x) * gain
+
+
 class Plain(nn.Linear):
     """A subclass that is as good as its parent."""
 
     extra = 3
+
+
+class Sharded:
+    """What FSDP2 mixes in, here copyable."""
+
+
+def generated(layer: nn.Module) -> nn.Module:
+    """With a class that FSDP2 would make."""
+    layer.__class__ = type("FSDP" + type(layer).__name__, (Sharded, type(layer)), {})
+    return layer
+
+
+def marked(layer: nn.Module) -> nn.Module:
+    """With a scale that somebody else uses."""
+    layer.embed_scale = 3.0
+    return layer
 
 
 TOKENS = torch.tensor([[1, 4, 0], [2, 2, 6]])
@@ -100,13 +181,21 @@ WHOLE = {
     "louder": (lambda: Louder(12, 8), torch.randn(3, 8)),
     "shifted": (lambda: Shifted(9, 8), TOKENS),
     "positions": (lambda: BartLearnedPositionalEmbedding(9, 8), TOKENS),
+    "clipped": (lambda: Clipped(8, 12), 50 * torch.randn(3, 8)),
+    "by-size": (lambda: BySize(8, 12), torch.randn(9, 8)),
+    "masked": (lambda: Masked(9, 8), TOKENS),
+    "masked-scaled": (lambda: MaskedScaled(9, 8, None, embed_scale=3.0), TOKENS),
+    "falcon-like": (lambda: FalconLike(8, 8), torch.randn(3, 8)),
     "conv": (lambda: CosineConv(8, 12, 1), torch.randn(2, 8, 5)),
     "conv-inside": (lambda: SquaredConv(8, 12, 3), torch.randn(2, 8, 5)),
 }
 ADDED = {
     "falcon": (lambda: FalconLinear(8, 12), torch.randn(3, 8)),
     "scaled": (lambda: BartScaledWordEmbedding(9, 8, None, embed_scale=3.0), TOKENS),
+    "scaled-as-gemma": (lambda: GemmaTextScaledWordEmbedding(9, 8, None, embed_scale=3.0), TOKENS),
+    "of-a-generated-class": (lambda: generated(BartScaledWordEmbedding(9, 8, None, embed_scale=3.0)), TOKENS),
     "plain": (lambda: Plain(8, 12), torch.randn(3, 8)),
+    "marked": (lambda: marked(nn.Embedding(9, 8)), TOKENS),
 }
 C3A = structune.c3a(block_size=4, target_modules=["0"], init_weights=False)
 
@@ -155,7 +244,7 @@ def test_where_delta_has_no_output_dropout_and_mixed_batches_are_refused(make, x
             get_peft_model(copy.deepcopy(bare), config)
     model = get_peft_model(bare, C3A).eval()
     with pytest.raises(TypeError, match="neither dropout nor adapter_names"):
-        model(x, adapter_names=["default", "__base__", "__base__"][: len(x)])
+        model(x, adapter_names=["default", *["__base__"] * (len(x) - 1)])
 
 
 @pytest.mark.parametrize(("make", "x"), ADDED.values(), ids=ADDED)
@@ -180,6 +269,50 @@ def test_an_update_far_below_the_rounding_of_a_half_precision_weight_reaches_the
     update = layer.update("default", x)
     assert not layer.runs_whole()
     torch.testing.assert_close(update.float(), torch.full((8, 12), 0.0256), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "kwargs"),
+    [(Switched, "fake", True, {}), (Blended, "alpha", 0.5, {}), (Optional, "extra", 0, {"gain": 3.0})],
+    ids=["switch", "strength", "argument"],
+)
+def test_switches_and_arguments_that_come_later(kind, name, value, kwargs) -> None:
+    bare, x = made(lambda: kind(8, 12)), torch.randn(3, 8)
+    layer = get_peft_model(copy.deepcopy(bare), C3A).base_model.model[0]
+    layer(x)
+    reference = with_delta(bare, layer)[0]
+    setattr(layer.base_layer, name, value)
+    setattr(reference, name, value)
+    expected = reference(x, **kwargs)
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(layer(x, **kwargs), expected)
+    layer.merge()
+    torch.testing.assert_close(layer(x, **kwargs), expected)
+
+
+def test_a_forward_that_was_put_on_one_layer_runs_with_delta_in_its_weight() -> None:
+    bare, x = made(lambda: nn.Linear(8, 12)), torch.randn(3, 8)
+    original = bare[0].forward
+    bare[0].forward = lambda x: original(x).square()
+    model = get_peft_model(bare, C3A)
+    y = model(x)
+    assert (y - bare[0].base_layer(x)).abs().max() > 1e-2
+    model.merge_adapter()
+    torch.testing.assert_close(bare[0].base_layer(x), y)
+    config = structune.c3a(block_size=4, target_modules=["0"], dropout=0.5)
+    with pytest.raises(TypeError, match="Linear may do more than multiply by its weight"):
+        get_peft_model(nn.Sequential(bare[0].base_layer), config)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, FalconLinear, Cosine])
+def test_hooks_of_accelerate_leave_a_layer_what_it_is(kind) -> None:
+    bare, x = made(lambda: kind(8, 12)), torch.randn(3, 8)
+    add_hook_to_module(bare[0], SequentialHook(ModelHook()))
+    layer = get_peft_model(bare, C3A).base_model.model[0]
+    assert layer.runs_whole() == (kind is Cosine)
+    y = layer(x)
+    layer.merge()
+    torch.testing.assert_close(layer(x), y)
 
 
 def test_attention_of_another_class() -> None:
@@ -210,11 +343,42 @@ class Packed(nn.Linear):
         return nn.functional.linear(x, self.packed, self.bias)
 
 
-def test_a_class_that_does_not_read_its_weight_is_refused() -> None:
-    model = made(lambda: Packed(8, 12))
-    with pytest.raises(TypeError, match="0: what Packed gives does not depend on its weight, or on a copy"):
+class PackedConv(nn.Conv2d):
+    """Likewise."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not hasattr(self, "packed"):
+            self.packed = weight.detach().clone()
+        return super()._conv_forward(x, self.packed, bias)
+
+
+class PackedTable(nn.Embedding):
+    """A table that is filled when the model is made."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.register_buffer("table", self.weight.detach().clone())
+
+    def forward(self, i: Tensor) -> Tensor:
+        return self.table[i]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Packed(8, 12),
+        lambda: PackedConv(8, 12, 3, dilation=2, groups=2),
+        lambda: PackedConv(8, 12, 3, padding=4, padding_mode="reflect", dilation=2),
+        lambda: PackedTable(9, 8),
+    ],
+    ids=["linear", "conv", "padded-conv", "embedding"],
+)
+def test_a_class_that_does_not_read_its_weight_is_refused(make) -> None:
+    model = made(make)
+    kind = type(model[0])
+    with pytest.raises(TypeError, match=rf"0: what {kind.__name__} gives does not depend on its weight, or on a copy"):
         get_peft_model(model, C3A)
-    assert type(model[0]) is Packed
+    assert type(model[0]) is kind
     assert not hasattr(model[0], "packed")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -16,7 +16,7 @@ from torch.func import functional_call
 from structune.arguments import check_strength
 from structune.delta import FLOATS, StructuredDelta
 from structune.peft.computed_weight import check_stored
-from structune.peft.own_forward import adds_up, redefines
+from structune.peft.own_forward import check_read, reads_as, redefines, replaced
 from structune.peft.quantised import QuantisedWeight
 from structune.peft.strengths import Strengths
 from structune.peft.undo import Undo, as_it_is, plus
@@ -51,6 +51,9 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
 
     does: ClassVar[str]
     """What a layer of exactly these types does, in words."""
+
+    known_forwards: ClassVar[tuple[Callable[..., Any], ...]] = ()
+    """How subclasses of `base_types` may write their forward for `update` to be what ΔW adds to it."""
 
     weight_is_read = False
     """Whether a module around this one reads the numbers of `weight`: it must see W + ΔW there."""
@@ -97,36 +100,43 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
         """What one adapter adds to base(x)."""
 
-    def plain_output(self, base_layer: Any, x: Tensor) -> Tensor:
-        """What a layer of exactly the base type would give with this one's numbers."""
-        raise NotImplementedError
-
     def example(self) -> Tensor:
-        """An input on which a base layer of a class of its own is tried."""
+        """An input on which a base layer of a class of its own is tried: different samples."""
         raise NotImplementedError
 
     def runs_whole(self) -> bool:
         """Whether the base layer must be run with W + ΔW in its weight's place.
 
-        So it is where its class has code of its own that gives something else than the type it comes from: W + ΔW is
-        then rounded to W's dtype, as merging does, and there is no output of ΔW that dropout or mixed batches could
-        act on. Quantised layers are linear, whatever their class.
+        So it is where its class has code of its own other than `known_forwards`, or a forward was put on the layer
+        before its first adapter: unmerged is merged then, whatever the code does. W + ΔW is rounded to W's dtype, as
+        merging does, and there is no output of ΔW that dropout or mixed batches could act on.
 
         Raises:
             TypeError: what the base layer gives does not depend on its weight.
         """
         if self._whole is None:
             base = self.get_base_layer()
-            own = self.quantization_backend is None and self._redefined(base)
-            if own and self.get_base_weight().is_meta:
+            whole = self._runs_own_code(base) and not self._multiplies_quantised()
+            if whole and self.get_base_weight().is_meta:
                 return True
-            plain_floats = own and self.get_base_weight().dtype in FLOATS  # else quantised, in ways unknown to PEFT
-            self._whole = plain_floats and not adds_up(base, self.plain_output, self.example)
+            if whole:
+                check_read(base, self.example)
+            self._whole = whole
         return self._whole
 
-    def _redefined(self, base: nn.Module) -> bool:
-        """Whether the base layer runs code of its own, or changes its weight."""
-        return any(isinstance(base, parent) and redefines(base, parent) for parent in self.base_types)
+    def _runs_own_code(self, base: nn.Module) -> bool:
+        """Whether what the base layer runs is neither its type's code nor known."""
+        parents = [parent for parent in self.base_types if isinstance(base, parent)]
+        own = any(redefines(base, parent) and not self._knows(base, parent) for parent in parents)
+        return own or (bool(parents) and replaced(base))
+
+    def _knows(self, base: nn.Module, parent: type[nn.Module]) -> bool:
+        """Whether all that the class of the base layer redefines is one of `known_forwards`."""
+        return any(reads_as(base, parent, known) for known in self.known_forwards)
+
+    def _multiplies_quantised(self) -> bool:
+        """Whether the weight is quantised, also in ways unknown to PEFT: then the layer is linear, of any class."""
+        return self.quantization_backend is not None or self.get_base_weight().dtype not in FLOATS
 
     def delta(self, adapter_name: str) -> StructuredDelta:
         """The ΔW of one adapter.
@@ -303,6 +313,10 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
     def in_features(self) -> int:
         """The base layer's own in_features; of layers that have none, the columns of ΔW."""
         return int(getattr(self.get_base_layer(), "in_features", self.features()[1]))
+
+    @in_features.setter
+    def in_features(self, value: int) -> None:
+        self.get_base_layer().in_features = value  # type: ignore[assignment]
 
     @property
     def out_features(self) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -29,9 +30,16 @@ class StructuneConv(StructuneLayer):
         filters, *seen = self.get_base_weight().shape
         return filters, math.prod(seen)
 
-    def runs_whole(self) -> bool:
-        """Wherever the class is not PyTorch's: padding, caches and the like are not tried."""
-        return self._redefined(self.get_base_layer())
+    def example(self) -> Tensor:
+        """Two inputs, as large as a filter."""
+        base: Any = self.get_base_layer()
+        weight = self.get_base_weight()
+        seen = [dilation * (size - 1) + 1 for size, dilation in zip(base.kernel_size, base.dilation, strict=True)]
+        return torch.randn(2, weight.shape[1] * base.groups, *seen, dtype=weight.dtype)
+
+    def _multiplies_quantised(self) -> bool:
+        """Never: convolutions of other classes pad, keep caches and the like, however the weight is stored."""
+        return False
 
     def to_weight_layout(self, delta: Tensor) -> Tensor:
         """ΔW (out, in/groups · ∏ kernel) as (out, in/groups, *kernel)."""

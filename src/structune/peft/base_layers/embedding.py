@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from structune.peft.layer import StructuneLayer
+from structune.peft.own_forward import redefines
+
+
+class _Scaled(nn.Embedding):
+    """As Bart and others write it."""
+
+    embed_scale: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.embed_scale
+
+
+class _ScaledInItsDtype(nn.Embedding):
+    """As Gemma writes it."""
+
+    embed_scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.embed_scale.to(self.weight.dtype)
 
 
 class StructuneEmbedding(StructuneLayer):
-    """nn.Embedding: y = W[x] with W (num_embeddings, embedding_dim), and classes that scale it by `embed_scale`.
+    """nn.Embedding: y = W[x] with W (num_embeddings, embedding_dim), and classes that scale it by one `embed_scale`.
 
     Tokens cannot be dropped, so dropout does nothing here.
     """
@@ -19,6 +39,7 @@ class StructuneEmbedding(StructuneLayer):
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (nn.Embedding,)
     drops_inputs: ClassVar[bool] = False
     does: ClassVar[str] = "look rows up"
+    known_forwards: ClassVar[tuple[Callable[..., Any], ...]] = (_Scaled.forward, _ScaledInItsDtype.forward)
 
     def add_adapter(self, adapter_name: str, dropout: float, options: dict[str, Any], inference_mode: bool) -> None:
         """See `StructuneLayer.add_adapter`.
@@ -43,17 +64,19 @@ class StructuneEmbedding(StructuneLayer):
         return delta
 
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
-        """ΔW[x], times the base layer's `embed_scale` if it has one."""
+        """ΔW[x], times `embed_scale` where the base layer's class is one that scales."""
         rows = self.delta(adapter_name).lookup(x)
+        if not redefines(self.get_base_layer(), nn.Embedding):
+            return rows
         scale: Tensor | None = self._get_embed_scale()  # type: ignore[no-untyped-call]
         return rows if scale is None else rows * scale.to(rows.dtype)
 
-    def plain_output(self, base_layer: Any, x: Tensor) -> Tensor:
-        """W[x], times `embed_scale` where there is one."""
-        rows = nn.functional.embedding(x, base_layer.weight)
-        scale = getattr(base_layer, "embed_scale", 1.0)
-        return rows * (scale.to(rows.dtype) if isinstance(scale, Tensor) and scale.numel() == 1 else scale)
-
     def example(self) -> Tensor:
-        """Some rows' numbers."""
-        return torch.arange(min(len(self.get_base_weight()), 3))[None]
+        """Some rows' numbers, one for each sample."""
+        return torch.arange(min(len(self.get_base_weight()), 3))[:, None]
+
+    def _knows(self, base: nn.Module, parent: type[nn.Module]) -> bool:
+        """See `StructuneLayer._knows`; other scales than numbers are not."""
+        scale = getattr(base, "embed_scale", None)
+        number = isinstance(scale, int | float) or (isinstance(scale, Tensor) and scale.numel() == 1)
+        return number and super()._knows(base, parent)

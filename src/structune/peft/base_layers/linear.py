@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,11 +16,19 @@ from structune.peft.watched import watched
 from structune.surroundings import looked_on
 
 
+def _written_out(self, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  transformers' FalconLinear
+    y = x @ self.weight.T
+    if self.bias is None:
+        return y
+    return y + self.bias
+
+
 class StructuneLinear(StructuneLayer):
     """nn.Linear: y = x Wᵀ + b with W (out, in). Quantised linear layers of other classes too."""
 
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
     does: ClassVar[str] = "multiply by its weight"
+    known_forwards: ClassVar[tuple[Callable[..., Any], ...]] = (_written_out,)
 
     def features(self) -> tuple[int, int]:
         """(out_features, in_features)."""
@@ -37,10 +45,6 @@ class StructuneLinear(StructuneLayer):
         """ΔW dropout(x)."""
         result: Tensor = self.delta(adapter_name)(self.structune_dropout[adapter_name](x))
         return result
-
-    def plain_output(self, base_layer: Any, x: Tensor) -> Tensor:
-        """x Wᵀ + b."""
-        return nn.functional.linear(x, self.to_weight_layout(base_layer.weight), base_layer.bias)
 
     def example(self) -> Tensor:
         """Two inputs."""
@@ -97,6 +101,7 @@ class StructuneConv1D(StructuneLinear):
     """transformers' Conv1D, as in GPT-2: y = x W + b with W (in, out)."""
 
     base_types: ClassVar[tuple[type[nn.Module], ...]] = (Conv1D,)
+    known_forwards: ClassVar[tuple[Callable[..., Any], ...]] = ()  # its weight is laid out the other way
 
     def features(self) -> tuple[int, int]:
         """(out_features, in_features)."""
