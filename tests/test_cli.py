@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -172,3 +173,13 @@ def test_ctrl_c_is_code_130_and_says_how_to_go_on(project: Path, monkeypatch: py
     assert result.exit_code == 130
     assert "stopped after step 7" in result.stderr
     assert "structune train runs/x/recipe.yaml --resume" in result.stderr
+
+
+def test_a_terminal_that_cannot_show_a_name_is_no_reason_to_fail(project: Path) -> None:
+    """A batch script would take it for a failure of the run."""
+    command = [sys.executable, "-m", "structune.cli", "train", "café.yaml"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "caf\\xe9.yaml" in done.stderr
+    assert "UnicodeEncodeError" not in done.stderr

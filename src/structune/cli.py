@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that help and errors in a re
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -40,6 +41,9 @@ app = typer.Typer(
     help="Fine-tune pretrained transformers with structured matrices: C3A, HyDRA and the rest of the family.",
     epilog="Start with:  `structune train movie-sentences`",
 )
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+        _stream.reconfigure(errors="backslashreplace")
 console = Console()
 errors = Console(stderr=True)
 

@@ -477,6 +477,17 @@ def test_sigterm_outside_training_cleans_up(project: Path, tmp_path: Path, monke
     assert (result.exit_code, result.stderr.strip()) == (143, "stopped")
 
 
+@pytest.mark.parametrize("size", [None, "1"])
+def test_a_process_that_is_alone_needs_no_process_group(
+    size: str | None, recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever rank a launcher, or an earlier one in the same shell, has left."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    assert train(recipe("lora", max_steps=1)).state() == "finished"
+
+
 SIZES = {
     "WORLD_SIZE": "RANK",
     "PMI_SIZE": "PMI_RANK",

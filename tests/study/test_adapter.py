@@ -16,6 +16,8 @@ from torch import nn
 
 import structune
 from structune.finetune.errors import UserError
+from structune.finetune.recipe import Recipe
+from structune.finetune.train import train
 from structune.study.adapter import read_adapter
 
 Save = Callable[..., tuple[Path, nn.Module]]
@@ -149,3 +151,13 @@ def test_dora_is_refused(save_adapter: Save) -> None:
     folder, _ = save_adapter(peft.LoraConfig(r=2, use_dora=True, **TARGETS))
     with pytest.raises(UserError, match="DoRA"):
         read_adapter(folder)
+
+
+def test_a_run_without_its_adapter_is_told_from_a_method_without_one(recipe_file: Path, tmp_path: Path) -> None:
+    run = train(Recipe.load(recipe_file, [f"output={tmp_path / 'run'}", "train.max_steps=1"]))
+    (run.adapter / "adapter_config.json").unlink()
+    with pytest.raises(UserError, match=r"adapter_config\.json is missing: restore it, or train again"):
+        read_adapter(run.folder)
+    head = train(Recipe.load(recipe_file, [f"output={tmp_path / 'head'}", "train.max_steps=1", "method=head"]))
+    with pytest.raises(UserError, match="the method head adds no adapter"):
+        read_adapter(head.folder)

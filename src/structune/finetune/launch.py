@@ -14,7 +14,10 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "SL
 
 
 def refuse_several_processes() -> None:
-    """Raises `UserError` when this process is one of several of one launch: they would all write the same files."""
+    """Raises `UserError` when this process is one of several of one launch: they would all write the same files.
+
+    A process that is alone runs as one, whatever rank it was given: Accelerate would start a process group.
+    """
     for size, rank in zip(_SIZES, _RANKS, strict=True):
         count = _number(size)
         if count is not None and count > 1:
@@ -23,6 +26,7 @@ def refuse_several_processes() -> None:
                 f"accelerate launch, mpirun, srun), and structune runs in one process only. Start it once, without the "
                 f"launcher; if it is one process all the same, unset {size}"
             )
+    os.environ.pop("LOCAL_RANK", None)
 
 
 def first_rank() -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from structune.delta import StructuredDelta
 from structune.finetune.errors import UserError
+from structune.finetune.methods import PeftSection
 from structune.finetune.run import Run
 from structune.peft import StructuneConfig
 from structune.peft.storage.checkpoint import check_adapter_folder
@@ -122,6 +123,8 @@ def _locate(path: Path, base: str | None) -> tuple[Path, str | None, str | None]
         raise UserError(f"{path}: neither a run (recipe.yaml) nor an adapter ({CONFIG_FILE}){hint}")
     run = Run.finished(path)
     recipe = run.recipe()
+    if isinstance(recipe.method, PeftSection) and not (run.adapter / CONFIG_FILE).is_file():
+        raise UserError(f"{run.adapter / CONFIG_FILE} is missing: restore it, or train again with --overwrite")
     if not (run.adapter / CONFIG_FILE).is_file():
         raise UserError(f"{path}: the method {recipe.method.label} adds no adapter, so there is no ΔW to inspect")
     return run.adapter, base or recipe.model.name, None if base else recipe.model.revision
