@@ -101,7 +101,9 @@ class ByName(Base):
 
 class Walrus(Base):
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, (layer := self.qkv).weight, layer.bias)
+        if (layer := self.qkv).bias is not None:
+            x = x + layer.bias
+        return F.linear(x, layer.weight)
 
 
 class Chosen(Base):
