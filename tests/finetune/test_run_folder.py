@@ -131,6 +131,177 @@ def test_a_checkpoint_folder_of_ones_own_outlives_the_runs(recipe: MakeRecipe, m
     assert {path.name for path in run.checkpoints.iterdir()} == {"checkpoint-6", "checkpoint-2-mine"}
 
 
+METHODS = ["lora", "full", "head"]
+PROGRESS = ["optimizer.pt", "scheduler.pt", "rng_state.pth"]
+
+
+class TestFilesOfOnesOwnInCheckpoints:
+    """Only what the trainer wrote there is deleted, by name."""
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_outlive_overwriting(self, method: str, recipe: MakeRecipe) -> None:
+        run = train(recipe(method, max_steps=4, save_steps=2, keep_checkpoints=3))
+        for name in ("checkpoint-2/merged/model.safetensors", "checkpoint-7/optimizer.pt", "checkpoint-9/a/b"):
+            (run.checkpoints / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.checkpoints / name).write_text("mine")
+        shutil.copytree(
+            run.checkpoints / "checkpoint-2", run.checkpoints / "checkpoint-11"
+        )  # a copy, under no step's name
+        mine = snapshot(run.checkpoints / "checkpoint-11")
+        train(recipe("bitfit", max_steps=3), overwrite=True)
+        left = snapshot(run.checkpoints)
+        assert {name for name in left if not name.startswith(("checkpoint-3/", "checkpoint-11/"))} == {
+            "checkpoint-2/merged/model.safetensors", "checkpoint-7/optimizer.pt", "checkpoint-9/a/b",
+        }  # fmt: skip
+        assert snapshot(run.checkpoints / "checkpoint-11") == mine
+        assert not (run.checkpoints / "checkpoint-4").exists()
+        assert run.last_checkpoint() == run.checkpoints / "checkpoint-3"
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_outlive_rotation(self, method: str, recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+        saved = StopOnInterrupt.on_step_end
+
+        def put(self: StopOnInterrupt, args: Any, state: Any, control: Any, **options: Any) -> None:
+            saved(self, args, state, control, **options)
+            if state.global_step == 3:
+                (Path(args.output_dir) / "checkpoint-2" / "notes.txt").write_text("mine")
+                (Path(args.output_dir) / "checkpoint-1").mkdir()
+                (Path(args.output_dir) / "checkpoint-1" / "config.json").write_text("mine")
+
+        monkeypatch.setattr(StopOnInterrupt, "on_step_end", put)
+        run = train(recipe(method, max_steps=6, save_steps=2))
+        left = {name for name in snapshot(run.checkpoints) if not name.startswith("checkpoint-6/")}
+        assert left == {"checkpoint-1/config.json", "checkpoint-2/notes.txt"}
+
+    @pytest.mark.parametrize("method", ["lora", "full"])
+    def test_names_of_the_other_kind_of_model_are_ones_own(self, method: str, recipe: MakeRecipe) -> None:
+        run = train(recipe(method, max_steps=2))
+        name = "model.safetensors" if method == "lora" else "README.md"
+        (run.checkpoints / "checkpoint-2" / name).write_text("mine")
+        train(recipe(max_steps=1), overwrite=True)
+        assert snapshot(run.checkpoints / "checkpoint-2") == {name: b"mine"}
+
+    @pytest.mark.parametrize("where", ["checkpoints/new", "checkpoints/checkpoint-2/merged", "adapter/a/b", "adapter"])
+    def test_nothing_is_made_there(
+        self, where: str, recipe: MakeRecipe, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, other = train(recipe(max_steps=2)), train(recipe(output="other", max_steps=1))
+        monkeypatch.chdir(tmp_path)
+        before = snapshot(tmp_path)
+        out = f"run/{where}"
+        for command in (
+            ["merge", "other", "--out", out],
+            ["merge", "run", "--out", out],
+            ["compare", str(recipe_file), "--methods", "head", "--out", out],
+            ["train", str(recipe_file), "--set", f"output={out}"],
+        ):
+            result = CliRunner().invoke(cli.app, command)
+            assert result.exit_code == 2
+            assert "which a run replaces; name a folder outside of" in " ".join(result.stderr.split())
+        assert snapshot(tmp_path) == before
+        merge(other.folder, run.folder / "merged")
+
+
+class TestDamagedCheckpoints:
+    """Training goes on from a whole checkpoint, or tells which file keeps it from that."""
+
+    @pytest.mark.parametrize("how", ["missing", "damaged"])
+    @pytest.mark.parametrize(
+        ("method", "name"),
+        [("lora", name) for name in [*PROGRESS, "trainer_state.json", "adapter_model.safetensors"]]
+        + [("lora", "adapter_config.json"), ("full", "model.safetensors"), ("head", "config.json")],
+    )
+    def test_are_passed_over_with_a_word(self, method: str, name: str, how: str, recipe: MakeRecipe) -> None:
+        settings = {"save_steps": 2, "keep_checkpoints": 3}
+        run = train(recipe(method, **settings))
+        weights = (run.adapter / "adapter_model.safetensors").read_bytes()
+        run.metrics_file.unlink()
+        file = run.checkpoints / "checkpoint-6" / name
+        content = file.read_bytes()
+        file.unlink() if how == "missing" else file.write_bytes(content[: len(content) * 2 // 3])
+        result = CliRunner().invoke(cli.app, ["train", str(run.recipe_file), "--resume"])
+        assert result.exit_code == 0
+        told = "".join(result.output.split())
+        assert f"checkpoint-6:{name}is{how}:passedover" in told
+        assert f"resumingfrom{run.checkpoints / 'checkpoint-4'}" in told
+        assert (run.adapter / "adapter_model.safetensors").read_bytes() == weights
+
+    @pytest.mark.parametrize("content", [b"", b"PK", b"x" * 5000])
+    @pytest.mark.parametrize("name", [*PROGRESS, "adapter_model.safetensors"])
+    def test_if_none_is_whole_the_file_and_the_fix_are_named(
+        self, name: str, content: bytes, recipe: MakeRecipe
+    ) -> None:
+        run = train(recipe("lora", max_steps=2))
+        run.metrics_file.unlink()
+        (run.checkpoints / "checkpoint-2" / name).write_bytes(content)
+        before = snapshot(run.folder)
+        with pytest.raises(UserError, match=rf"checkpoint-2: {name} is damaged\)\. .* start anew with --overwrite"):
+            train(recipe("lora", max_steps=2), resume=True)
+        assert snapshot(run.folder) == before
+        assert train(recipe("lora", max_steps=2), overwrite=True).state() == "finished"
+
+    @pytest.mark.parametrize("name", PROGRESS)
+    def test_one_changed_byte(self, name: str, recipe: MakeRecipe) -> None:
+        run = train(recipe("lora", max_steps=2))
+        file = run.checkpoints / "checkpoint-2" / name
+        content = bytearray(file.read_bytes())
+        content[content.index(b"\x80\x02") + 9] ^= 255  # of the pickle
+        assert run.last_checkpoint() is not None
+        file.write_bytes(content)
+        assert run.last_checkpoint() is None
+
+    def test_of_models_in_several_files(self, recipe: MakeRecipe) -> None:
+        run = train(recipe("full", max_steps=2))
+        folder = run.checkpoints / "checkpoint-2"
+        shard = "model-00001-of-00001.safetensors"
+        (folder / "model.safetensors").rename(folder / shard)
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": shard}}))
+        assert run.last_checkpoint() == folder
+        content = (folder / shard).read_bytes()
+        (folder / shard).write_bytes(content[:-1])
+        assert run.last_checkpoint() is None
+        train(recipe(max_steps=1), overwrite=True)
+        assert not folder.exists()
+
+    def test_fp16_needs_its_scale(self, recipe: MakeRecipe) -> None:
+        run = train(recipe("lora", max_steps=2))
+        run.recipe_file.write_text(run.recipe_file.read_text().replace("precision: fp32", "precision: fp16"))
+        assert run.last_checkpoint() is None
+        shutil.copy(run.checkpoints / "checkpoint-2" / "scheduler.pt", run.checkpoints / "checkpoint-2" / "scaler.pt")
+        assert run.last_checkpoint() is not None
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"a', "[]", '{"labels": 3}', "null"])
+def test_damaged_metrics_are_told(content: str, recipe: MakeRecipe, tmp_path: Path) -> None:
+    run = train(recipe(max_steps=1))
+    if content == '{"labels": 3}':
+        content = json.dumps(run.metrics() | json.loads(content))
+    run.metrics_file.write_text(content)
+    for command in (["evaluate", str(run.folder)], ["merge", str(run.folder), "--out", str(tmp_path / "merged")]):
+        result = CliRunner().invoke(cli.app, command)
+        assert result.exit_code == 2
+        assert "metrics.json is damaged; restore it, or train again with --overwrite" in " ".join(result.stderr.split())
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("content", ['{"loss": 1.0}\n{"lo', "[]\n", "\x00"])
+def test_a_damaged_log_is_told(content: str, recipe: MakeRecipe) -> None:
+    run = train(recipe(max_steps=1))
+    assert run.history()
+    run.log_file.write_text(content)
+    with pytest.raises(UserError, match=r"log\.jsonl is damaged"):
+        run.history()
+
+
+def test_damaged_versions_are_told(recipe: MakeRecipe) -> None:
+    run = train(recipe(max_steps=1))
+    assert run.machine()["python"]
+    run.versions_file.write_text('{"pyth')
+    with pytest.raises(UserError, match=r"versions\.json is damaged"):
+        run.machine()
+
+
 @pytest.mark.parametrize("name", ["adapter", "checkpoints", "log.jsonl", "metrics.json"])
 def test_links_with_a_runs_names_are_not_followed(name: str, recipe: MakeRecipe, tmp_path: Path) -> None:
     run = train(recipe(max_steps=1))

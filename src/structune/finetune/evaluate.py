@@ -66,7 +66,7 @@ def load_run(folder: str | Path) -> LoadedRun:
     """
     run = Run.finished(folder)
     recipe = run.recipe()
-    label_names: list[str] = run.metrics()["labels"]
+    label_names = run.label_names()
     base = load_base(recipe.model, label_names, recipe.seed)
     return LoadedRun(run, recipe, base, load_trained(base, recipe.method, run.adapter), label_names)
 

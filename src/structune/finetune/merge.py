@@ -14,6 +14,7 @@ from structune.finetune.evaluate import LoadedRun, load_run
 from structune.finetune.files import new_folder
 from structune.finetune.place import check_own_folder, check_writable
 from structune.finetune.quiet import quiet
+from structune.finetune.run import refuse_inside_run
 
 __all__ = ["merge"]
 
@@ -33,6 +34,7 @@ def merge(folder: str | Path, out: str | Path) -> float:
     out = Path(out)
     where = f"--out {str(out)!r}"
     check_own_folder(out, where, {"the run": Path(folder)})
+    refuse_inside_run(out, where)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{where}: holds something already; name a new folder")
     check_writable(out, where)

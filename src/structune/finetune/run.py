@@ -16,14 +16,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from structune.finetune.checkpoint import checkpoint_fault, checkpoint_files, checkpoint_folders, remove_checkpoint
 from structune.finetune.errors import UserError
 from structune.finetune.files import write_json, write_text
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.lock import LOCK_FILE, locked, refuse_locked
+from structune.finetune.methods import PeftSection
 from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe
 
-__all__ = ["UNCHECKED", "Run", "checkpoint_folders", "checkpoint_step", "versions"]
+__all__ = ["UNCHECKED", "Run", "refuse_inside_run", "versions"]
 
 _FORMAT, _VERSION = "structune run", 1
 _RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_norm", "train.warmup", "train.scheduler")
@@ -151,6 +153,7 @@ class Run:
         if Path(recipe.model.name).is_dir():
             kept["model.name"] = Path(recipe.model.name)
         check_own_folder(self.folder, self.where, kept)
+        refuse_inside_run(self.folder, self.where)
 
     def check_same(self, recipe: Recipe) -> None:
         """Raises `UserError` naming what differs between ``recipe`` and the one this run began with."""
@@ -212,9 +215,12 @@ class Run:
         old = [path for path in self._own() if path not in replaced]
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.marker_file, {"format": _FORMAT, "version": _VERSION, "process": _process()})
+        checkpoints = checkpoint_folders(self.checkpoints)
         for path in old:
-            if not resume or _half_written(path):
+            if path.parent not in checkpoints and (not resume or _half_written(path)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in [] if resume else checkpoints:
+            remove_checkpoint(folder)
         for folder in [] if resume else (self.adapter, self.checkpoints):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -262,32 +268,79 @@ class Run:
             if (path := self.adapter / name).is_file():
                 yield path
         for path in checkpoint_folders(self.checkpoints):
-            yield path
+            yield from checkpoint_files(path)
         for folder in (self.folder, self.adapter, self.checkpoints):
             if folder.is_dir():
                 yield from (path for path in folder.iterdir() if _half_written(path))
 
     def last_checkpoint(self) -> Path | None:
-        """The latest checkpoint that was written whole: the trainer's state is its last file."""
-        whole = [
-            path
-            for path in checkpoint_folders(self.checkpoints)
-            if _json(path / "trainer_state.json").get("global_step") == checkpoint_step(path)
-        ]
-        return whole[-1] if whole else None
+        """The latest checkpoint that is whole."""
+        return self._last_checkpoint()[0]
+
+    def check_checkpoints(self) -> list[str]:
+        """What there is to say of checkpoints that are newer than the last whole one: which, and what it lacks.
+
+        Raises:
+            UserError: there are checkpoints, and none is whole.
+        """
+        last, faults = self._last_checkpoint()
+        if last is None and checkpoint_folders(self.checkpoints):
+            raise UserError(
+                f"--resume: no checkpoint is whole ({'; '.join(faults)}). "
+                f"Restore the file, or start anew with --overwrite."
+            )
+        return [f"{fault}: passed over" for fault in faults]
+
+    def _last_checkpoint(self) -> tuple[Path | None, list[str]]:
+        """The latest whole checkpoint, and what the newer ones lack."""
+        faults: list[str] = []
+        for folder in reversed(checkpoint_folders(self.checkpoints, begun=True)):
+            recipe = self.recipe()
+            fault = checkpoint_fault(folder, isinstance(recipe.method, PeftSection), recipe.train.precision == "fp16")
+            if fault is None:
+                return folder, faults
+            faults.append(f"{folder}: {fault}")
+        return None, faults
 
     def recipe(self) -> Recipe:
         """The resolved recipe of the run."""
         return Recipe.load(self.recipe_file)
 
     def metrics(self) -> dict[str, Any]:
-        """What was measured at the end of training."""
-        content: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        """What was measured at the end of training. Raises `UserError` when the file is damaged."""
+        content = _json(self.metrics_file)
+        if not content.keys() >= _MEASURED:
+            raise self._damaged(self.metrics_file)
         return content
 
+    def label_names(self) -> list[str]:
+        """The classes by their numbers. Raises `UserError` when ``metrics.json``, which has them, is damaged."""
+        names = self.metrics().get("labels")
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise self._damaged(self.metrics_file)
+        return names
+
     def history(self) -> list[dict[str, Any]]:
-        """The training log: one dictionary a line of ``log.jsonl``."""
-        return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
+        """The training log: one dictionary a line of ``log.jsonl``. Raises `UserError` when the file is damaged."""
+        try:
+            entries = [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError):
+            raise self._damaged(self.log_file) from None
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise self._damaged(self.log_file)
+        return entries
+
+    def machine(self) -> dict[str, Any]:
+        """The versions and the machine of the run. Raises `UserError` when the file is damaged."""
+        content = _json(self.versions_file)
+        if not content:
+            raise self._damaged(self.versions_file)
+        return content
+
+    def _damaged(self, file: Path) -> UserError:
+        return UserError(
+            f"run {str(self.folder)!r}: {file.name} is damaged; restore it, or train again with --overwrite"
+        )
 
     def resume_line(self) -> str:
         """What to type to go on."""
@@ -310,20 +363,20 @@ _OWN = {
     "checkpoints": "folder",
 }
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png")
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_MEASURED = {
+    "steps", "train_examples", "eval_examples", "eval_accuracy", "trainable_adapter", "trainable_head",
+    "adapter_bytes", "seconds_per_step", "peak_memory_bytes",
+}  # fmt: skip
+"""What the metrics of every run have, older ones included."""
 
 
-def checkpoint_folders(folder: Path) -> list[Path]:
-    """The trainer's checkpoints, whole or not, by their steps."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name)]
-    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=checkpoint_step)
-
-
-def checkpoint_step(folder: Path) -> int:
-    """After which step a checkpoint was saved."""
-    return int(folder.name.rpartition("-")[2])
+def refuse_inside_run(folder: Path, where: str) -> None:
+    """Raises `UserError` when ``folder`` lies in the checkpoints or the adapter of a run, which training replaces."""
+    whole = folder.resolve()
+    for path in (whole, *whole.parents):
+        run = Run(path.parent)
+        if path in (run.adapter, run.checkpoints) and run.is_run():
+            raise UserError(f"{where}: lies in {path}, which a run replaces; name a folder outside of {path.parent}")
 
 
 def _half_written(path: Path) -> bool:

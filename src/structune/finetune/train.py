@@ -79,21 +79,24 @@ def train(
     if not resume:
         run.check_place(recipe, recipe_file)
     run.check_free(resume, overwrite)
+    notes: list[str] = []
     if resume:
         run.check_same(recipe)
+        notes += run.check_checkpoints()
     check_writable(run.folder, run.where)
     run.refuse_locked()
     check_settings(recipe, run.checkpoints)
     data = load_data(recipe.data)
     fingerprint = Fingerprint.of(data)
     unchecked = run.check_data(fingerprint) if resume else None
+    notes += [unchecked] if unchecked else []
     base = load_base(recipe.model, data.label_names, recipe.seed)
     warn_of_cut_texts([data.train, data.evaluation], base.tokenizer, recipe.data.max_length)
     model = apply_method(base, recipe.method)
     check_writable(run.folder, run.where, _bytes_needed(model, recipe))
     _announce(console, recipe, data, model, base)
-    if unchecked:
-        console.print(f"[yellow]{escape(unchecked)}[/]", highlight=False)
+    for note in notes:
+        console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
     if resume and (divergence := run.divergence()):
         console.print(
             f"[yellow]This run stopped before: {escape(divergence)} A resumed run keeps its recipe, so it will most "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.trainer_callback import PrinterCallback
 
 from structune.finetune.adapters import split_parameters
+from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.errors import Diverged, UserError
 from structune.finetune.files import NotWritten, written
 from structune.finetune.methods import recommended
 from structune.finetune.model import Base
 from structune.finetune.recipe import Recipe
-from structune.finetune.run import checkpoint_folders, checkpoint_step
 from structune.finetune.sampler import SimilarLengths
 from structune.finetune.scores import confusion, scores
 
@@ -175,7 +175,8 @@ class RecipeTrainer(Trainer):
         self._unproven = True
 
     def _remove(self, checkpoint: Path) -> None:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        with suppress(OSError):  # no reason to stop training
+            remove_checkpoint(checkpoint)
 
     def _divergence(self, step: int, what: str) -> str:
         """When, what, at which rates, and what to try."""

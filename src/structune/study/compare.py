@@ -24,7 +24,7 @@ from structune.finetune.lock import locked, refuse_locked
 from structune.finetune.methods import preset
 from structune.finetune.place import check_writable
 from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.run import Run, refuse_inside_run
 from structune.finetune.signals import Stopped
 from structune.finetune.tables import print_table
 from structune.study.comparison import COLUMNS, RESULTS, Comparison, is_comparison
@@ -89,6 +89,7 @@ def compare(
     recipe = Recipe.load(recipe_path, overrides)
     out = Path(out or Path("runs") / f"{recipe.name}-comparison")
     where = f"--out {str(out)!r}"
+    refuse_inside_run(out, where)
     _check_results(out, where)
     plan = _plan(recipe, recipe_path, methods, seeds, out, resume, overwrite)
     check_writable(out, where)

@@ -110,7 +110,7 @@ class Comparison:
             UserError: they were trained or evaluated on different data.
         """
         recorded = _check_same_data([run for group in runs.values() for run in group])
-        stored = [json.loads(run.versions_file.read_text(encoding="utf-8")) for group in runs.values() for run in group]
+        stored = [run.machine() for group in runs.values() for run in group]
         keys = dict.fromkeys(key for versions in stored for key in versions)
         return cls(
             name,
