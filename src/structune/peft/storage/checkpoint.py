@@ -98,24 +98,27 @@ def _check_size(name: str, layer: StructuneLayer, state_dict: Mapping[str, Tenso
 
 def with_identities(state_dict: dict[str, Tensor], modules: Iterable[tuple[str, nn.Module]], adapter_name: str) -> None:
     """Put the identities beside an adapter's numbers where they are missing: who gathers parameters leaves them out."""
-    for name, module in modules:
-        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
-            prefix = f"{name}.structune_delta.{adapter_name}."
-            if f"{prefix}pool" in state_dict:
-                state_dict.setdefault(prefix + EXTRA_STATE, module.delta(adapter_name).get_extra_state())
+    for prefix, layer in _layers(modules, adapter_name):
+        if f"{prefix}pool" in state_dict:
+            state_dict.setdefault(prefix + EXTRA_STATE, layer.delta(adapter_name).get_extra_state())
 
 
 def alike_no_more(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Other adapters that this one shares its identities with now, and will not once it is loaded."""
     parted: set[str] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
-            own = module.delta(adapter_name)
-            new = own.stored_identity(state_dict, f"{name}.structune_delta.{adapter_name}.")
-            others = (other for other in module.structune_delta if other != adapter_name)
-            if own.has_identity and new != own.identity:
-                parted |= {other for other in others if module.delta(other).identity == own.identity}
+    for prefix, layer in _layers(model.named_modules(), adapter_name):
+        own = layer.delta(adapter_name)
+        others = (other for other in layer.structune_delta if other != adapter_name)
+        if own.has_identity and own.stored_identity(state_dict, prefix) != own.identity:
+            parted |= {other for other in others if layer.delta(other).identity == own.identity}
     return sorted(parted)
+
+
+def _layers(modules: Iterable[tuple[str, nn.Module]], adapter_name: str) -> Iterator[tuple[str, StructuneLayer]]:
+    """The layers that have the adapter, and what the names of its tensors begin with."""
+    for name, module in modules:
+        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            yield f"{name}.structune_delta.{adapter_name}.", module
 
 
 def place_old_seeds(state_dict: Mapping[str, Tensor], adapter_name: str) -> dict[str, Tensor]:
