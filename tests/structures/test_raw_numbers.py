@@ -99,3 +99,11 @@ def test_zero_where_linear(name: str) -> None:
         assert not W0.any()
         torch.testing.assert_close(W2, 2 * W)
     assert structure.is_linear == (name in ("circulant", "toeplitz", "hankel"))
+
+
+def test_steps_that_files_rely_on() -> None:
+    """A file holds differences in units of the step: another step would be another ΔW."""
+    steps = {name: structures.get(name).raw_step for name in structures.names()}
+    assert steps.pop("vandermonde") == 0.1
+    assert steps.pop("cauchy") == 10
+    assert set(steps.values()) == {1}

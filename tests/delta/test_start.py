@@ -1,0 +1,88 @@
+"""How ΔW starts: at zero with a gradient, or at random."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from structune.testing import normalised_error, sample_inputs
+
+from .conftest import IN, OUT, bound_of, by_hand, every_family, every_source, make, trained, variants
+
+
+@every_family
+@every_source
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_op_at_the_start_with_a_gradient(family: str, source: str, dtype: torch.dtype) -> None:
+    """ΔW is zero to the last bit, and the first step moves it, along the gradient, downhill."""
+    delta = make(family, source, dtype=dtype)
+    assert delta.pool.dtype == dtype
+    assert not delta.pool.any()
+    x = sample_inputs(6, IN, dtype=dtype)
+    target = sample_inputs(6, OUT, dtype=dtype, seed=2)
+    for other in variants(delta):
+        assert torch.count_nonzero(other.dense()) == 0
+        y = other(x)
+        assert torch.count_nonzero(y) == 0
+        loss = (y - target).float().square().sum()
+        loss.backward()
+        gradient = other.pool.grad
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert gradient.norm() > 1e-3
+        with torch.no_grad():
+            step = 1e-2 / other.structure.raw_step  # the same for the raw numbers of every family
+            other.pool.sub_((step / gradient.float().norm() * gradient).to(dtype))
+        assert (other(x) - target).float().square().sum() < loss
+
+
+@every_family
+@pytest.mark.parametrize("source", ["own", "pooled"])
+@pytest.mark.parametrize("start", [False, "xavier_uniform", "kaiming_uniform"])
+def test_random_starts(family: str, source: str, start: Any) -> None:
+    """The papers' form: nothing is subtracted, raw numbers are uniform within the documented bound."""
+    delta = make(family, source, init_weights=start)
+    bound = bound_of(start)
+    assert not delta.centred
+    assert not delta.pool.any()
+    assert torch.count_nonzero(delta.dense()) > OUT * IN / 2
+    numbers = delta.numbers()
+    assert 0.5 * bound < numbers.abs().max() < bound
+    assert numbers.min() < 0 < numbers.max()
+
+
+@every_family
+def test_what_is_centred(family: str) -> None:
+    """A second term is there only where S(θ⁰) is not zero by itself."""
+    block = make(family).structure
+    assert make(family).centred == (not block.linear_in)
+    assert make(family, "pooled").centred == (not block.is_linear)
+    assert (make(family).start is None) == block.is_linear
+
+
+@pytest.mark.parametrize("family", ["low_rank", "toeplitz_like", "hankel_like", "vandermonde_like", "cauchy_like"])
+def test_own_start_of_ranked_families(family: str) -> None:
+    """G starts at zero, everything else uniform on (−1, 1), in every block."""
+    delta = make(family)
+    assert delta.start is not None
+    per_block = delta.start.view(delta.grid.num_blocks, -1)
+    first = 0
+    for name, shape in delta.structure.generators().items():
+        part = per_block[:, first : first + math.prod(shape)]
+        assert (part == 0).all() if name == "G" else (part != 0).all()
+        first += math.prod(shape)
+
+
+@every_family
+def test_small_updates_survive_bf16_inputs(family: str) -> None:
+    """S(θ) − S(θ⁰) is taken before rounding to x's dtype: an update of 1e-4 has its own relative accuracy."""
+    delta = trained(make(family, "pooled", dtype=torch.float32), size=1e-4)
+    x = sample_inputs(20, IN, dtype=torch.bfloat16)
+    expected = x.double() @ by_hand(delta, True).T
+    for other in variants(delta):
+        y = other(x)
+        assert y.dtype == torch.bfloat16
+        assert normalised_error(y.detach(), expected) < 0.02, other.algorithm
