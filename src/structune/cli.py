@@ -1,4 +1,4 @@
-"""The command line: ``structune train | evaluate | merge | inspect | compare | bench | version``.
+"""The command line: `structune train | evaluate | merge | inspect | compare | bench | version`.
 
 Each command imports what it needs when it runs, so that help and errors in a recipe come at once.
 """
@@ -28,8 +28,6 @@ from structune.finetune.launch import first_rank, refuse_several_processes
 from structune.finetune.shipped import recipe_names
 from structune.finetune.signals import raised
 from structune.finetune.tables import pairs, print_table
-
-__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="structune",
@@ -299,12 +297,12 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point of ``python -m structune.cli``."""
+    """Entry point of `python -m structune.cli`."""
     app()
 
 
 def _expanded(argument: str, given: str) -> str:
-    """What is meant: a shell leaves ``~`` alone in ``--out=~/x``, and everything in quotes."""
+    """What is meant: a shell leaves `~` alone in `--out=~/x`, and everything in quotes."""
     from structune.finetune.paths import expand
 
     try:

@@ -6,8 +6,6 @@ import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 
-__all__ = ["lazy"]
-
 
 def lazy(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` (PEP 562) of a package: each name is imported from its place when first asked for.

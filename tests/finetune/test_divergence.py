@@ -28,7 +28,7 @@ HUGE: dict[str, Any] = {
 
 
 def poison(step: int, value: float, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From ``step`` on, the loss or a number of a gradient is ``value``."""
+    """From `step` on, the loss or a number of a gradient is `value`."""
     original = transformers.Trainer.training_step
 
     def training_step(self: transformers.Trainer, *arguments: Any, **options: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Paths as people write them, in recipes, in ``--set`` and in the environment."""
+"""Paths as people write them, in recipes, in `--set` and in the environment."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_how_often_it_is_evaluated_does_not_change_the_weights(recipe: MakeRecip
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Press Ctrl-C while step ``step`` + 1 is under way."""
+    """Press Ctrl-C while step `step` + 1 is under way."""
 
     def press(
         self: StopOnInterrupt, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

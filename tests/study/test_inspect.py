@@ -1,4 +1,4 @@
-"""What ``structune inspect`` shows and draws."""
+"""What `structune inspect` shows and draws."""
 
 from __future__ import annotations
 

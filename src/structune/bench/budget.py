@@ -6,11 +6,9 @@ from collections.abc import Iterable
 
 from structune.bench.suite import Case
 
-__all__ = ["expected_peak"]
-
 
 def expected_peak(case: Case, earlier: Iterable[tuple[Case, int]]) -> int | None:
-    """The peak to expect of a method in ``case``: that of its largest earlier case, grown in proportion.
+    """The peak to expect of a method in `case`: that of its largest earlier case, grown in proportion.
 
     Args:
         case: the next one.

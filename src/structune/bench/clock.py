@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["Clock", "clock"]
-
 Clock = Callable[[Callable[[], object], int], float]
 """(call, repeats) to milliseconds a call."""
 
 
 def clock(device: str) -> Clock:
-    """The clock for ``cpu`` or ``cuda``."""
+    """The clock for `cpu` or `cuda`."""
     return _cuda if device == "cuda" else _wall
 
 

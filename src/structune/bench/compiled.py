@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["compiled"]
-
 
 def compiled(module: nn.Module) -> Callable[..., Any]:
-    """``torch.compile(fullgraph=True)`` of a module.
+    """`torch.compile(fullgraph=True)` of a module.
 
     Dynamo keeps what it compiled by code object and gives up after a few of them. A code object of its own lets any
     number of layers of one class be compiled side by side.

@@ -9,8 +9,6 @@ from typing import Any
 from structune.bench.lines import Line, Spread, lines
 from structune.bench.results import CaseResult, Results
 
-__all__ = ["to_csv"]
-
 
 def to_csv(results: Results) -> str:
     """The text of the file. Empty: not measured."""

@@ -10,8 +10,6 @@ from structune.bench.memory_figure import draw_memory
 from structune.bench.ratio_figure import draw_ratios
 from structune.bench.results import Results
 
-__all__ = ["draw"]
-
 
 def draw(results: Results, path: Path) -> None:
     """Draw the figure that suits a suite, to a PNG. Raises `UserError` when it cannot be written there."""

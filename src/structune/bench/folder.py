@@ -1,10 +1,8 @@
-"""Where the suites lie: ``benchmarks/`` of a checkout, a folder of this package once it is built."""
+"""Where the suites lie: `benchmarks/` of a checkout, a folder of this package once it is built."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-__all__ = ["SUITES", "benchmarks_folder"]
 
 SUITES = ("layer", "model", "memory", "inference", "growth", "compiled", "calibrate")
 

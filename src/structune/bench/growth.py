@@ -11,8 +11,6 @@ import numpy as np
 from structune.bench.lines import Line, lines
 from structune.bench.results import Results
 
-__all__ = ["Curve", "curves", "exponent", "is_growth", "theory"]
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -38,7 +36,7 @@ def is_growth(results: Results) -> bool:
 
 
 def curves(results: Results, series: str) -> list[Curve]:
-    """The methods' costs along a series, ``width`` or ``tokens``; methods never measured are left out."""
+    """The methods' costs along a series, `width` or `tokens`; methods never measured are left out."""
     points: dict[str, list[tuple[float, Line]]] = {}
     for content, case in zip(results.suite["cases"], results.cases, strict=True):
         if content.get("series") == series:

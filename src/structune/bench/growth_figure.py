@@ -14,8 +14,6 @@ from structune.study.style import method_style, save, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_growth"]
-
 SERIES = {"width": "d of a d×d layer", "tokens": "tokens"}
 
 

@@ -11,8 +11,6 @@ from structune.bench.method import FROZEN
 from structune.bench.results import CaseResult, Results, Row
 from structune.bench.suite import Target
 
-__all__ = ["Line", "Spread", "Verdict", "lines", "ratios"]
-
 SLACK = 0.01
 """Of the inputs' bytes, which what a method keeps beside them may have: kernels made of its numbers."""
 

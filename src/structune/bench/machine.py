@@ -13,8 +13,6 @@ import torch
 
 from structune.finetune.run import versions
 
-__all__ = ["commit", "device_slug", "machine", "package_versions"]
-
 PACKAGES = ("python", "torch", "peft", "transformers", "structune")
 
 
@@ -49,7 +47,7 @@ def commit() -> dict[str, Any] | None:
 
 
 def device_slug(device: str, found: dict[str, Any]) -> str:
-    """For file names: ``cpu-amd-epyc-2-threads``, ``cuda-nvidia-h200``."""
+    """For file names: `cpu-amd-epyc-2-threads`, `cuda-nvidia-h200`."""
     name = found["gpu"] if device == "cuda" else f"{found['cpu']} {found['threads']} threads"
     return re.sub(r"[^a-z0-9]+", "-", f"{device} {name}".lower()).strip("-")
 

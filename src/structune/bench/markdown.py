@@ -10,8 +10,6 @@ from structune.bench.lines import Line, Spread, lines
 from structune.bench.method import FROZEN
 from structune.bench.results import Results
 
-__all__ = ["growth_cells", "to_markdown"]
-
 
 def to_markdown(results: Results, picture: str) -> str:
     """One suite on one machine: what it ran on, the table, notes, the figure.

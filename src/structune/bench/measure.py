@@ -18,8 +18,6 @@ from structune.bench.suite import Case, Suite
 from structune.bench.workload import Subject, Workload, workload
 from structune.finetune.errors import UserError
 
-__all__ = ["measure_case"]
-
 DIGITS = 4  # of a millisecond
 WARMING = 0.2  # about the share of a case that goes by before the first round
 
@@ -41,7 +39,7 @@ def measure_case(
         suite: what is measured, and how often.
         case: on what.
         methods: the rows; the frozen layer among them.
-        device: ``cpu`` or ``cuda``.
+        device: `cpu` or `cuda`.
         expected: peak bytes to expect, by method's label, where something is known.
         advance: told which share of the case has been done since the last call.
     """

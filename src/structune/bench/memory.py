@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Saved", "peak_bytes", "saved_bytes"]
-
 
 @dataclass(frozen=True)
 class Saved:
@@ -28,7 +26,7 @@ class Saved:
 
 
 def saved_bytes(forward: Callable[[], object], own: Iterable[Tensor], inputs: Iterable[Tensor]) -> Saved:
-    """What ``forward`` saves for backward.
+    """What `forward` saves for backward.
 
     Args:
         forward: builds the graph and returns its end, which keeps it alive.
@@ -51,10 +49,10 @@ def saved_bytes(forward: Callable[[], object], own: Iterable[Tensor], inputs: It
 
 
 def peak_bytes(call: Callable[[], object], device: str) -> int:
-    """The most that ``call`` has allocated at one time, beyond what was allocated before.
+    """The most that `call` has allocated at one time, beyond what was allocated before.
 
-    On ``cpu``, from the allocator's events in PyTorch's profiler: scratch memory inside MKL and oneDNN is not seen.
-    On ``cuda``, PyTorch's own peak of allocated bytes.
+    On `cpu`, from the allocator's events in PyTorch's profiler: scratch memory inside MKL and oneDNN is not seen.
+    On `cuda`, PyTorch's own peak of allocated bytes.
     """
     return _peak_cuda(call) if device == "cuda" else _peak_cpu(call)
 

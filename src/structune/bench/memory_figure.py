@@ -13,8 +13,6 @@ from structune.study.style import GREY, INK, method_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_memory"]
-
 
 def draw_memory(results: Results, path: Path) -> None:
     """Draw the bytes saved for backward and the transient peak of each method, beside those of x and W."""

@@ -1,4 +1,4 @@
-"""The methods a suite can name: ``benchmarks/methods.yaml`` defines them, this file applies them to a model."""
+"""The methods a suite can name: `benchmarks/methods.yaml` defines them, this file applies them to a model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from structune.finetune import yaml_file
 from structune.finetune.errors import UserError
 from structune.finetune.section import Section, closest, explain
 
-__all__ = ["FROZEN", "Definition", "Method", "Methods"]
-
 FROZEN = "frozen"
 """The method every other one is compared with."""
 
@@ -33,10 +31,10 @@ _DIVISION = re.compile(r"d(?:/([1-9]\d*))?")
 class Definition(Section):
     """What a method is: a part of the model itself that trains, or an adapter.
 
-    ``trains``: which of the model's own numbers.
-    ``peft``: a PEFT type, such as ``LORA`` or ``STRUCTUNE``, with
-    ``options``: fields of its configuration. A block size may be ``d``, the greatest common divisor of the adapted
-    layers' sizes, a part of it such as ``d/6``, or alternatives such as ``d/6 or d/8``: the first that is whole.
+    `trains`: which of the model's own numbers.
+    `peft`: a PEFT type, such as `LORA` or `STRUCTUNE`, with
+    `options`: fields of its configuration. A block size may be `d`, the greatest common divisor of the adapted
+    layers' sizes, a part of it such as `d/6`, or alternatives such as `d/6 or d/8`: the first that is whole.
     """
 
     trains: Literal["nothing", "biases", "all"] = "nothing"
@@ -62,8 +60,8 @@ class Method:
     Attributes:
         name: in the registry.
         definition: what it is.
-        algorithm: of the structured product, in place of ``auto``.
-        compiled: whether the layer goes through ``torch.compile(fullgraph=True)``.
+        algorithm: of the structured product, in place of `auto`.
+        compiled: whether the layer goes through `torch.compile(fullgraph=True)`.
     """
 
     name: str
@@ -73,7 +71,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """For tables: ``toeplitz-k4``, ``toeplitz-k4@fft``, ``toeplitz-k4 compiled``."""
+        """For tables: `toeplitz-k4`, `toeplitz-k4@fft`, `toeplitz-k4 compiled`."""
         return self.name + (f"@{self.algorithm}" if self.algorithm else "") + (" compiled" if self.compiled else "")
 
     @property
@@ -111,7 +109,7 @@ class Method:
         return config
 
     def apply(self, base: nn.Module, features: Sequence[tuple[int, int]], targets: list[str]) -> nn.Module:
-        """A copy of ``base`` with the right numbers set to train.
+        """A copy of `base` with the right numbers set to train.
 
         Frozen weights are not copied: all methods read the same ones. Adapters are moved off their start by noise of
         deviation 0.02, so that no product is with zeros alone.
@@ -144,7 +142,7 @@ class Methods(Mapping[str, Method]):
         define: further definitions by name, a suite's own.
 
     Raises:
-        UserError: ``benchmarks/methods.yaml`` is missing or wrong.
+        UserError: `benchmarks/methods.yaml` is missing or wrong.
     """
 
     def __init__(self, define: Mapping[str, Definition] | None = None) -> None:
@@ -170,7 +168,7 @@ class Methods(Mapping[str, Method]):
         return len(self._methods)
 
     def select(self, names: Sequence[str], algorithms: Sequence[str] = (), compiled: bool = False) -> list[Method]:
-        """Methods by name, ``name@algorithm`` or the name of a group; always with `FROZEN`, which comes first.
+        """Methods by name, `name@algorithm` or the name of a group; always with `FROZEN`, which comes first.
 
         Args:
             names: in the order of the rows.

@@ -13,8 +13,6 @@ from structune.bench.run import RESULTS
 from structune.finetune.errors import UserError
 from structune.finetune.files import write_text
 
-__all__ = ["PAGE", "page_text", "whole_results", "write_page"]
-
 PAGE = Path("docs/benchmarks.md")
 DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU (CUDA)"}
 

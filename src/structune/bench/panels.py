@@ -13,8 +13,6 @@ from structune.study.style import save, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Panel", "draw_panels"]
-
 COLUMNS = 4
 """Panels side by side."""
 

@@ -14,8 +14,6 @@ from structune.study.style import GREY, INK, method_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_ratios"]
-
 
 def draw_ratios(results: Results, path: Path) -> None:
     """Draw the median ratio of each method with its 20th and 80th percentile, its targets, and two marked methods."""

@@ -11,14 +11,12 @@ from structune.finetune.errors import UserError
 from structune.finetune.files import write_text
 from structune.finetune.section import Section
 
-__all__ = ["CaseResult", "Results", "Row"]
-
 
 class Row(Section):
-    """One method in one case. What was not measured is None, and ``note`` says why a method is left out.
+    """One method in one case. What was not measured is None, and `note` says why a method is left out.
 
-    ``ms``: milliseconds a call, one number a round. ``saved``: bytes kept for backward, of which ``saved_inputs`` are
-    the inputs. ``peak``: the most bytes that a call has allocated at one time.
+    `ms`: milliseconds a call, one number a round. `saved`: bytes kept for backward, of which `saved_inputs` are
+    the inputs. `peak`: the most bytes that a call has allocated at one time.
     """
 
     method: str
@@ -72,7 +70,7 @@ class Results(Section):
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
     def check_goes_on(self, other: Results, path: Path) -> None:
-        """Raises `UserError` naming what differs, unless ``other`` may be continued from this, stored in ``path``."""
+        """Raises `UserError` naming what differs, unless `other` may be continued from this, stored in `path`."""
         for what in ("suite", "device", "machine", "versions", "commit"):
             before, now = getattr(self, what), getattr(other, what)
             if before != now:

@@ -8,18 +8,16 @@ from collections.abc import Callable, Sequence
 
 from structune.bench.clock import Clock
 
-__all__ = ["interleaved", "order", "repeats_for"]
-
 
 def order(count: int, round_number: int, seed: int) -> list[int]:
-    """The order of ``count`` methods in one round: a permutation that seed and round determine."""
+    """The order of `count` methods in one round: a permutation that seed and round determine."""
     shuffled = list(range(count))
     random.Random(f"{seed} {round_number}").shuffle(shuffled)
     return shuffled
 
 
 def repeats_for(call: Callable[[], object], warmup: int, least_ms: float, time: Clock) -> int:
-    """Warm a call up; how often it has to be repeated so that one timing takes ``least_ms``."""
+    """Warm a call up; how often it has to be repeated so that one timing takes `least_ms`."""
     for _ in range(warmup):
         call()
     fastest = min(time(call, 1) for _ in range(2))

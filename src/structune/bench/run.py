@@ -26,8 +26,6 @@ from structune.finetune.errors import UserError
 from structune.finetune.files import write_text
 from structune.finetune.place import check_writable
 
-__all__ = ["RESULTS", "bench"]
-
 RESULTS = Path("benchmarks/results")
 
 
@@ -44,20 +42,19 @@ def bench(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Measure a suite and write ``SUITE-DEVICE.json`` and ``.csv``.
+    """Measure a suite and write `SUITE-DEVICE.json` and `.csv`.
 
-    Cases that are finished wait in ``SUITE-DEVICE.partial.json`` until the last one is. A quick run, and a run of
-    some cases or methods only, is written under a name of its own (``-quick``, ``-part``) and so never replaces whole
-    results.
+    Cases that are finished wait in `SUITE-DEVICE.partial.json` until the last one is. A quick run, and a run of some
+    cases or methods only, is written under a name of its own (`-quick`, `-part`) and so never replaces whole results.
 
     Args:
         suite: name of one that comes with structune, or a YAML file.
         quick: its small sizes and few rounds.
         out: folder of the results; benchmarks/results by default.
-        cases: only cases whose name has this text (``*`` for anything) in it.
+        cases: only cases whose name has this text (`*` for anything) in it.
         methods: only these, and the frozen layer.
         rounds: how often each method is timed, in place of the suite's.
-        device: where; ``auto`` takes a GPU if there is one.
+        device: where; `auto` takes a GPU if there is one.
         resume: go on with a run that was stopped: same suite, machine, versions and commit only.
         overwrite: forget a run that was stopped.
         console: where progress and tables are shown.
@@ -154,7 +151,7 @@ def _narrowed(suite: Suite, cases: str | None, methods: Sequence[str], rounds: i
 
 
 def _carry_out(suite: Suite, results: Results, partial: Path, console: Console) -> Results:
-    """Measure what is not in ``results`` yet."""
+    """Measure what is not in `results` yet."""
     methods = suite.rows()
     done = {case.name for case in results.cases}
     bar = _Bar(suite, console)

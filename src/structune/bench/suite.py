@@ -15,8 +15,6 @@ from structune.finetune import yaml_file
 from structune.finetune.errors import UserError
 from structune.finetune.section import Section, closest, explain
 
-__all__ = ["Case", "LayerCase", "LayerSuite", "ModelCase", "ModelSuite", "Suite", "Target", "load_suite"]
-
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 
@@ -24,8 +22,8 @@ Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 class LayerCase(Section):
     """One linear layer.
 
-    ``weight``: its [out, in]; ``tokens``: rows of its input; ``dtype``: of both, in place of the suite's;
-    ``series``: which growing size of a growth figure it belongs to.
+    `weight`: its [out, in]; `tokens`: rows of its input; `dtype`: of both, in place of the suite's;
+    `series`: which growing size of a growth figure it belongs to.
     """
 
     weight: Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -35,7 +33,7 @@ class LayerCase(Section):
 
     @property
     def name(self) -> str:
-        """For example ``768x768, 4096 tokens``."""
+        """For example `768x768, 4096 tokens`."""
         dtype = f", {self.dtype}" if self.dtype else ""
         return f"{self.weight[0]}x{self.weight[1]}, {self.tokens} token{'s' if self.tokens > 1 else ''}{dtype}"
 
@@ -54,7 +52,7 @@ class LayerCase(Section):
 class ModelCase(Section):
     """A training step of a RoBERTa encoder with random weights.
 
-    ``label``: for tables; ``targets``: names of the adapted layers; ``batch`` × ``tokens`` inputs; the rest: sizes.
+    `label`: for tables; `targets`: names of the adapted layers; `batch` × `tokens` inputs; the rest: sizes.
     """
 
     label: str
@@ -92,10 +90,10 @@ Case = LayerCase | ModelCase
 class Target(Section):
     """What methods should cost at most, in some cases.
 
-    ``methods``, ``case``: names, with ``*`` for any text. ``device``: where it counts; everywhere when left out.
-    ``time``: a ratio to the frozen layer, or a method that must not be faster, or several of both.
-    ``saved``: bytes saved for backward beyond the frozen layer: ``nothing``, or one ``input`` x (and one percent).
-    ``peak``: transient bytes beyond the frozen layer: one ``weight`` matrix.
+    `methods`, `case`: names, with `*` for any text. `device`: where it counts; everywhere when left out.
+    `time`: a ratio to the frozen layer, or a method that must not be faster, or several of both.
+    `saved`: bytes saved for backward beyond the frozen layer: `nothing`, or one `input` x (and one percent).
+    `peak`: transient bytes beyond the frozen layer: one `weight` matrix.
     """
 
     methods: list[str]
@@ -122,11 +120,11 @@ class Target(Section):
 class Suite(Section):
     """What every suite has.
 
-    ``title``: for pages and figures. ``measure``: time, memory or both. ``dtypes``: by kind of device. ``rounds``:
-    how often each method is timed; ``warmup``: calls before. ``least_ms``: a timing shorter than this repeats the
-    call. ``methods``: names from methods.yaml or ``define``, groups, ``name@algorithm``. ``algorithms``,
-    ``compiled``: more rows for each structured method. ``targets``: what is aimed at. ``beside``: the method that is
-    marked in figures. ``memory_limit_gib``: a method whose peak would be above is left out of a case, with a note.
+    `title`: for pages and figures. `measure`: time, memory or both. `dtypes`: by kind of device. `rounds`:
+    how often each method is timed; `warmup`: calls before. `least_ms`: a timing shorter than this repeats the
+    call. `methods`: names from methods.yaml or `define`, groups, `name@algorithm`. `algorithms`,
+    `compiled`: more rows for each structured method. `targets`: what is aimed at. `beside`: the method that is
+    marked in figures. `memory_limit_gib`: a method whose peak would be above is left out of a case, with a note.
     """
 
     name: str
@@ -157,12 +155,12 @@ class Suite(Section):
         return Methods(self.define).select(self.methods, self.algorithms, self.compiled)
 
     def dtype(self, case: Case, device: str) -> str:
-        """In which a case is measured on ``cpu`` or ``cuda``."""
+        """In which a case is measured on `cpu` or `cuda`."""
         return case.dtype or self.dtypes[device]  # type: ignore[index]
 
 
 class LayerSuite(Suite):
-    """Cases are layers: forward and backward (``layer``), or forward alone (``inference``)."""
+    """Cases are layers: forward and backward (`layer`), or forward alone (`inference`)."""
 
     workload: Literal["layer", "inference"]
     cases: Annotated[list[LayerCase], Field(min_length=1)]
@@ -176,7 +174,7 @@ class ModelSuite(Suite):
 
 
 def load_suite(name: str | Path, quick: bool = False) -> Suite:
-    """A suite by name, or from a YAML file; ``quick`` puts its section ``quick`` in place of the values it names.
+    """A suite by name, or from a YAML file; `quick` puts its section `quick` in place of the values it names.
 
     Raises:
         UserError: no such suite, or a mistake in it; the message names the field, the value and the fix.

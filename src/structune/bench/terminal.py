@@ -15,8 +15,6 @@ from structune.bench.method import FROZEN
 from structune.bench.results import CaseResult, Results
 from structune.finetune.tables import print_table
 
-__all__ = ["print_results"]
-
 WIDE = 100  # columns of a terminal from which all columns of the table fit
 
 

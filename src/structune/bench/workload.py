@@ -16,8 +16,6 @@ from structune.bench.method import Method
 from structune.bench.suite import Case, LayerCase, ModelCase, Suite
 from structune.peft.base_layers import StructuneLinear
 
-__all__ = ["Subject", "Workload", "workload"]
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -49,7 +47,7 @@ class Workload(ABC):
 
     Args:
         case: what is adapted.
-        device: ``cpu`` or ``cuda``.
+        device: `cpu` or `cuda`.
         dtype: of weights and inputs; adapters choose theirs (PEFT's default is fp32).
         seed: of weights, inputs and adapters.
     """

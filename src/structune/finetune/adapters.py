@@ -1,6 +1,6 @@
 """From a method section to a model in which the right numbers train, and back from its saved files.
 
-Methods of PEFT (structune's own among them) are saved in PEFT's format. ``head``, ``bitfit`` and ``full`` train part
+Methods of PEFT (structune's own among them) are saved in PEFT's format. `head`, `bitfit` and `full` train part
 of the model itself: their trained tensors go, under the model's own names, into one safetensors file of the same name.
 """
 
@@ -23,8 +23,6 @@ from structune.finetune.errors import UserError
 from structune.finetune.model import Base
 from structune.finetune.section import closest
 from structune.peft.storage.ordered import in_order
-
-__all__ = ["WEIGHTS_FILE", "apply_method", "in_head", "load_trained", "save_trained", "split_parameters"]
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 QUERY_AND_VALUE: dict[str, Sequence[str]] = {
@@ -56,7 +54,7 @@ def apply_method(base: Base, method: methods.MethodSection) -> nn.Module:
 
 
 def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:
-    """Write the trained numbers and the head to ``folder``; ``base_name`` is recorded as the model they belong to."""
+    """Write the trained numbers and the head to `folder`; `base_name` is recorded as the model they belong to."""
     if isinstance(model, peft.PeftModel):
         config = model.peft_config["default"]
         before, config.base_model_name_or_path = config.base_model_name_or_path, base_name
@@ -107,7 +105,7 @@ def split_parameters(model: nn.Module, head: list[str]) -> tuple[dict[str, nn.Pa
 
 
 def in_head(name: str, head: list[str]) -> bool:
-    """Whether a parameter, by its name with or without PEFT's prefix, belongs to a module in ``head``."""
+    """Whether a parameter, by its name with or without PEFT's prefix, belongs to a module in `head`."""
     path = name.removeprefix("base_model.model.")
     return any(path.startswith(f"{module}.") for module in head)
 

@@ -9,13 +9,11 @@ from structune.finetune.methods import C3A, Hydra, PeftSection, Structune
 from structune.finetune.model import hub_name
 from structune.finetune.recipe import Recipe
 
-__all__ = ["model_card"]
-
 
 def model_card(recipe: Recipe, metrics: dict[str, Any], longest: int) -> str:
-    """Markdown for ``adapter/README.md``: metadata, the loading lines, the numbers and the recipe.
+    """Markdown for `adapter/README.md`: metadata, the loading lines, the numbers and the recipe.
 
-    ``longest`` is the number of tokens at which texts were cut.
+    `longest` is the number of tokens at which texts were cut.
     """
     base = hub_name(recipe.model)
     local = Path(base).is_dir()

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["checkpoint_fault", "checkpoint_files", "checkpoint_folders", "checkpoint_step", "remove_checkpoint"]
-
 _FOLDER = re.compile(r"checkpoint-(0|[1-9]\d*)", re.ASCII)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
 
@@ -32,7 +30,7 @@ _OF_TOKENIZER = (
 def checkpoint_folders(folder: Path, begun: bool = False) -> list[Path]:
     """The checkpoints of a trainer by their steps, whole or not; a folder with such a name alone is none.
 
-    The trainer's state is what makes one; ``begun`` adds folders without it, which may be anybody's.
+    The trainer's state is what makes one; `begun` adds folders without it, which may be anybody's.
     """
     if not folder.is_dir():
         return []

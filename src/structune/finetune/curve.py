@@ -9,8 +9,6 @@ from typing import Any
 
 from structune.finetune.files import write_bytes
 
-__all__ = ["draw_curve"]
-
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#c8501e", "#8a8a8a"
 
 

@@ -1,6 +1,6 @@
 """Doubts: what works, but is hardly meant, as warnings of a class of their own.
 
-The command line shows them as lines; in Python they are ordinary warnings, which ``warnings.filterwarnings`` governs.
+The command line shows them as lines; in Python they are ordinary warnings, which `warnings.filterwarnings` governs.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable
-
-__all__ = ["DataWarning", "say"]
 
 
 class DataWarning(UserWarning):

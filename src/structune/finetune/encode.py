@@ -8,16 +8,14 @@ from typing import Any
 from structune.finetune.data import Examples
 from structune.finetune.doubt import say
 
-__all__ = ["encode", "warn_of_cut_texts"]
-
 _SAMPLE = 4000  # texts that are counted, at most
 
 
 def encode(examples: Examples, tokenizer: Any, label_names: Sequence[str], max_length: int) -> list[dict[str, Any]]:
-    """One dictionary of token ids, masks and ``labels`` for each example, the shortest first.
+    """One dictionary of token ids, masks and `labels` for each example, the shortest first.
 
     Batches are padded when they are put together: in this order, those of an evaluation need little of it.
-    A text longer than ``max_length`` tokens, or than the model can read, is cut at the end (of a pair: the longer
+    A text longer than `max_length` tokens, or than the model can read, is cut at the end (of a pair: the longer
     text's).
     """
     number = {name: index for index, name in enumerate(label_names)}

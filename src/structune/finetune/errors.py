@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["Diverged", "Interrupted", "UserError"]
-
 
 class UserError(ValueError):
     """A mistake in a recipe, a file or a command: the message names the thing, its value and the fix.
 
-    The command line prints the message alone and exits with ``exit_code``.
+    The command line prints the message alone and exits with `exit_code`.
     """
 
     exit_code = 2
@@ -23,7 +21,7 @@ class Diverged(UserError):
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal after ``step`` steps, and saved. The message says how to go on."""
+    """Training was stopped by a signal after `step` steps, and saved. The message says how to go on."""
 
     def __init__(self, step: int, resume_line: str, number: int = signal.SIGINT) -> None:
         super().__init__(f"stopped after step {step}, and saved; {resume_line}")

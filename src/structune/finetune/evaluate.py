@@ -27,8 +27,6 @@ from structune.finetune.run import UNCHECKED, Run
 from structune.finetune.scores import confusion, per_class, scores
 from structune.finetune.trainer import RecipeTrainer
 
-__all__ = ["Evaluation", "LoadedRun", "evaluate", "load_run"]
-
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -43,9 +41,9 @@ class LoadedRun:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores on one set of examples, as written to ``evaluation.json``.
+    """Scores on one set of examples, as written to `evaluation.json`.
 
-    ``notes`` say what makes them worth less: rows that were trained on, data that changed since.
+    `notes` say what makes them worth less: rows that were trained on, data that changed since.
     """
 
     source: str
@@ -75,7 +73,7 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
     """Score a finished run on its held-out examples, or on another file with the same columns.
 
     On the held-out examples the numbers equal those at the end of training, if the data are those of training: what
-    changed since is noted. They are written to ``evaluation.json`` in the run folder with precision, recall and F1 of
+    changed since is noted. They are written to `evaluation.json` in the run folder with precision, recall and F1 of
     each class.
 
     Args:

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NotWritten", "new_folder", "write_bytes", "write_json", "write_text", "written"]
-
 
 class NotWritten(Exception):
     """Something could not be written: the disk is full, or fails."""
@@ -20,7 +18,7 @@ class NotWritten(Exception):
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Whatever the libraries that write tensors raise when the disk is full, as `NotWritten` that names ``path``."""
+    """Whatever the libraries that write tensors raise when the disk is full, as `NotWritten` that names `path`."""
     from safetensors import SafetensorError
 
     try:
@@ -55,7 +53,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Fill a temporary folder beside ``path``; at the end it takes that name.
+    """Fill a temporary folder beside `path`; at the end it takes that name.
 
     Where a folder of that name is there, its files are replaced one by one, and whatever else is in it stays.
     """

@@ -14,8 +14,6 @@ from typing import Any
 from structune.finetune.data import Examples, TaskData
 from structune.finetune.errors import UserError
 
-__all__ = ["Fingerprint", "Rows"]
-
 _BYTES = 8
 
 
@@ -53,7 +51,7 @@ class Rows:
         return hashlib.sha256(b"".join(sorted(self.whole))).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """As ``data.json`` holds it."""
+        """As `data.json` holds it."""
         return {"rows": len(self), "sha256": self.digest(), "texts": _joined(self.texts), "whole": _joined(self.whole)}
 
     @classmethod
@@ -92,7 +90,7 @@ class Fingerprint:
             raise UserError(f"{path}: is damaged ({error}); restore it, or train again") from None
 
     def to_json(self) -> dict[str, Any]:
-        """As ``data.json`` holds it."""
+        """As `data.json` holds it."""
         return {
             "classes": list(self.classes),
             "train": self.train.to_json(),
@@ -104,9 +102,9 @@ class Fingerprint:
         return self.train.digest(), self.evaluation.digest(), self.classes
 
     def changes(self, now: Fingerprint, ordered: bool = False, words: tuple[str, str] = ("then", "now")) -> list[str]:
-        """What is different ``now``, a phrase each; the order of the rows too, if it matters.
+        """What is different `now`, a phrase each; the order of the rows too, if it matters.
 
-        ``words`` stand behind what is here and what is there.
+        `words` stand behind what is here and what is there.
         """
         here, there = words
         found = []

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["without_remarks"]
-
 
 @contextmanager
 def without_remarks() -> Iterator[None]:

@@ -11,8 +11,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from structune.finetune.signals import taken
 
-__all__ = ["StopOnInterrupt"]
-
 
 class StopOnInterrupt(TrainerCallback):
     """A context manager and callback that ends training early, with a checkpoint.

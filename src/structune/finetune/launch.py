@@ -6,8 +6,6 @@ import os
 
 from structune.finetune.errors import UserError
 
-__all__ = ["first_rank", "refuse_several_processes"]
-
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
 """Where launchers tell how many processes there are and which one this is. SLURM_NTASKS tells of a whole job."""

@@ -10,8 +10,6 @@ from filelock import FileLock, Timeout
 
 from structune.finetune.errors import UserError
 
-__all__ = ["LOCK_FILE", "locked", "refuse_locked"]
-
 LOCK_FILE = ".lock"
 """Empty, and left where it is: whoever removed it could part two processes that wait for it."""
 
@@ -21,7 +19,7 @@ def locked(folder: Path, where: str) -> Iterator[None]:
     """Hold the lock of a folder, which is there.
 
     Raises:
-        UserError: another process holds it; ``where`` begins the message.
+        UserError: another process holds it; `where` begins the message.
     """
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:

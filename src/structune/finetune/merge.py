@@ -16,20 +16,18 @@ from structune.finetune.place import check_own_folder, check_writable
 from structune.finetune.quiet import quiet
 from structune.finetune.run import refuse_inside_run
 
-__all__ = ["merge"]
-
 _SAMPLE = 64  # held-out examples on which merged and unmerged logits are compared
 _TOLERANCE = 1e-3  # of the largest logit, fp32
 
 
 def merge(folder: str | Path, out: str | Path) -> float:
-    """Write the merged model and its tokenizer to ``out`` and return the largest difference between logits.
+    """Write the merged model and its tokenizer to `out` and return the largest difference between logits.
 
     The logits of up to 64 held-out examples are compared before and after, relative to the largest of them; above 1e-3
     nothing is written.
 
     Raises:
-        UserError: the run does not work, ``out`` holds something, or merging changes the outputs.
+        UserError: the run does not work, `out` holds something, or merging changes the outputs.
     """
     out = Path(out)
     where = f"--out {str(out)!r}"

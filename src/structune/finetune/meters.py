@@ -11,8 +11,6 @@ import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["MemoryMeter", "StepClock"]
-
 
 class StepClock(TrainerCallback):
     """Times every optimizer step (forward, backward, update), without evaluation or saving.
@@ -56,7 +54,7 @@ class StepClock(TrainerCallback):
 
 
 class MemoryMeter:
-    """Peak memory while the ``with`` block runs.
+    """Peak memory while the `with` block runs.
 
     On a GPU, PyTorch's own peak of allocated bytes. On a CPU, how far the process's resident memory rose above its
     size at the start, looked at every 5 ms: what training adds to a loaded model. Memory that the process had freed

@@ -1,7 +1,7 @@
-"""The fine-tuning methods a recipe can name: their settings, and presets such as ``hydra-toeplitz``.
+"""The fine-tuning methods a recipe can name: their settings, and presets such as `hydra-toeplitz`.
 
-A *method section* is the settings of one method; `PRESETS` gives sections by a short name, for ``structune compare``
-and for the shorthand ``method: hydra-toeplitz`` in a recipe. `recommended` gives learning rates. Nothing here imports
+A *method section* is the settings of one method; `PRESETS` gives sections by a short name, for `structune compare`
+and for the shorthand `method: hydra-toeplitz` in a recipe. `recommended` gives learning rates. Nothing here imports
 torch: `structune.finetune.adapters` turns a section into a trainable model.
 """
 
@@ -15,8 +15,6 @@ from pydantic_core import PydanticKnownError
 from structune import structures
 from structune.finetune.errors import UserError
 from structune.finetune.section import Section, closest
-
-__all__ = ["PRESETS", "LearningRates", "Method", "PeftSection", "preset", "recommended"]
 
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -49,14 +47,14 @@ class MethodSection(Section):
 
     @property
     def label(self) -> str:
-        """A short name, for example ``hydra-toeplitz``."""
+        """A short name, for example `hydra-toeplitz`."""
         return self.name.replace("_", "-")
 
 
 class PeftSection(MethodSection):
     """A method that adds an adapter to chosen layers of a frozen model.
 
-    ``target_modules``: names of the layers; left out, the attention query and value layers of the architecture.
+    `target_modules`: names of the layers; left out, the attention query and value layers of the architecture.
     """
 
     target_modules: list[str] | str | None = None
@@ -205,7 +203,7 @@ PRESETS: dict[str, MethodSection] = {
 
 
 def preset(name: str) -> MethodSection:
-    """The method section with this short name; ``_`` and ``-`` are the same.
+    """The method section with this short name; `_` and `-` are the same.
 
     Raises:
         UserError: no preset has this name.

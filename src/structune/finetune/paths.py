@@ -1,4 +1,4 @@
-"""Paths as people write them: ``~`` and environment variables stand for what they stand for in a shell."""
+"""Paths as people write them: `~` and environment variables stand for what they stand for in a shell."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from pydantic import AfterValidator, PlainSerializer
 from structune.finetune.errors import UserError
 from structune.finetune.section import wrong_text
 
-__all__ = ["FilePath", "expand"]
-
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([^{}]*)\})")
 
 
 def expand(path: str) -> str:
-    """The path with ``~``, ``~user``, ``$NAME`` and ``${NAME}`` replaced, and ``$$`` by a dollar sign.
+    """The path with `~`, `~user`, `$NAME` and `${NAME}` replaced, and `$$` by a dollar sign.
 
     A file that is there under the very name given is meant where that name cannot be expanded.
 
@@ -57,7 +55,7 @@ def _checked(path: str) -> str:
 
 
 def _escaped(path: str) -> str:
-    """What `expand` turns into ``path``: a recipe that was written reads back as it was."""
+    """What `expand` turns into `path`: a recipe that was written reads back as it was."""
     return path.replace("$", "$$")
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from structune.finetune.errors import UserError
 
-__all__ = ["check_own_folder", "check_writable"]
-
 
 def check_own_folder(folder: Path, where: str, kept: Mapping[str, Path]) -> None:
-    """Raises `UserError` unless ``folder`` can be a folder of its own.
+    """Raises `UserError` unless `folder` can be a folder of its own.
 
     Args:
         folder: to be made, or filled.
@@ -33,7 +31,7 @@ def check_own_folder(folder: Path, where: str, kept: Mapping[str, Path]) -> None
 
 
 def check_writable(folder: Path, where: str, needed: int = 0) -> None:
-    """Raises `UserError` unless ``folder`` can be written to, or made, and its disk has ``needed`` bytes left."""
+    """Raises `UserError` unless `folder` can be written to, or made, and its disk has `needed` bytes left."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists() or path.is_symlink())
     try:
         with tempfile.TemporaryDirectory(dir=there, prefix=".structune-"):

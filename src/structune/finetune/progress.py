@@ -22,8 +22,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from structune.finetune.files import write_text
 
-__all__ = ["LogFile", "ProgressBar"]
-
 
 class LogFile(TrainerCallback):
     """Keeps a file equal to the trainer's log history, one JSON object a line; a resumed run goes on with it.

@@ -2,7 +2,7 @@
 
     recipe = Recipe.load("movie-sentences", ["train.learning_rate=1e-3", "method=hydra-toeplitz"])
 
-Sections: ``model``, ``data``, ``method``, ``train``; beside them ``name``, ``seed`` and ``output``.
+Sections: `model`, `data`, `method`, `train`; beside them `name`, `seed` and `output`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from structune.finetune.paths import FilePath
 from structune.finetune.section import Section, explain, kinds, wrong_text
 from structune.finetune.shipped import find_recipe
 
-__all__ = ["DataSection", "ModelSection", "Recipe", "TrainSection"]
-
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, one step overflows
 
 
 class ModelSection(Section):
-    """Which pretrained model: ``embedded``, an id on the hub, or a local folder.
+    """Which pretrained model: `embedded`, an id on the hub, or a local folder.
 
     The embedded one is all-MiniLM-L6-v2 (BERT, 6 layers, 384 wide, 22.7 million numbers, Apache-2.0), which installs
     from PyPI. Its pooler was not used in its training, so a head alone on the frozen model does poorly: adapters have
@@ -39,12 +37,11 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """Which examples: exactly one of ``train`` (a CSV, TSV or JSON Lines file), ``hub`` and ``embedded``.
+    """Which examples: exactly one of `train` (a CSV, TSV or JSON Lines file), `hub` and `embedded`.
 
-    Without an evaluation file or split, ``evaluation_examples`` or else ``evaluation_fraction`` of the examples are
-    held
-    out: stratified by label, the same for a ``split_seed`` whatever the training seed is, with equal texts (or equal
-    values in the ``group`` column) never on both sides. ``columns`` names the columns of files without a header.
+    Without an evaluation file or split, `evaluation_examples` or else `evaluation_fraction` of the examples are held
+    out: stratified by label, the same for a `split_seed` whatever the training seed is, with equal texts (or equal
+    values in the `group` column) never on both sides. `columns` names the columns of files without a header.
     """
 
     train: FilePath | None = None
@@ -114,10 +111,10 @@ class RatesSection(Section):
 class TrainSection(Section):
     """How to train: AdamW with one learning rate for the adapter and one for the classification head.
 
-    ``learning_rate`` and ``head_learning_rate`` left out are those that ``learning_rates`` has for the method (by its
-    short name, for comparisons), else the method's general recommendation. ``warmup`` is the fraction of the steps in
-    which the learning rate rises. ``group_by_length`` puts texts of similar lengths into a batch: less padding, and up
-    to twice the speed. ``eval_steps`` and ``save_steps`` left out mean once an epoch.
+    `learning_rate` and `head_learning_rate` left out are those that `learning_rates` has for the method (by its
+    short name, for comparisons), else the method's general recommendation. `warmup` is the fraction of the steps in
+    which the learning rate rises. `group_by_length` puts texts of similar lengths into a batch: less padding, and up
+    to twice the speed. `eval_steps` and `save_steps` left out mean once an epoch.
     """
 
     learning_rate: Rate | None = None
@@ -183,12 +180,12 @@ class Recipe(Section):
     @field_validator("method", mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        """``method: hydra-toeplitz`` stands for that preset's section."""
+        """`method: hydra-toeplitz` stands for that preset's section."""
         return preset(value) if isinstance(value, str) else value
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-        """Read a YAML recipe, apply ``section.key=value`` overrides and validate the whole.
+        """Read a YAML recipe, apply `section.key=value` overrides and validate the whole.
 
         Args:
             path: a file, or the name of a recipe that comes with structune.
@@ -206,7 +203,7 @@ class Recipe(Section):
 
     @classmethod
     def parse(cls, content: dict[str, Any], where: str = "recipe") -> Recipe:
-        """Validate a mapping. Raises `UserError`; ``where`` begins each of its lines."""
+        """Validate a mapping. Raises `UserError`; `where` begins each of its lines."""
         try:
             return cls.model_validate(content)
         except ValidationError as error:

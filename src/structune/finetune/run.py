@@ -25,8 +25,6 @@ from structune.finetune.methods import PeftSection
 from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe
 
-__all__ = ["UNCHECKED", "Run", "refuse_inside_run", "versions"]
-
 _FORMAT, _VERSION = "structune run", 1
 _RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_norm", "train.warmup", "train.scheduler")
 
@@ -35,7 +33,7 @@ _RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_nor
 class Run:
     """Paths in a run folder.
 
-    ``run.json`` is written first and says that the folder is a run's; ``metrics.json`` is written last: a folder with
+    `run.json` is written first and says that the folder is a run's; `metrics.json` is written last: a folder with
     both is a finished run.
     """
 
@@ -88,7 +86,7 @@ class Run:
 
     @classmethod
     def finished(cls, folder: str | Path) -> Run:
-        """A finished run, to read from. Raises `UserError` when ``folder`` is none."""
+        """A finished run, to read from. Raises `UserError` when `folder` is none."""
         run = cls(Path(folder))
         match run.state():
             case "finished":
@@ -99,7 +97,7 @@ class Run:
                 raise UserError(f"run {str(folder)!r}: not a run folder; name one that train wrote")
 
     def state(self) -> Literal["new", "unfinished", "finished", "foreign"]:
-        """``new``: nothing there. ``foreign``: something that is no run."""
+        """`new`: nothing there. `foreign`: something that is no run."""
         if not self.folder.exists() or (self.folder.is_dir() and not any(self._entries())):
             return "new"
         if not self.is_run():
@@ -107,7 +105,7 @@ class Run:
         return "finished" if self.metrics_file.is_file() else "unfinished"
 
     def is_run(self) -> bool:
-        """Whether training wrote this folder: its ``run.json`` says so.
+        """Whether training wrote this folder: its `run.json` says so.
 
         Runs from before there was one are known by a recipe with nothing left open, beside versions or metrics.
         """
@@ -144,7 +142,7 @@ class Run:
 
         Args:
             recipe: of the run to be.
-            recipe_file: where it was read; a run's own ``recipe.yaml`` may be trained again.
+            recipe_file: where it was read; a run's own `recipe.yaml` may be trained again.
         """
         kept = {f"data.{key}": Path(file) for key in ("train", "evaluation") if (file := getattr(recipe.data, key))}
         own = recipe_file is not None and recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()
@@ -156,7 +154,7 @@ class Run:
         refuse_inside_run(self.folder, self.where)
 
     def check_same(self, recipe: Recipe) -> None:
-        """Raises `UserError` naming what differs between ``recipe`` and the one this run began with."""
+        """Raises `UserError` naming what differs between `recipe` and the one this run began with."""
         before, now = _flat(self.recipe().model_dump()), _flat(recipe.model_dump())
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key != "output"]
         if changed:
@@ -208,7 +206,7 @@ class Run:
                     self.folder.rmdir()
 
     def begin(self, recipe: Recipe, resume: bool, data: Fingerprint | None = None) -> None:
-        """Make the folder with its recipe; without ``resume``, whatever run was there goes, and nothing else does."""
+        """Make the folder with its recipe; without `resume`, whatever run was there goes, and nothing else does."""
         if self.state() == "foreign":
             raise UserError(f"{self.where}: holds other files than a run's; choose another output")
         replaced = (self.marker_file, self.recipe_file)  # in one go, so that the folder is a run's at every moment
@@ -249,7 +247,7 @@ class Run:
     def _own(self) -> Iterator[Path]:
         """What a run writes into its folder, of what is there: the only things that are ever deleted.
 
-        ``metrics.json`` comes first: without it the run counts as unfinished.
+        `metrics.json` comes first: without it the run counts as unfinished.
 
         Raises:
             UserError: something else has the name of one of them.
@@ -314,14 +312,14 @@ class Run:
         return content
 
     def label_names(self) -> list[str]:
-        """The classes by their numbers. Raises `UserError` when ``metrics.json``, which has them, is damaged."""
+        """The classes by their numbers. Raises `UserError` when `metrics.json`, which has them, is damaged."""
         names = self.metrics().get("labels")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise self._damaged(self.metrics_file)
         return names
 
     def history(self) -> list[dict[str, Any]]:
-        """The training log: one dictionary a line of ``log.jsonl``. Raises `UserError` when the file is damaged."""
+        """The training log: one dictionary a line of `log.jsonl`. Raises `UserError` when the file is damaged."""
         try:
             entries = [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError):
@@ -371,7 +369,7 @@ _MEASURED = {
 
 
 def refuse_inside_run(folder: Path, where: str) -> None:
-    """Raises `UserError` when ``folder`` lies in the checkpoints or the adapter of a run, which training replaces."""
+    """Raises `UserError` when `folder` lies in the checkpoints or the adapter of a run, which training replaces."""
     whole = folder.resolve()
     for path in (whole, *whole.parents):
         run = Run(path.parent)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["SimilarLengths"]
-
 _BATCHES_TOGETHER = 8
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["confusion", "per_class", "scores"]
-
 Counts = NDArray[np.int64]
 
 
@@ -18,7 +16,7 @@ def confusion(predicted: NDArray[Any], true: NDArray[Any], classes: int) -> Coun
 
 
 def scores(counts: Counts) -> dict[str, float]:
-    """``accuracy``, ``f1`` (macro: the mean over classes) and ``matthews`` (Gorodkin's correlation for K classes).
+    """`accuracy`, `f1` (macro: the mean over classes) and `matthews` (Gorodkin's correlation for K classes).
 
     matthews = (c·s − Σ_k p_k t_k) / sqrt((s² − Σ p_k²)(s² − Σ t_k²)), with s examples, c right, p_k predicted as k and
     t_k of class k; 0 where the denominator is.
@@ -34,7 +32,7 @@ def scores(counts: Counts) -> dict[str, float]:
 
 
 def per_class(counts: Counts) -> list[dict[str, float]]:
-    """For each class ``precision``, ``recall``, ``f1`` (0 where undefined) and ``examples``."""
+    """For each class `precision`, `recall`, `f1` (0 where undefined) and `examples`."""
     rows = []
     for k in range(len(counts)):
         hits, true, predicted = float(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())

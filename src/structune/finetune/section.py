@@ -12,8 +12,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from structune.finetune.errors import UserError
 
-__all__ = ["Section", "closest", "explain", "kinds", "wrong_text"]
-
 
 class Section(BaseModel):
     """Part of a recipe: unknown keys and wrong types are refused, values do not change after validation."""
@@ -27,12 +25,12 @@ def explain(error: ValidationError, root: type[Section], where: str) -> UserErro
 
 
 def wrong_text(reason: str) -> PydanticCustomError:
-    """What a validator of one text raises: told as ``path = 'text': reason``."""
+    """What a validator of one text raises: told as `path = 'text': reason`."""
     return PydanticCustomError("wrong_text", "{reason}", {"reason": reason})
 
 
 def kinds(root: type[Section], keys: Sequence[str]) -> set[Any]:
-    """The types (``str``, ``NoneType``, ``list``, ...) that the field of that dotted name may have; none if unknown."""
+    """The types (`str`, `NoneType`, `list`, ...) that the field of that dotted name may have; none if unknown."""
     here: list[type[Section]] = [root]
     for key in keys[:-1]:
         here = [section for cls in here if key in cls.model_fields for section in _sections(_annotation(cls, key))]
@@ -86,7 +84,7 @@ def _as_text(value: Any) -> str:
 
 
 def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, list[str]]:
-    """The dotted name a user would write for ``loc``, and the keys known in the section that holds it."""
+    """The dotted name a user would write for `loc`, and the keys known in the section that holds it."""
     names: list[str] = []
     known: list[str] = []
     here: list[type[Section]] = [root]
@@ -115,6 +113,6 @@ def _tag(cls: type[Section]) -> str | None:
 
 
 def closest(word: str, known: list[str]) -> str:
-    """``" (did you mean 'x'?)"``, or nothing when no known word is near."""
+    """`" (did you mean 'x'?)"`, or nothing when no known word is near."""
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

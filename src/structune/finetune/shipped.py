@@ -1,4 +1,4 @@
-"""Recipes that come with structune, by name: ``recipes/`` of a checkout, a folder of this package once it is built."""
+"""Recipes that come with structune, by name: `recipes/` of a checkout, a folder of this package once it is built."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from structune.finetune.errors import UserError
 from structune.finetune.section import closest
 
-__all__ = ["find_recipe", "recipe_names"]
-
 
 def recipe_names() -> list[str]:
     """The names of the recipes that come with structune."""
@@ -16,7 +14,7 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(path: Path) -> Path:
-    """The file that is meant: ``path`` itself, or for one word that is no file, the recipe of that name.
+    """The file that is meant: `path` itself, or for one word that is no file, the recipe of that name.
 
     Raises:
         UserError: no such recipe, or the current folder has one of the same name.

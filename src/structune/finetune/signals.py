@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Stopped", "raised", "stop_signals", "taken"]
-
 Handler = Callable[[int, FrameType | None], Any]
 
 
@@ -31,7 +29,7 @@ def stop_signals() -> list[int]:
 
 @contextmanager
 def taken(handler: Handler, numbers: list[int] | None = None) -> Iterator[None]:
-    """These signals (all `stop_signals` by default) go to ``handler`` inside; nothing changes outside the main thread.
+    """These signals (all `stop_signals` by default) go to `handler` inside; nothing changes outside the main thread.
 
     What they did before comes back at the end.
     """

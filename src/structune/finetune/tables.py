@@ -9,8 +9,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["pairs", "print_table"]
-
 _FOR_ANY_TABLE = 10_000  # columns of the screen
 
 

@@ -37,8 +37,6 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.trainer import RecipeTrainer, check_settings
 
-__all__ = ["train"]
-
 _OF_THE_DISK = {
     getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
 } - {None}
@@ -54,9 +52,9 @@ def train(
 ) -> Run:
     """Fine-tune as the recipe says and return the finished run.
 
-    The run folder holds ``run.json`` (that it is one), ``recipe.yaml`` (resolved), ``versions.json``, ``data.json``
-    (what the data were), ``log.jsonl``, ``curve.png``, ``adapter/``, ``checkpoints/`` and, written last,
-    ``metrics.json``. Everything is checked before the folder is touched, and one process at a time writes there.
+    The run folder holds `run.json` (that it is one), `recipe.yaml` (resolved), `versions.json`, `data.json`
+    (what the data were), `log.jsonl`, `curve.png`, `adapter/`, `checkpoints/` and, written last,
+    `metrics.json`. Everything is checked before the folder is touched, and one process at a time writes there.
 
     Args:
         recipe: what to do; its open choices are filled in by `Recipe.resolved`.

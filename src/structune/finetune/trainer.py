@@ -26,8 +26,6 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.sampler import SimilarLengths
 from structune.finetune.scores import confusion, scores
 
-__all__ = ["RecipeTrainer", "check_settings"]
-
 _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
 
 
@@ -36,10 +34,10 @@ class _AllTaken(Exception):
 
 
 class RecipeTrainer(Trainer):
-    """Trains ``model`` as the recipe says; ``recipe`` must be resolved.
+    """Trains `model` as the recipe says; `recipe` must be resolved.
 
     AdamW has one parameter group for the adapter and one for the head, each with its own largest learning rate.
-    OneCycle (Smith and Topin 2019, as in HyDRA) raises both over the first ``warmup`` of the steps, then lowers them
+    OneCycle (Smith and Topin 2019, as in HyDRA) raises both over the first `warmup` of the steps, then lowers them
     to almost zero.
 
     A loss, a gradient or a trained number that is not finite raises `Diverged` before it is logged or saved.

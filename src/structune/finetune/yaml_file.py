@@ -13,11 +13,9 @@ import yaml
 from structune.finetune.doubt import say
 from structune.finetune.errors import UserError
 
-__all__ = ["apply_override", "dump", "read"]
-
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but ``1e-3`` is a float (as in YAML 1.2), and a key given twice is an error."""
+    """PyYAML's safe loader, but `1e-3` is a float (as in YAML 1.2), and a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -43,7 +41,7 @@ _NULL = ("null", "Null", "NULL", "~")
 
 
 def read(path: Path, what: str = "recipe", such_as: str = "'model:' and 'data:'") -> dict[str, Any]:
-    """The mapping in a YAML file. Messages say ``what`` it is, and name some of its sections.
+    """The mapping in a YAML file. Messages say `what` it is, and name some of its sections.
 
     Raises:
         UserError: no such file, not UTF-8, not YAML, or not a mapping.
@@ -69,13 +67,13 @@ def read(path: Path, what: str = "recipe", such_as: str = "'model:' and 'data:'"
 def apply_override(
     content: dict[str, Any], override: str, kinds: Callable[[Sequence[str]], set[Any]] = lambda keys: set()
 ) -> None:
-    """Set one value in place: ``"train.learning_rate=1e-3"``. Missing sections are made.
+    """Set one value in place: `"train.learning_rate=1e-3"`. Missing sections are made.
 
-    A value is read as YAML, but where ``kinds`` says that a key takes text it is taken as it stands: ``#``, ``: ``,
-    ``*`` and the like mean nothing there. Quotes around the whole of it, and spaces around it, are left out.
+    A value is read as YAML, but where `kinds` says that a key takes text it is taken as it stands: `#`, `: `,
+    `*` and the like mean nothing there. Quotes around the whole of it, and spaces around it, are left out.
 
     Raises:
-        UserError: no ``=``, an empty key, a value that is not YAML, or a path through something that is no section.
+        UserError: no `=`, an empty key, a value that is not YAML, or a path through something that is no section.
     """
     key, equals, value = override.partition("=")
     parts = key.strip().split(".")

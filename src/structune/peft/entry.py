@@ -1,4 +1,4 @@
-"""PEFT gets the method: done once, when PEFT has been imported (see the package's own ``__init__``)."""
+"""PEFT gets the method: done once, when PEFT has been imported (see the package's own `__init__`)."""
 
 from structune.peft.config import StructuneConfig
 from structune.peft.model import StructuneModel

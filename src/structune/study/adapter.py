@@ -26,8 +26,6 @@ from structune.peft import StructuneConfig
 from structune.peft.storage.checkpoint import check_adapter_folder
 from structune.study.backbone import Backbone
 
-__all__ = ["Adapter", "Update", "read_adapter"]
-
 CONFIG_FILE = "adapter_config.json"
 TOKENS = 4096  # for which, in fp32, the algorithm is named: a batch of 32 texts of 128 tokens
 
@@ -38,8 +36,8 @@ class Update:
 
     Attributes:
         module: name of the layer in the model that was trained.
-        structure: family of the blocks, or ``lora``.
-        grid: how ΔW is cut, for example ``6×6 blocks of 64×64``.
+        structure: family of the blocks, or `lora`.
+        grid: how ΔW is cut, for example `6×6 blocks of 64×64`.
         algorithm: of the product ΔW x, for 4096 tokens in fp32 on this machine.
         trainable: trained numbers.
         frozen: numbers that take part and are regenerated from the seed.
@@ -190,7 +188,7 @@ def _product(up: Tensor, down: Tensor, scale: float) -> Tensor:
 
 
 def _by_module(tensors: dict[str, Tensor], separator: str) -> dict[str, dict[str, Tensor]]:
-    """Tensors with ``separator`` in their names: module → what follows → tensor, numbers in names in numeric order."""
+    """Tensors with `separator` in their names: module → what follows → tensor, numbers in names in numeric order."""
     groups: dict[str, dict[str, Tensor]] = {}
     for key in sorted(tensors, key=_numeric):
         module, found, rest = key.partition(separator)

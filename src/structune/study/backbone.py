@@ -12,14 +12,12 @@ from structune.finetune.errors import UserError
 from structune.finetune.model import EMBEDDED_HUB_NAME, embedded_folder
 from structune.peft.base_layers import layer_class
 
-__all__ = ["Backbone"]
-
 
 class Backbone:
     """A transformer without its task head, on the meta device.
 
     Args:
-        name: ``embedded``, a local folder with a config.json, or an id on the hub.
+        name: `embedded`, a local folder with a config.json, or an id on the hub.
         revision: of a hub model.
 
     Raises:

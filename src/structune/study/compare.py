@@ -31,8 +31,6 @@ from structune.study.comparison import COLUMNS, RESULTS, Comparison, is_comparis
 from structune.study.own_process import Outcome, train_in_own_process
 from structune.study.tradeoff_figure import draw_tradeoff
 
-__all__ = ["compare"]
-
 
 @dataclass(frozen=True)
 class _Planned:
@@ -64,17 +62,17 @@ def compare(
 
     A method that is the recipe's own takes its settings and learning rates from there; the others are presets with
     their recommended learning rates, on the same layers. Each run has a process and a folder of its own: OUT/METHOD,
-    or OUT/METHOD-seedN when seeds are given. At the end OUT holds ``comparison.json``, ``comparison.md`` and
-    ``comparison.png``. A run that fails does not keep the others from running; one whose numbers ran away has a row
+    or OUT/METHOD-seedN when seeds are given. At the end OUT holds `comparison.json`, `comparison.md` and
+    `comparison.png`. A run that fails does not keep the others from running; one whose numbers ran away has a row
     that says so.
 
     Args:
         recipe_path: a YAML recipe.
-        methods: short names, such as ``hydra-toeplitz``.
+        methods: short names, such as `hydra-toeplitz`.
         out: the folder; runs/NAME-comparison by default.
-        overrides: ``section.key=value`` changes of the recipe.
-        resume: keep finished runs in ``out`` and go on with unfinished ones, if they are of the same recipe.
-        overwrite: replace the runs in ``out``.
+        overrides: `section.key=value` changes of the recipe.
+        resume: keep finished runs in `out` and go on with unfinished ones, if they are of the same recipe.
+        overwrite: replace the runs in `out`.
         seeds: of training; the recipe's own by default.
         console: where progress and the table are shown.
 
@@ -146,7 +144,7 @@ def _reasons(ended: Mapping[str, Outcome], kind: str) -> list[str]:
 
 
 def _check_results(out: Path, where: str) -> None:
-    """Raises `UserError` when ``out`` is a file, or holds files with the names of a comparison's that are none."""
+    """Raises `UserError` when `out` is a file, or holds files with the names of a comparison's that are none."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{where}: is a file; name a folder")
     there = [name for name in RESULTS if (out / name).exists() or (out / name).is_symlink()]

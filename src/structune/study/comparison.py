@@ -14,8 +14,6 @@ from structune.finetune.errors import UserError
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.run import Run
 
-__all__ = ["COLUMNS", "RESULTS", "Comparison", "Row", "is_comparison"]
-
 RESULTS = ("comparison.json", "comparison.md", "comparison.png")
 """The files of a comparison; the first is written first."""
 
@@ -34,7 +32,7 @@ class Row:
         trainable_adapter, trainable_head: trained numbers.
         adapter_bytes: of the adapter's tensors as a safetensors file, without the head.
         seconds_per_step: of an optimizer step.
-        peak_memory_bytes: as ``metrics.json`` describes.
+        peak_memory_bytes: as `metrics.json` describes.
         runs: each run's folder and metrics.
     """
 
@@ -155,7 +153,7 @@ class Comparison:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as ``comparison.json`` holds it."""
+        """Everything, as `comparison.json` holds it."""
         diverged = {"diverged": dict(self.diverged)} if self.diverged else {}
         methods = [asdict(row) for row in self.rows]
         return {"name": self.name, "methods": methods, **diverged, "versions": self.versions}
@@ -171,7 +169,7 @@ class Comparison:
 
 
 def is_comparison(path: Path) -> bool:
-    """Whether a file is a ``comparison.json``."""
+    """Whether a file is a `comparison.json`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,8 +17,6 @@ from structune.study.adapter import Adapter, Update, read_adapter
 from structune.study.spectra_figure import draw_spectra
 from structune.study.spectrum import Spectrum
 
-__all__ = ["Layer", "inspect_path"]
-
 ENERGY = 0.9
 FIGURE = "inspect.png"
 
@@ -34,7 +32,7 @@ class Layer:
 def inspect_path(
     path: str | Path, out: str | Path | None = None, base: str | None = None, console: Console | None = None
 ) -> list[Layer]:
-    """Show a run's adapter, or an adapter folder, as a table, and draw its spectra to ``inspect.png``.
+    """Show a run's adapter, or an adapter folder, as a table, and draw its spectra to `inspect.png`.
 
     Only the adapter's JSON and safetensors files and the base model's configuration are read.
 

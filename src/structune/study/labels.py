@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Bbox
 
-__all__ = ["place_labels"]
-
 _NEAR = 11  # points (1/72 inch) between a point's centre and a label at its side
 _PLACES = sorted(
     ((side * across, 13 * steps) for side in (1, -1) for across in (_NEAR, 26, 42) for steps in range(-14, 15)),
@@ -26,7 +24,7 @@ def place_labels(
     """Write a text beside each point, at the best place where it covers nothing and stays inside the axes.
 
     A label that had to go up or down is joined to its point by a thin line. Where no place is free it goes to the
-    right. The axes must be laid out already: call ``figure.draw_without_rendering()`` before.
+    right. The axes must be laid out already: call `figure.draw_without_rendering()` before.
     """
     from matplotlib.transforms import Bbox
 

@@ -23,8 +23,6 @@ from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import Recipe
 from structune.finetune.signals import stop_signals, taken
 
-__all__ = ["Outcome", "train_in_own_process"]
-
 _READY = "ready"
 
 

@@ -14,8 +14,6 @@ from structune.study.style import GREY, INK, save, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_spectra"]
-
 REFERENCE_RANK = 8  # of a usual LoRA
 _FLOOR = 1e-3  # of σ₁; the little that is below is not shown
 _LINES = ["-", "--", ":", "-."]

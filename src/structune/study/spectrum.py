@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Spectrum"]
-
 _ROUNDING = 1e-12  # relative, far below what a singular value's own rounding moves
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from structune.study.comparison import Comparison, Row
 
-__all__ = ["draw_tradeoff"]
-
 BASELINE = "head"
 
 

@@ -35,7 +35,7 @@ class TaskData:
 
 
 def load_data(section: DataSection) -> TaskData:
-    """Read, check and split what a recipe's ``data`` section names.
+    """Read, check and split what a recipe's `data` section names.
 
     Raises:
         UserError: a file, a column, a label or a count is wrong; the message names it and the fix.
@@ -62,7 +62,7 @@ def load_data(section: DataSection) -> TaskData:
 
 
 def load_file(path: str | Path, section: DataSection, names: Sequence[str]) -> Examples:
-    """Labelled examples of another file with the columns of ``section`` and the known label names.
+    """Labelled examples of another file with the columns of `section` and the known label names.
 
     Raises:
         UserError: the file or a label in it is wrong.

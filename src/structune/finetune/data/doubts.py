@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from structune.finetune.data.examples import Examples
 
-__all__ = ["doubts_about", "doubts_about_file", "is_empty_word", "majority"]
-
 _EMPTY_WORDS = frozenset(
     [
         "nan", "-nan", "na", "n/a", "n.a.", "n.a", "#n/a", "#n/a n/a", "#na", "<na>", "none", "null", "nil", "nat",
@@ -26,7 +24,7 @@ _MOST = 0.8  # of the held-out examples in one class
 
 
 def is_empty_word(value: str) -> bool:
-    """``nan``, ``None``, ``NULL``, ``N/A`` and other spellings of an empty cell."""
+    """`nan`, `None`, `NULL`, `N/A` and other spellings of an empty cell."""
     return value.strip().lower() in _EMPTY_WORDS
 
 
@@ -37,7 +35,7 @@ def majority(labels: Sequence[str]) -> tuple[str, float]:
 
 
 def doubts_about(train: Examples, evaluation: Examples, text: str, label: str) -> Iterator[str]:
-    """Everything doubtful about the examples of a run; ``text`` and ``label`` are the columns' names."""
+    """Everything doubtful about the examples of a run; `text` and `label` are the columns' names."""
     both = Counter(train.labels) + Counter(evaluation.labels)
     texts = [*train.texts, *evaluation.texts]
     yield from _spelled_alike(both, f"data.label = {label!r}")

@@ -1,13 +1,12 @@
 """The embedded data: 23.7 thousand sentences of four kinds, each rated by 15 or more people from -4 to 4.
 
 Source: C. J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
-Text", ICWSM 2014. It ships (MIT licence) in the source distribution of the PyPI package ``vaderSentiment`` 3.3.2, from
-where it is fetched once with pip, checked by its SHA-256 and cached. Set ``STRUCTUNE_EMBEDDED_DATA`` to that
+Text", ICWSM 2014. It ships (MIT licence) in the source distribution of the PyPI package `vaderSentiment` 3.3.2, from
+where it is fetched once with pip, checked by its SHA-256 and cached. Set `STRUCTUNE_EMBEDDED_DATA` to that
 distribution's file, or to a folder that holds it, to work without a network.
 
-The label is ``positive`` where the mean rating is above zero, else ``negative``. Product reviews and editorials are
-numbered by review or article, and a split keeps these whole; the movie sentences and tweets carry running numbers
-only.
+The label is `positive` where the mean rating is above zero, else `negative`. Product reviews and editorials carry
+the number of their review or article, and a split keeps these whole; movie sentences and tweets are numbered singly.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ from structune.finetune.errors import UserError
 from structune.finetune.files import write_bytes
 from structune.finetune.paths import expand
 
-__all__ = ["cache_folder", "load_embedded"]
-
 SDIST = "vaderSentiment-3.3.2.tar.gz"
 SDIST_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -44,7 +41,7 @@ _LARGEST_MEMBER = 8 * 2**20  # bytes; the largest real one has 2.4 million
 
 
 def load_embedded(domain: str) -> Table:
-    """One kind of sentences as a table with the columns ``text``, ``label`` and ``group``.
+    """One kind of sentences as a table with the columns `text`, `label` and `group`.
 
     Raises:
         UserError: the data cannot be fetched, or is not what it should be.
@@ -63,7 +60,7 @@ def load_embedded(domain: str) -> Table:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: ``$STRUCTUNE_CACHE``, else ``structune`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Where fetched files are kept: `$STRUCTUNE_CACHE`, else `structune` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(expand(own))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "structune"

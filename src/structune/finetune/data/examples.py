@@ -10,12 +10,10 @@ from structune.finetune.data.other_tasks import refuse_other_tasks, refuse_split
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
 
-__all__ = ["Examples", "check_labels", "examples_from", "label_names"]
-
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts (or pairs of texts) with labels. Rows of one ``group`` stay on one side of a split."""
+    """Texts (or pairs of texts) with labels. Rows of one `group` stay on one side of a split."""
 
     texts: list[str]
     pairs: list[str] | None
@@ -40,7 +38,7 @@ def examples_from(
 ) -> Examples:
     """The named columns of a table.
 
-    Without a ``group`` column, rows of the same text, but for case and spaces, are a group.
+    Without a `group` column, rows of the same text, but for case and spaces, are a group.
 
     Raises:
         UserError: a column is missing or has empty entries.

@@ -12,8 +12,6 @@ from pathlib import Path
 from structune.finetune.errors import UserError
 from structune.finetune.section import closest
 
-__all__ = ["by_pandas", "read_text"]
-
 _BY_PANDAS: list[tuple[bytes, str, str]] = [
     (b"PAR1", "a Parquet file", "read_parquet"),
     (b"ARROW1", "an Arrow file", "read_feather"),
@@ -78,7 +76,7 @@ def read_text(path: Path, field: str) -> str:
 
 
 def by_pandas(path: Path, reader: str) -> str:
-    """A line that makes a CSV file of ``path``, or JSON Lines where texts are read from JSON."""
+    """A line that makes a CSV file of `path`, or JSON Lines where texts are read from JSON."""
     lines = reader == "read_json"
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     target = str(plain.with_suffix(".jsonl" if lines else ".csv"))

@@ -9,8 +9,6 @@ from itertools import zip_longest
 from structune.finetune.doubt import say
 from structune.finetune.errors import UserError
 
-__all__ = ["first_row_named", "refuse_lost_row"]
-
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)")
 _WORDS = 5  # that a column's name hardly has
 _CLASSES = 50
@@ -40,7 +38,7 @@ def refuse_lost_row(columns: dict[str, list[str]], text: str, label: str, source
 
 
 def _names(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Names for the columns: ``text`` for the longest on average, ``label`` for that of the fewest values."""
+    """Names for the columns: `text` for the longest on average, `label` for that of the fewest values."""
     width = [sum(map(len, values)) / len(values) for values in columns]
     kinds = [len(set(values)) for values in columns]
     text = max(range(len(width)), key=width.__getitem__)

@@ -1,11 +1,9 @@
-"""A data set from the hub, through the ``datasets`` library."""
+"""A data set from the hub, through the `datasets` library."""
 
 from __future__ import annotations
 
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
-
-__all__ = ["load_hub"]
 
 
 def load_hub(name: str, subset: str | None, split: str) -> Table:

@@ -10,8 +10,6 @@ from structune.finetune.data.doubts import is_empty_word
 from structune.finetune.data.table import Table
 from structune.finetune.errors import UserError
 
-__all__ = ["combined_labels", "other_indicators", "refuse_other_tasks", "refuse_split_label"]
-
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,]+""")
@@ -69,7 +67,7 @@ def other_indicators(table: Table, column: str) -> Iterator[str]:
 
 
 def combined_labels(labels: Sequence[str], column: str) -> Iterator[str]:
-    """The doubt that labels such as ``joy/anger`` are several, where ``joy`` and ``anger`` are labels too."""
+    """The doubt that labels such as `joy/anger` are several, where `joy` and `anger` are labels too."""
     counts = Counter(labels)
     for separator in _RARELY_SEPARATORS:
         if several := _recombined(counts, separator):
@@ -109,7 +107,7 @@ def _length(label: str) -> int | None:
 
 
 def _rows_of_indicators(counts: Counter[str]) -> list[str]:
-    """Labels such as ``0 1 0``, ``[0, 1]`` and ``010``, if all are of one length and some have other than one 1."""
+    """Labels such as `0 1 0`, `[0, 1]` and `010`, if all are of one length and some have other than one 1."""
     rows = [re.sub(r"\.0?|[^01]", "", label) for label in counts if _INDICATORS.fullmatch(label)]
     alike = len(rows) == len(counts) and len(set(map(len, rows))) == 1
     return list(counts) if alike and any(row.count("1") != 1 for row in rows) else []
@@ -129,8 +127,8 @@ def _are_scores(counts: Counter[str]) -> bool:
 def _recombined(counts: Counter[str], separator: str) -> list[str]:
     """The labels with this separator, if most of them are made of parts that other labels have too.
 
-    Parts that keep their places (``food|good``, ``food|bad``, ``service|good``) make names of one class each, and so do
-    parts found nowhere else (``C, D``): several labels show in a later part that stands first or alone elsewhere.
+    Parts that keep their places (`food|good`, `food|bad`, `service|good`) make names of one class each, and so do
+    parts found nowhere else (`C, D`): several labels show in a later part that stands first or alone elsewhere.
     """
     parts = {label: [part.strip() for part in label.split(separator)] for label in counts}
     composite = [label for label, found in parts.items() if len(found) > 1 and all(found)]

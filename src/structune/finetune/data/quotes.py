@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-__all__ = ["enclose_fields", "enclose_rows"]
-
 _KINDS = 50  # values of a column of labels, at most
 _NUMBER = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?|NA|NaN|nan")
 

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 
 from structune.finetune.data.examples import Examples
 
-__all__ = ["take"]
-
 
 def take(examples: Examples, rows: Sequence[int], count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Take about ``count`` of the rows and return (taken, the rest), each in the order of the file.
+    """Take about `count` of the rows and return (taken, the rest), each in the order of the file.
 
-    Each label gives its share of ``count``, rounded by largest remainder, and at least one group where it has two or
+    Each label gives its share of `count`, rounded by largest remainder, and at least one group where it has two or
     more. A group (its label: the commonest in it) is taken whole or not at all, so a split can come out a little
     short. Groups come in the order of a SHA-256 of seed and group, which knows no row order, platform or library
     version.
@@ -34,7 +32,7 @@ def take(examples: Examples, rows: Sequence[int], count: int, seed: int) -> tupl
 
 
 def _fill(quota: int, groups: list[list[int]]) -> list[int]:
-    """The rows of the groups that fit into ``quota`` one after the other; if none does, of the smallest of several."""
+    """The rows of the groups that fit into `quota` one after the other; if none does, of the smallest of several."""
     filled: list[int] = []
     for group in groups:
         if len(filled) + len(group) <= quota:
@@ -45,7 +43,7 @@ def _fill(quota: int, groups: list[list[int]]) -> list[int]:
 
 
 def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
-    """``count`` divided in proportion to ``sizes``: whole numbers by largest remainder that sum to ``count``."""
+    """`count` divided in proportion to `sizes`: whole numbers by largest remainder that sum to `count`."""
     total = sum(sizes.values())
     count = min(count, total)
     shares = {label: count * size // total for label, size in sizes.items()}

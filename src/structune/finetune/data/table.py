@@ -20,8 +20,6 @@ from structune.finetune.doubt import say
 from structune.finetune.errors import UserError
 from structune.finetune.section import closest
 
-__all__ = ["Table", "read_table"]
-
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR_LINE = re.compile(r"(sep=[^\r\n])\r?\n", re.IGNORECASE)
 _SPOKEN = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
@@ -31,7 +29,7 @@ _SPOKEN = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 class Table:
     """Columns of equal length.
 
-    ``source`` and ``lines`` (where each row starts, from 1) are for error messages; ``headed``: the names are those in
+    `source` and `lines` (where each row starts, from 1) are for error messages; `headed`: the names are those in
     the first line of a file.
     """
 
@@ -41,7 +39,7 @@ class Table:
     headed: bool = False
 
     def column(self, name: str, field: str) -> list[str]:
-        """The column a recipe's ``data.<field>`` names.
+        """The column a recipe's `data.<field>` names.
 
         Raises:
             UserError: no such column, or an empty entry in it.
@@ -70,12 +68,12 @@ class Table:
 def read_table(
     path: str | Path, field: str, separator: str | None = None, columns: Sequence[str] | None = None
 ) -> Table:
-    """Read a text file by its ending: ``.csv``, ``.tsv`` or ``.jsonl``, ``.ndjson`` (one object a line).
+    """Read a text file by its ending: `.csv`, `.tsv` or `.jsonl`, `.ndjson` (one object a line).
 
     Args:
-        path: the file; compressed with gzip, it ends with ``.gz`` too.
+        path: the file; compressed with gzip, it ends with `.gz` too.
         field: the recipe's field that names it, for messages.
-        separator: between fields; by default a comma for ``.csv`` and a tab for ``.tsv``.
+        separator: between fields; by default a comma for `.csv` and a tab for `.tsv`.
         columns: the columns' names, for a file without a header.
 
     Raises:
@@ -226,7 +224,7 @@ def _check_separator(row: Sequence[str], source: str, separator: str) -> None:
 
 
 def _check_names(names: Sequence[str], first: Sequence[str], source: str, separator: str) -> None:
-    """Raises `UserError` unless ``names`` are those of the columns of a file without a header."""
+    """Raises `UserError` unless `names` are those of the columns of a file without a header."""
     _check_separator(first, source, separator)
     if [name.strip().lower() for name in first] == [name.strip().lower() for name in names]:
         raise UserError(f"{source}: its first line is a header already; remove data.columns")
