@@ -9,6 +9,7 @@ from torch import Tensor
 from structune.products.choice import ALGORITHMS, resolve
 from structune.products.precision import working_dtype
 from structune.structures import Structure
+from structune.surroundings import without_autocast
 
 
 def block_matmul(
@@ -38,17 +39,19 @@ def block_matmul(
         raise ValueError(f"x has shape {tuple(x.shape)}, (…, {num_cols}, {structure.cols}) expected")
     x_TQN = x.reshape(-1, num_cols, structure.cols)
     name = resolve(algorithm, structure, num_rows * num_cols, x_TQN.shape[0], x.dtype, x.device.type)
+    module = ALGORITHMS[name]
     if start is not None:
         _grid(structure, start)
         merged = structure.difference(generators, start)
-        if merged is not None:
+        if merged is not None and module.supports(merged[0]):
             (structure, generators), start = merged, None
-    module = ALGORITHMS[name]
     if start is None:
         y_TPM = module.multiply(structure, x_TQN, generators)
     else:
+        # Most of either product cancels: what is rounded before the difference is taken would be left alone.
         wide = x_TQN.to(working_dtype(x, *generators.values()))
-        y_TPM = module.multiply(structure, wide, generators) - module.multiply(structure, wide, start)
+        with without_autocast(x.device):
+            y_TPM = module.multiply(structure, wide, generators) - module.multiply(structure, wide, start)
     return y_TPM.to(x.dtype).reshape(*x.shape[:-2], num_rows, structure.rows)
 
 

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,8 +82,8 @@ class Structure(ABC):
     def lookup(self, block_row: Tensor, row: Tensor, **generators: Tensor) -> Tensor:
         """Row `row[t]` of every block in block row `block_row[t]` of a grid, as a table of embeddings is read.
 
-        One convolution is gathered from its kernels and thin factors are multiplied row by row; for other families the
-        grid is built first.
+        Default: one convolution is gathered from its kernels; for everything else the grid is built first. A family
+        whose rows can be had for less overrides it.
 
         Args:
             block_row: (T,) int64, values in 0 … P − 1.
@@ -96,9 +96,6 @@ class Structure(ABC):
         convolutions = self.convolutions(**generators)
         if len(convolutions) == 1:
             return convolutions[0].lookup(block_row, row)
-        if factors := self.factors(**generators):
-            thin_rows = factors[0][block_row, :, row].unsqueeze(-2)
-            return (thin_rows @ factors[1][block_row]).squeeze(-2)
         return self.entries(**generators)[block_row, :, row]
 
     @abstractmethod
@@ -117,9 +114,38 @@ class Structure(ABC):
         """
         return ()
 
-    def factors(self, **generators: Tensor) -> tuple[Tensor, ...]:
-        """W as a product of thin dense factors, W = factors[0] @ factors[1]; empty when the family has none."""
-        return ()
+    def multiply(self, x_TQN: Tensor, *args: Any, **generators: Any) -> Tensor:
+        """The family's own product with a P×Q grid of its blocks, y[t, p] = Σ_q W[p, q] x[t, q].
+
+        Optional: a family that overrides it, and `multiplications` with it, has the algorithm `factored`. It is made of
+        differentiable operations or has a backward pass of its own, and reaches everything that PyTorch's operators
+        reach: function transforms, forward-mode derivatives, exporters and compilers.
+
+        Args:
+            x_TQN: T tokens, T ≥ 0, in the dtype that the result is in: fp64, fp32, bf16 or fp16.
+            args: none; a family may name its generators in the signature.
+            generators: (P, Q, *shape), as a rule in fp32 whatever the dtype of x: rounding them is left to the family.
+
+        Returns:
+            (T, P, M) in x's dtype.
+        """
+        raise NotImplementedError(f"{self.name} has no product of its own")
+
+    def multiplications(self, num_block_rows: int, num_block_cols: int) -> int:
+        """How many multiplications `multiply` takes for each token; by this `auto` decides whether it pays.
+
+        Default: one for each entry of the grid, as many as building and multiplying the blocks takes.
+
+        Args:
+            num_block_rows: P.
+            num_block_cols: Q.
+        """
+        return num_block_rows * num_block_cols * self.rows * self.cols
+
+    @property
+    def has_own_product(self) -> bool:
+        """Whether the family overrides `multiply`."""
+        return type(self).multiply is not Structure.multiply
 
     def from_raw(self, **raw: Tensor) -> dict[str, Tensor]:
         """Map raw numbers, any finite reals, to valid generators (node maps, unit scale). Default: themselves."""

@@ -39,8 +39,16 @@ class LowRank(RankedStructure):
         identity = torch.eye(self.rows, dtype=torch.float64)
         return identity, torch.zeros_like(identity)
 
-    def factors(self, G: Tensor, H: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        return G, H
+    def multiply(self, x_TQN: Tensor, G: Tensor, H: Tensor) -> Tensor:
+        inner_TPQR = torch.einsum("pqrn,tqn->tpqr", H.to(x_TQN.dtype), x_TQN)
+        return torch.einsum("pqmr,tpqr->tpm", G.to(x_TQN.dtype), inner_TPQR)
+
+    def multiplications(self, num_block_rows: int, num_block_cols: int) -> int:
+        return num_block_rows * num_block_cols * self.rank * (self.rows + self.cols)
+
+    def lookup(self, block_row: Tensor, row: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+        rows_TQ1R = G[block_row, :, row].unsqueeze(-2)
+        return (rows_TQ1R @ H[block_row]).squeeze(-2)
 
     def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         scale = unit_scale(self.rank)
