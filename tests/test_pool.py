@@ -112,6 +112,14 @@ def test_a_pool_of_the_demand_shares_nothing(blocks: int, numel: int, seed: int)
     assert sorted(index.flatten().tolist()) == list(range(blocks * numel))
 
 
+@given(pool_size=st.integers(1, 30), demands=st.lists(st.integers(1, 40), min_size=1, max_size=6), seed=seeds)
+def test_matrices_read_on_where_others_end(pool_size: int, demands: list[int], seed: int) -> None:
+    """Over all of them together every entry is used equally often, give or take one."""
+    offsets = [sum(demands[:k]) for k in range(len(demands))]
+    parts = [pool.index_map(pool_size, 1, d, seed, o).flatten().tolist() for d, o in zip(demands, offsets, strict=True)]
+    assert [k for part in parts for k in part] == shuffles(pool_size, sum(demands), seed)
+
+
 def test_maps_are_shuffled_and_differ() -> None:
     """Neither in order, nor the same in the next round or for the next seed; the same again for the same seed."""
     index = pool.index_map(100, 3, 100, seed=0)
@@ -156,6 +164,11 @@ def test_wrong_sizes(name: str, value: int) -> None:
     sizes = {"pool_size": 4, "num_blocks": 2, "block_numel": 3, name: value}
     with pytest.raises(ValueError, match=f"{name}={value} must be at least 1"):
         pool.index_map(**sizes, seed=0)
+
+
+def test_wrong_offset() -> None:
+    with pytest.raises(ValueError, match="offset=-1 must be at least 0"):
+        pool.index_map(4, 2, 3, seed=0, offset=-1)
 
 
 def test_default_device_does_not_matter() -> None:

@@ -12,14 +12,36 @@ from torch import Tensor
 from structune import pool
 from structune.arguments import InitWeights
 
-FORMAT = 1
-"""Version of the digits."""
+FORMAT = 2
+"""Version of the digits; 1 is written still where nothing is said that came with 2."""
 
 STARTS: tuple[InitWeights, ...] = (True, False, "xavier_uniform", "kaiming_uniform")
 """The starts by their number in a file: only ever append to it."""
 
+SCOPES = ("matrix", "module", "model", "groups")
+"""What matrices share a pool, by its number in a file: only ever append to it."""
+
+POOL_MAPS = ("index",)
+"""How a number of the pool reaches a generator, by its number in a file: only ever append to it."""
+
 _FIELDS = struct.Struct("<BBBqqI")  # format, sampler version, start, seed, stream, blocks
+_MORE = struct.Struct("<BBQqQ")  # since format 2: pool map, scope, pool size, group, offset
 _CHECK = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of an update in a pool that several matrices share.
+
+    Args:
+        scope: what shares it, one of `SCOPES` other than "matrix".
+        group: the pool's own sequence of the seed, from which index maps and frozen numbers follow.
+        offset: how many numbers of the group's shuffles other matrices read before this one.
+    """
+
+    scope: str
+    group: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,9 @@ class Identity:
         init_weights: how training started.
         blocks: `mark` of the family and the size of its blocks.
         sampler_version: version of the arithmetic that turns seeds into numbers.
+        pool_map: how a number of the pool reaches a generator.
+        share: its part in a pool that other matrices read, too; None for numbers of its own.
+        pool_size: P, beside a `share` or another `pool_map` than "index"; 0 elsewhere.
     """
 
     seed: int
@@ -43,11 +68,18 @@ class Identity:
     init_weights: InitWeights
     blocks: int
     sampler_version: int = pool.SAMPLER_VERSION
+    pool_map: str = POOL_MAPS[0]
+    share: Share | None = None
+    pool_size: int = 0
 
     def digits(self) -> Tensor:
-        """All fields and a check value as digits to the base 256, float32 (27,)."""
-        start = STARTS.index(self.init_weights)
-        fields = _FIELDS.pack(FORMAT, self.sampler_version, start, self.seed, self.stream, self.blocks)
+        """All fields and a check value as digits to the base 256, float32 (27,), or (53,) in format 2."""
+        start, share = STARTS.index(self.init_weights), self.share or _ALONE
+        more = POOL_MAPS.index(self.pool_map), SCOPES.index(share.scope), self.pool_size, share.group, share.offset
+        version = FORMAT if any(more) else 1
+        fields = _FIELDS.pack(version, self.sampler_version, start, self.seed, self.stream, self.blocks)
+        if version > 1:
+            fields += _MORE.pack(*more)
         return torch.tensor(list(fields + _CHECK.pack(zlib.crc32(fields))), dtype=torch.float32, device="cpu")
 
     @classmethod
@@ -57,32 +89,38 @@ class Identity:
         Raises:
             ValueError: they were altered, or another version wrote them.
         """
-        size = _FIELDS.size + _CHECK.size
-        if not isinstance(digits, Tensor) or digits.shape != (size,) or digits.is_complex():
+        sizes = {_FIELDS.size + _CHECK.size: 1, _FIELDS.size + _MORE.size + _CHECK.size: FORMAT}
+        if not isinstance(digits, Tensor) or digits.ndim != 1 or len(digits) not in sizes or digits.is_complex():
             found = (
                 f"{digits.dtype} of shape {tuple(digits.shape)}" if isinstance(digits, Tensor) else repr(digits)[:40]
             )
-            raise ValueError(f"{found} where the {size} digits of an adapter's identity are expected")
+            expected = " or ".join(map(str, sizes))
+            raise ValueError(f"{found} where the {expected} digits of an adapter's identity are expected")
         whole = digits.detach().double().round()
         values = [int(value) for value in whole.tolist()] if whole.isfinite().all() else [-1]
         if min(values) < 0 or max(values) > 255:
             raise ValueError(_ALTERED)
-        fields, check = bytes(values[: _FIELDS.size]), bytes(values[_FIELDS.size :])
+        fields, check = bytes(values[: -_CHECK.size]), bytes(values[-_CHECK.size :])
         if _CHECK.pack(zlib.crc32(fields)) != check:
             raise ValueError(_ALTERED)
-        version, sampler_version, start, seed, stream, blocks = _FIELDS.unpack(fields)
-        if version != FORMAT or sampler_version != pool.SAMPLER_VERSION or start >= len(STARTS):
+        version, sampler_version, start, seed, stream, blocks = _FIELDS.unpack(fields[: _FIELDS.size])
+        more = _MORE.unpack(fields[_FIELDS.size :]) if version > 1 and version == sizes[len(digits)] else _NO_MORE
+        pool_map, scope, pool_size, group, offset = more
+        known = start < len(STARTS) and pool_map < len(POOL_MAPS) and scope < len(SCOPES)
+        if version != sizes[len(digits)] or sampler_version != pool.SAMPLER_VERSION or not known:
             raise ValueError(
                 f"its identity has version {version}.{sampler_version}, this structune knows {FORMAT}."
                 f"{pool.SAMPLER_VERSION}: install the version that saved the adapter"
             )
-        return cls(seed, stream, STARTS[start], blocks, sampler_version)
+        share = Share(SCOPES[scope], group, offset) if scope else None
+        return cls(seed, stream, STARTS[start], blocks, sampler_version, POOL_MAPS[pool_map], share, pool_size)
 
     def taking_over(self, stored: Identity) -> Identity:
-        """The identity of this update once numbers with a `stored` one are in it: their stream and their start.
+        """The identity of this update once numbers with a `stored` one are in it: their stream, start and share.
 
         Raises:
-            ValueError: the numbers were trained with another seed or in other blocks: the configuration is not theirs.
+            ValueError: the numbers were trained with another seed, in other blocks or in another kind of pool: the
+                configuration is not theirs.
         """
         if stored.blocks != self.blocks:
             raise ValueError(
@@ -94,7 +132,18 @@ class Identity:
                 f"the checkpoint was trained with seed={stored.seed}, this adapter is configured with "
                 f"seed={self.seed}: index map and frozen numbers would differ; configure seed={stored.seed}"
             )
-        return replace(self, stream=stored.stream, init_weights=stored.init_weights)
+        mine, theirs = self.share or _ALONE, stored.share or _ALONE
+        for option, own, other in (
+            ("pool_scope", mine.scope, theirs.scope),
+            ("pool_size", self.pool_size, stored.pool_size),
+            ("pool_map", self.pool_map, stored.pool_map),
+        ):
+            if own != other:
+                raise ValueError(
+                    f"the checkpoint was trained with {option}={other!r}, this adapter is configured with "
+                    f"{option}={own!r}: the numbers would mean something else; configure {option}={other!r}"
+                )
+        return replace(self, stream=stored.stream, init_weights=stored.init_weights, share=stored.share)
 
     def of_seed(self, stored: Tensor | None) -> Identity:
         """Likewise for numbers saved before 0.2, which come with int64 (seed, stream) and this update's own start.
@@ -117,6 +166,9 @@ class Identity:
         seed, stream = (int(value) for value in stored)
         return self.taking_over(replace(self, seed=seed, stream=stream))
 
+
+_ALONE = Share("matrix", 0, 0)
+_NO_MORE = (0, 0, 0, 0, 0)
 
 _ALTERED = (
     "the digits of the adapter's identity were altered: adapters of different seeds or streams were averaged, or they "

@@ -53,10 +53,11 @@ def derive_seed(seed: int, stream: int) -> int:
     return int(hash64(torch.tensor(_signed(stream), device="cpu"), seed))
 
 
-def index_map(pool_size: int, num_blocks: int, block_numel: int, seed: int) -> Tensor:
+def index_map(pool_size: int, num_blocks: int, block_numel: int, seed: int, offset: int = 0) -> Tensor:
     """Which pool entry each block reads: independent shuffles of 0 … P−1, one after the other, cut to the demand.
 
-    Every entry is used equally often (±1); with P = num_blocks · block_numel each is used exactly once.
+    Every entry is used equally often (±1); with P = num_blocks · block_numel each is used exactly once. So it is over
+    all matrices of one seed that read on where others end.
     Source: TR2024-157, section 3.2, made portable.
 
     Args:
@@ -64,21 +65,28 @@ def index_map(pool_size: int, num_blocks: int, block_numel: int, seed: int) -> T
         num_blocks: blocks of one ΔW.
         block_numel: numbers that one block draws.
         seed: any integer.
+        offset: how many numbers of the shuffles to pass over, which others read.
 
     Returns:
         int64 (num_blocks, block_numel) on the CPU, values in 0 … P−1.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or the offset below 0.
     """
-    for name, value in (("pool_size", pool_size), ("num_blocks", num_blocks), ("block_numel", block_numel)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
+    for name, value, least in (
+        ("pool_size", pool_size, 1),
+        ("num_blocks", num_blocks, 1),
+        ("block_numel", block_numel, 1),
+        ("offset", offset, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")
     demand = num_blocks * block_numel
-    rounds = -(-demand // pool_size)
-    counter = torch.arange(rounds * pool_size, device="cpu").view(rounds, pool_size)
+    first, start = divmod(offset, pool_size)
+    rounds = -(-(start + demand) // pool_size)
+    counter = torch.arange(first * pool_size, (first + rounds) * pool_size, device="cpu").view(rounds, pool_size)
     keys = hash64(counter, derive_seed(seed, _SHUFFLE_STREAM))
-    return keys.argsort(dim=1, stable=True).flatten()[:demand].view(num_blocks, block_numel)
+    return keys.argsort(dim=1, stable=True).flatten()[start : start + demand].view(num_blocks, block_numel)
 
 
 def uniform_integers(count: int, seed: int) -> Tensor:
