@@ -347,6 +347,6 @@ def test_wrong_algorithm(
 
 
 def test_a_tolerance_that_accepts_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("structune.testing.conformance.TRANSFORM_FLOOR", 2e7)
+    monkeypatch.setattr("structune.testing.conformance.products.TRANSFORM_FLOOR", 2e7)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         suite.test_mistakes_are_noticed("toeplitz", SIZE, GRID, torch.float32)

@@ -1,6 +1,6 @@
 """For people who add a family: an oracle, one test class, and the whole conformance suite is theirs.
 
-Needs the `dev` extra (pytest, SciPy). `docs/adding-a-family.md` shows how; in short:
+Needs the `testing` extra (pytest, SciPy). `docs/adding-a-family.md` shows how; in short:
 
     @oracle("my_family")
     def my_family(structure, v): ...  # NumPy, fp64, written in another way than the family itself

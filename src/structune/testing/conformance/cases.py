@@ -1,0 +1,89 @@
+"""What the suite's tests are run on, and how far a result may be from the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import pytest
+import torch
+from torch import Tensor
+
+from structune.structures import Structure
+from structune.testing.outcomes import Matmul, outcomes
+from structune.testing.samples import make_structure, sample_generators, sample_inputs
+
+EXACT = 1e-12
+"""Normalised error allowed in fp64."""
+
+ROUNDING_FLOOR = 1.5
+"""Unit roundoffs always allowed below fp64: thin factors round what lies between them, a dense product does not."""
+
+TRANSFORM_FLOOR = 8
+"""The same in fp32, 5e-7: a transform spreads rounding over its whole length, a short dense product does not."""
+
+TOKENS = 3
+
+DRAWS = 8
+"""How many random cases an error is averaged over."""
+
+Size: TypeAlias = tuple[int, int]
+Draw: TypeAlias = tuple[Tensor, dict[str, Tensor]]
+
+
+def _shapes(name: str, values: tuple[Size, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(name, values, ids=[f"{a}x{b}" for a, b in values])
+
+
+small_sizes = _shapes("size", ((1, 1), (2, 2), (3, 5), (5, 3)))
+sizes_from_two = _shapes("size", ((2, 2), (7, 12), (12, 7), (101, 101)))
+sizes = _shapes("size", ((1, 1), (2, 2), (7, 7), (12, 12), (101, 101), (7, 12), (12, 7), (1, 5), (5, 1)))
+grids = _shapes("grid", ((1, 1), (2, 3)))
+
+
+def _dtypes(*dtypes: torch.dtype) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("dtype", dtypes, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+narrow_dtypes = _dtypes(torch.float32, torch.bfloat16, torch.float16)
+wide_dtypes = _dtypes(torch.float64, torch.float32)
+all_dtypes = _dtypes(torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def case(
+    family: str, size: Size, grid: Size, dtype: torch.dtype = torch.float64, tokens: int = TOKENS
+) -> tuple[Structure, Tensor, dict[str, Tensor]]:
+    """A block, inputs (T, Q, N) in `dtype`, and generators (P, Q, …) in at least fp32."""
+    structure = make_structure(family, *size)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return (
+        structure,
+        sample_inputs(tokens, grid[1], size[1], dtype=dtype),
+        sample_generators(structure, *grid, dtype=wide),
+    )
+
+
+def draws_of(family: str, size: Size, grid: Size, dtype: torch.dtype) -> tuple[Structure, list[Draw]]:
+    """A block and `DRAWS` random inputs with generators, as `case` makes them."""
+    structure = make_structure(family, *size)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return structure, [
+        (
+            sample_inputs(TOKENS, grid[1], size[1], dtype=dtype, seed=1000 + seed),
+            sample_generators(structure, *grid, dtype=wide, seed=seed),
+        )
+        for seed in range(DRAWS)
+    ]
+
+
+def stacked(matmul: Matmul, structure: Structure, draws: Iterable[Draw]) -> dict[str, Tensor]:
+    """The outcomes of all draws together, so that an error is an average and not the luck of a few numbers."""
+    results = [outcomes(matmul, structure, x, generators) for x, generators in draws]
+    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+
+
+def with_strides(value: Tensor) -> Tensor:
+    """The same numbers, apart in memory and with the axes the other way round."""
+    padded = value.new_full((*reversed(value.shape), 2), float("nan"))
+    view = padded[..., 0].permute(*reversed(range(value.dim())))
+    return view.copy_(value)

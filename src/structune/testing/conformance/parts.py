@@ -1,0 +1,123 @@
+"""Some rows of a block, and what comes back from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from structune.structures import Structure
+from structune.testing.conformance.cases import (
+    EXACT,
+    TRANSFORM_FLOOR,
+    Draw,
+    Size,
+    case,
+    draws_of,
+    grids,
+    sizes,
+    sizes_from_two,
+    wide_dtypes,
+    with_strides,
+)
+from structune.testing.errors import assert_close, normalised_error, unit_roundoff
+from structune.testing.mutations import MUTATIONS
+from structune.testing.poison import poisoned_memory
+from structune.testing.samples import sample_inputs
+
+
+class Parts:
+    """`strip` and `pullback`, whether the family overrides them or not."""
+
+    @sizes
+    @grids
+    def test_strip_is_rows_of_dense(self, family: str, size: Size, grid: Size) -> None:
+        structure, _, generators = case(family, size, grid)
+        W = structure.dense(**generators)
+        for start, stop in _strips(size[0]):
+            strip = structure.strip(start, stop, **generators)
+            assert_close({"rows": strip}, {"rows": W[..., start:stop, :]}, EXACT, f"strip({start}, {stop})")
+
+    @sizes
+    @grids
+    def test_pullback_is_the_gradient_of_dense(self, family: str, size: Size, grid: Size) -> None:
+        """For the whole block and for strips, fp64."""
+        structure, draws = draws_of(family, size, grid, torch.float64)
+        for start, stop in _strips(size[0]):
+            exact, bounds, actual = _pullbacks(structure, draws, start, stop)
+            assert_close(actual, exact, bounds, f"pullback of rows {start} to {stop - 1}")
+
+    @sizes
+    @grids
+    def test_precision_of_a_pullback(self, family: str, size: Size, grid: Size) -> None:
+        """In fp32 it is no more than twice as far from the truth as autograd through `dense`."""
+        structure, draws = draws_of(family, size, grid, torch.float32)
+        exact, bounds, actual = _pullbacks(structure, draws, 0, size[0])
+        assert all(value.dtype == torch.float32 for value in actual.values())
+        assert_close(actual, exact, bounds)
+
+    @sizes_from_two
+    @grids
+    @wide_dtypes
+    def test_mistakes_in_a_pullback_are_noticed(self, family: str, size: Size, grid: Size, dtype: torch.dtype) -> None:
+        """The bounds of the two tests before reject gradients that are wrong in a common way."""
+        structure, draws = draws_of(family, size, grid, dtype)
+        exact, bounds, actual = _pullbacks(structure, draws, 0, size[0])
+        for name, value in actual.items():
+            for mutation, mutate in MUTATIONS.items():
+                if value.shape[-1] > 1 or mutation in ("zeros", "sign flip"):
+                    with pytest.raises(AssertionError, match="normalised error"):
+                        assert_close({name: mutate(value)}, {name: exact[name]}, bounds, mutation)
+
+    @sizes
+    @grids
+    def test_pullback_reads_only_what_it_is_given(self, family: str, size: Size, grid: Size) -> None:
+        """Strided arguments and new memory full of NaN change nothing; the arguments stay untouched."""
+        structure, _, generators = case(family, size, grid)
+        start = size[0] // 2
+        grad = sample_inputs(*grid, size[0] - start, size[1])
+        copies = {"grad": grad.clone(), **{g: v.clone() for g, v in generators.items()}}
+        expected = structure.pullback(grad, start, **generators)
+        strided = {g: with_strides(v) for g, v in generators.items()}
+        assert_close(structure.pullback(with_strides(grad), start, **strided), expected, EXACT, "strided")
+        with poisoned_memory():
+            assert_close(structure.pullback(grad, start, **generators), expected, EXACT, "poisoned")
+        assert all(torch.equal({"grad": grad, **generators}[name], copy) for name, copy in copies.items())
+
+
+def _strips(rows: int) -> list[Size]:
+    """All rows, the first, the last, and some in the middle, as (start, stop)."""
+    return sorted({(0, rows), (0, 1), (rows - 1, rows), (rows // 3, rows // 3 + (rows + 1) // 2)})
+
+
+def _pullbacks(
+    structure: Structure, draws: list[Draw], start: int, stop: int
+) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Tensor]]:
+    """Generators' gradients for rows start … stop − 1 in fp64, how far from them one may be, and what `pullback` says.
+
+    In fp64 `EXACT`; below, twice the error of autograd through `dense`, and no less than the floor of transforms.
+    """
+
+    def by_autograd(grad: Tensor, generators: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        leaves = {name: g.detach().requires_grad_() for name, g in generators.items()}
+        rows = structure.dense(**leaves)[..., start:stop, :]
+        return dict(zip(leaves, torch.autograd.grad(rows, tuple(leaves.values()), grad), strict=True))
+
+    def stacked(results: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+        listed = list(results)
+        return {name: torch.stack([result[name] for result in listed]) for name in listed[0]}
+
+    cases = []
+    for seed, (x, generators) in enumerate(draws):
+        grid = next(iter(generators.values())).shape[:2]
+        cases.append((sample_inputs(*grid, stop - start, structure.cols, dtype=x.dtype, seed=seed), generators))
+    exact = stacked(by_autograd(grad.double(), {n: g.double() for n, g in numbers.items()}) for grad, numbers in cases)
+    actual = stacked(structure.pullback(grad, start, **numbers) for grad, numbers in cases)
+    dtype = cases[0][0].dtype
+    if dtype == torch.float64:
+        return exact, dict.fromkeys(exact, EXACT), actual
+    default = stacked(by_autograd(grad, numbers) for grad, numbers in cases)
+    floor = unit_roundoff(dtype) * TRANSFORM_FLOOR
+    return exact, {name: max(2 * normalised_error(default[name], exact[name]), floor) for name in exact}, actual
