@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal, TypeAlias
 
 from structune import structures
@@ -52,21 +53,30 @@ NUMBERS_PER_ENTRY = 4
 """More numbers than this for each entry of ΔW are a mistake, or an attack on memory."""
 
 
-def check_amount(pool_size: int, demand: int, entries: int) -> None:
-    """Raise ValueError if an update has far more numbers than entries, before anything of that size is made.
+def check_amount(pool_size: int, demand: int, entries: int, *, saved: bool = False) -> None:
+    """Hold the numbers of an update against what its blocks read, before anything of that size is made.
 
     Args:
         pool_size: P, numbers in the pool.
         demand: numbers that the blocks read.
         entries: entries of ΔW.
+        saved: whether the numbers were saved by a version that let a pool be larger than the demand.
+
+    Raises:
+        ValueError: there are far more numbers than entries, or numbers that no block reads; where they were saved so,
+            the latter is a warning.
     """
     most = max(NUMBERS_PER_ENTRY * entries, 1024)
-    for what, amount, fix in (
-        ("its blocks read", demand, "lower rank, or cut fewer blocks"),
-        ("pool_size is", pool_size, f"more than the {demand} that its blocks read are of no use"),
-    ):
-        if amount > most:
-            raise ValueError(f"{what} {amount} numbers for an update of {entries} entries: {fix}")
+    if demand > most:
+        raise ValueError(
+            f"its blocks read {demand} numbers for an update of {entries} entries: lower rank, or cut fewer blocks"
+        )
+    if pool_size <= demand:
+        return
+    what = f"pool_size={pool_size} is more than the {demand} numbers that all blocks of this matrix read"
+    if not saved or pool_size > most:
+        raise ValueError(f"{what}, so the rest would be dead: choose at most {demand}, cut more blocks, or take None")
+    warnings.warn(f"{what}: {pool_size - demand} of them are dead; pool_size={demand} does the same", stacklevel=2)
 
 
 def check_seed(seed: int, name: str = "seed") -> None:

@@ -61,7 +61,7 @@ class StructuredDelta(nn.Module):
         block_size: square blocks of this size; or
         num_splits: this many blocks per axis. Sizes need not divide: the grid pads.
         rank: R of low_rank and the "-like" families (default 1); None for the others.
-        pool_size: P, numbers in the pool; None gives every block its own.
+        pool_size: P, numbers in the pool, at most what all blocks read; None gives every block its own.
         fixed_ratio: share of the pool that is frozen, in [0, 1).
         seed: determines index map and θ⁰, together with
         stream: which of the seed's independent sequences; adapters give each layer its own.
@@ -69,6 +69,7 @@ class StructuredDelta(nn.Module):
         init_weights: True, a start at ΔW = 0; False or "xavier_uniform", θ⁰ uniform with bound √(6/(in + out)) and
             nothing subtracted; "kaiming_uniform" likewise with bound √(1/in), PEFT's convention.
         algorithm: how ΔW x is worked out: "auto" or a name in `products.ALGORITHMS`.
+        saved: whether it is made for numbers saved earlier, when a pool could be larger than what its blocks read.
         device: of the parameters.
         dtype: of the parameters; blocks are built in at least fp32.
 
@@ -101,6 +102,7 @@ class StructuredDelta(nn.Module):
         scale: Scale = 1.0,
         init_weights: InitWeights = True,
         algorithm: str = "auto",
+        saved: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -124,7 +126,7 @@ class StructuredDelta(nn.Module):
         demand = self.num_blocks * self.structure.numel
         self.pooled = pool_size is not None or fixed_ratio > 0
         self.pool_size = demand if pool_size is None else pool_size
-        check_amount(self.pool_size, demand, out_features * in_features * (stack or 1))
+        check_amount(self.pool_size, demand, out_features * in_features * (stack or 1), saved=saved)
         self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
         if self.num_fixed == self.pool_size:
             raise ValueError(

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+import transformers
+from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import structune
-from structune import StructuneConfig
+from structune import StructuneConfig, pool
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 KEY = "base_model.model.bert.encoder.layer.0.attention.self.query.structune_delta.pool"
@@ -136,7 +137,7 @@ BROKEN_FILES = {
 }
 
 BROKEN_CONFIGS = {
-    "huge pool": ({"pool_size": 10**15}, "pool_size is 1000000000000000 numbers for an update of 1024 entries"),
+    "huge pool": ({"pool_size": 10**15}, "pool_size=1000000000000000 is more than the 240 numbers"),
     "huge rank": (
         {"structure": "low_rank", "rank": 10**12, "pool_size": None},
         "numbers for an update of 1024 entries: lower rank",
@@ -295,10 +296,40 @@ for case in {cases!r}:
     assert run.stdout.count("refused") == len(cases)
 
 
-def test_the_papers_own_pool_is_allowed() -> None:
-    """TR2024-157 counts 384 numbers for a Toeplitz block of 192×192, which has 383: a pool of 6,144 for 6,128."""
-    delta = structune.StructuredDelta(768, 768, structure="toeplitz", num_splits=4, pool_size=6144)
-    assert delta.num_trainable == 6144
+def test_numbers_that_no_block_reads_are_refused() -> None:
+    """TR2024-157 counts 384 numbers for a Toeplitz block of 192×192, which has 383: 16 of its 6,144 would be dead."""
+    options = {"structure": "toeplitz", "num_splits": 4}
+    assert structune.StructuredDelta(768, 768, pool_size=6128, **options).num_trainable == 6128
+    with pytest.raises(ValueError, match="pool_size=6144 is more than the 6128 numbers.*choose at most 6128"):
+        structune.StructuredDelta(768, 768, pool_size=6144, **options)
+    model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=1, vocab_size=9))
+    with pytest.raises(ValueError, match="attention.self.query: pool_size=6144 is more than the 6128 numbers"):
+        get_peft_model(model, structune.hydra(pool_size=6144, target_modules=["query"], **options))
+
+
+def test_dead_numbers_that_were_saved_still_load(bert, ids, randomise, tmp_path) -> None:
+    """Files of earlier versions hold them; they say so once, and give the ΔW that they gave."""
+    options = {"structure": "toeplitz", "num_splits": 2, "target_modules": ["query"], "seed": 3}
+    saved = randomise(get_peft_model(bert(), structune.hydra(pool_size=124, **options)))
+    saved.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"pool_size": 130}))
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    larger = {key: torch.cat((t, t.new_full((6,), 5.0))) if key.endswith("pool") else t for key, t in tensors.items()}
+    save_file(larger, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    for loader in (lambda: PeftModel.from_pretrained(bert(), tmp_path), lambda: from_base_class(bert(), tmp_path)):
+        with pytest.warns(UserWarning, match="pool_size=130 is more than the 124 numbers.*6 of them are dead"):
+            loaded = loader()
+        delta = next(m for m in loaded.modules() if isinstance(m, structune.StructuredDelta))
+        assert delta.num_trainable == 130
+        numbers = [*pool.index_map(130, 4, 31, delta._effective_seed()).flatten().tolist()]
+        assert torch.equal(delta.dealt().flatten(), delta.pool[numbers])
+        assert loaded(ids).logits.isfinite().all()
+
+
+def from_base_class(model, folder):
+    """As transformers' `load_adapter` does: the configuration is read by PEFT's own class."""
+    return PeftModel.from_pretrained(model, folder, config=PeftConfig.from_pretrained(folder))
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/../../outside", "..", "a.b", "a\nb", ""])

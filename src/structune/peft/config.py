@@ -41,7 +41,8 @@ class StructuneConfig(PeftConfig):
         block_size: square blocks of this size; or
         num_splits: this many blocks per axis. Exactly one of the two; sizes need not divide.
         rank: R of low_rank and the "-like" families (default 1); None for the others.
-        pool_size: numbers per adapted matrix, shared by its blocks; None gives each block its own.
+        pool_size: numbers per adapted matrix, shared by its blocks, at most what they read; None gives each block its
+            own.
         fixed_ratio: share of those numbers that is random and frozen, in [0, 1).
         seed: determines index maps and random numbers; each layer draws its own from it.
         scale: factor of ΔW; "1/in_features" is the convention of PEFT's C3A.
@@ -100,6 +101,7 @@ class StructuneConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
+        self._saved = self.peft_type is not None  # files say it, whoever makes a new configuration does not
         self.peft_type = peft_type()
         for option in (f.name for f in fields(self) if f.init):
             setattr(self, option, as_python(getattr(self, option)))
@@ -130,7 +132,7 @@ class StructuneConfig(PeftConfig):
         for option in PATTERNED:
             if (pattern := self._pattern_for(option, module_name)) is not None:
                 options = _override(options, option, self._patterns(option)[pattern])
-        return {**options, "seed": self.seed, "init_weights": self.init_weights}
+        return {**options, "seed": self.seed, "init_weights": self.init_weights, "saved": self._saved}
 
     def idle_patterns(self, module_names: Collection[str]) -> dict[str, list[str]]:
         """Keys of each option's pattern that decide about none of these modules."""
