@@ -601,15 +601,21 @@ def test_signals_save_and_end_with_their_code(
             if number != signal.SIGINT:
                 os.kill(os.getpid(), number)
 
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
-    with monkeypatch.context() as patch:
-        patch.setattr(StopOnInterrupt, "on_step_begin", send)
-        result = CliRunner().invoke(cli.app, ["train", str(recipe_file)])
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
+    handlers[signal.SIGINT] = signal.default_int_handler
+    inherited = {each: signal.signal(each, handler) for each, handler in handlers.items()}  # nohup ignores SIGHUP
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(StopOnInterrupt, "on_step_begin", send)
+            result = CliRunner().invoke(cli.app, ["train", str(recipe_file)])
+        assert {each: signal.getsignal(each) for each in handlers} == handlers
+    finally:
+        for each, handler in inherited.items():
+            signal.signal(each, handler)
     assert result.exit_code == 128 + number
     run = Run(tmp_path / "run")
     assert f"stopped after step 3, and saved; {run.resume_line()}" in result.stderr
     assert run.last_checkpoint() == run.checkpoints / "checkpoint-3"
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
     assert CliRunner().invoke(cli.app, ["train", str(run.recipe_file), "--resume"]).exit_code == 0
 
 
