@@ -34,7 +34,7 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "surroundings structures products pool grid arguments identity start delta"
+MATHS = "surroundings structures products pool grid arguments identity shared_pool start delta"
 PARTS = {
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
@@ -44,8 +44,9 @@ PARTS = {
     "grid": part("", "torch"),
     "arguments": part("structures"),
     "identity": part("pool arguments", "torch"),
+    "shared_pool": part("identity", "torch"),
     "start": part("structures pool arguments", "torch"),
-    "delta": part("surroundings structures products pool grid arguments identity start", "torch"),
+    "delta": part("surroundings structures products pool grid arguments identity shared_pool start", "torch"),
     "peft": part(MATHS, "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
     "finetune": part(f"{MATHS} peft {ROOT}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,10 +23,11 @@ from structune.arguments import (
     resolve_scale,
 )
 from structune.grid import Grid
-from structune.identity import Identity, mark
+from structune.identity import Identity, Share, mark
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
+from structune.shared_pool import SharedPool
 from structune.start import Start
 from structune.structures import RankedStructure, Structure
 from structune.surroundings import looked_on, plain, without_autocast
@@ -70,6 +72,7 @@ class StructuredDelta(nn.Module):
             nothing subtracted; "kaiming_uniform" likewise with bound √(1/in), PEFT's convention.
         algorithm: how ΔW x is worked out: "auto" or a name in `products.ALGORITHMS`.
         saved: whether it is made for numbers saved earlier, when a pool could be larger than what its blocks read.
+        shared_pool: a pool of that size that other ΔW read, too; None for one of its own.
         device: of the parameters.
         dtype: of the parameters; blocks are built in at least fp32.
 
@@ -78,6 +81,9 @@ class StructuredDelta(nn.Module):
 
     Source: TR2024-157, section 3.2; arXiv 2407.19342, section 3.4.
     """
+
+    shared_pool: SharedPool | None = None
+    """The pool that `pool` is, where others read it, too."""
 
     index: Tensor | None
     """The index map. It and `start` follow from `identity`, so they are no buffers, which averages and casts reach."""
@@ -103,6 +109,7 @@ class StructuredDelta(nn.Module):
         init_weights: InitWeights = True,
         algorithm: str = "auto",
         saved: bool = False,
+        shared_pool: SharedPool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -126,17 +133,27 @@ class StructuredDelta(nn.Module):
         demand = self.num_blocks * self.structure.numel
         self.pooled = pool_size is not None or fixed_ratio > 0
         self.pool_size = demand if pool_size is None else pool_size
-        check_amount(self.pool_size, demand, out_features * in_features * (stack or 1), saved=saved)
+        entries = out_features * in_features * (stack or 1)
+        if shared_pool is not None and pool_size is None:
+            raise ValueError(f"pool_scope={shared_pool.scope!r} shares a pool among matrices: give its pool_size")
+        check_amount(self.pool_size if shared_pool is None else demand, demand, entries, saved=saved)
         self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
         if self.num_fixed == self.pool_size:
             raise ValueError(
                 f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers: lower it or raise pool_size"
             )
         block = self.structure
-        self.identity = Identity(seed, stream, init_weights, mark(block.name, block.rows, block.cols, self.pooled))
+        blocks = mark(block.name, block.rows, block.cols, self.pooled)
+        self.identity = Identity(seed, stream, init_weights, blocks)
+        if shared_pool is not None:
+            share = shared_pool.take(demand, self.pool_size, self.num_fixed, seed)
+            self.identity = replace(self.identity, share=share, pool_size=self.pool_size)
         self._start = self._start_of(init_weights)
 
         self.pool = nn.Parameter(torch.zeros(self.pool_size - self.num_fixed, device=device, dtype=dtype))
+        if shared_pool is not None:
+            shared_pool.join(self)
+            self.shared_pool = shared_pool
         self.index = self.start = None
         self._draw = 0
         self._kept: tuple[Tensor, float, PreparedChain] | None = None
@@ -206,6 +223,10 @@ class StructuredDelta(nn.Module):
         if identity != self.identity:
             self.identity, self._start = identity, self._start_of(identity.init_weights)
             self._derive()
+
+    def share_as(self, share: Share) -> None:
+        """Read another part of the shared pool."""
+        self.identify(replace(self.identity, share=share))
 
     @property
     def seed(self) -> Tensor:
@@ -317,9 +338,14 @@ class StructuredDelta(nn.Module):
             algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"
         return (
             f"{stack}{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
-            f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{' in a pool' if self.pooled else ''}, "
+            f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{self._whose_pool()}, "
             f"scale={self.scale:g}, algorithm={algorithm}"
         )
+
+    def _whose_pool(self) -> str:
+        if self.shared_pool is not None:
+            return f" in a pool shared by {len(self.shared_pool)} matrices"
+        return " in a pool" if self.pooled else ""
 
     def _fold(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         start = self._start_generators() if self.centred else None
@@ -402,7 +428,13 @@ class StructuredDelta(nn.Module):
         return Start.of(init_weights, self.structure, pooled=self.pooled, sizes=sizes)
 
     def _effective_seed(self) -> int:
-        return pool.derive_seed(self.identity.seed, self.identity.stream)
+        """What index map and θ⁰ are drawn with: all that share a pool have the same."""
+        identity = self.identity
+        return pool.derive_seed(identity.seed, identity.share.group if identity.share else identity.stream)
+
+    def _offset(self) -> int:
+        """How many numbers of the shuffles others read before this ΔW."""
+        return self.identity.share.offset if self.identity.share else 0
 
     def _derive(self) -> None:
         """Make index map and start from the identity, where the trained numbers are; on meta only their shapes."""
@@ -416,7 +448,7 @@ class StructuredDelta(nn.Module):
             index = (
                 torch.empty(shape, dtype=torch.int64, device=device)
                 if meta
-                else (pool.index_map(self.pool_size, *shape, seed).to(device))
+                else (pool.index_map(self.pool_size, *shape, seed, self._offset()).to(device))
             )
         if self._start.random:
             start = (
@@ -444,9 +476,24 @@ class StructuredDelta(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype in FLOATS or not tensor.is_floating_point() else tensor.to(moved.device)
 
+        before = self._parameters["pool"]
         super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        if self.shared_pool is not None and self._parameters["pool"] is not before:
+            self.shared_pool.hold(self._parameters["pool"])  # as after `to_empty`
         self._follow()
         return self
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """A parameter that is set is set for all that share it; `load_state_dict(assign=True)` sets one for each."""
+        super().register_parameter(name, param)
+        if self.shared_pool is not None:
+            self.shared_pool.hold(self._parameters["pool"])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy joins the copy of the shared pool."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.shared_pool is not None:
+            self.shared_pool.rejoin(self)
 
     def get_extra_state(self) -> Tensor:
         """The identity, as it is written into files."""
@@ -487,17 +534,21 @@ class StructuredDelta(nn.Module):
     ) -> None:
         """Load δ and take over what it depends on, or, where that cannot be, neither."""
         before, identity, errors = self.identity, None, len(error_msgs)
-        if f"{prefix}pool" in state_dict:
+        numbers, shared = state_dict.get(f"{prefix}pool"), self.shared_pool
+        if numbers is not None or (shared is not None and prefix + EXTRA_STATE in state_dict):
             try:
                 identity = self.stored_identity(state_dict, prefix)
             except ValueError as error:
-                stored, own = state_dict[f"{prefix}pool"].shape, self.pool.shape
+                stored, own = self.pool.shape if numbers is None else numbers.shape, self.pool.shape
                 sizes = f"size mismatch for {prefix}pool: {tuple(stored)} in the checkpoint, {tuple(own)} here"
                 error_msgs.append(f"{prefix}seed: {error}" if stored == own else sizes)
                 return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        if shared is not None:
+            share = None if identity is None else identity.share
+            shared.loaded(f"{prefix}pool", numbers, share, missing_keys, error_msgs)
         if len(error_msgs) > errors:
             self.identify(before)
         elif identity is not None:

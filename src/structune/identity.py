@@ -164,7 +164,7 @@ class Identity:
                 "again, and its numbers alone"
             )
         seed, stream = (int(value) for value in stored)
-        return self.taking_over(replace(self, seed=seed, stream=stream))
+        return self.taking_over(replace(self, seed=seed, stream=stream, pool_map="index", share=None, pool_size=0))
 
 
 _ALONE = Share("matrix", 0, 0)

@@ -59,6 +59,9 @@ def as_it_is(delta: StructuredDelta) -> StructuredDelta:
     vars(again).pop("pool", None)  # FSDP's view of the numbers
     vars(again)["_parameters"] = {"pool": nn.Parameter(delta.pool.detach().clone(), requires_grad=False)}
     vars(again)["_buffers"] = delta._buffers.copy()
+    if delta.shared_pool is not None:
+        delta.shared_pool.leave(again)
+        vars(again)["shared_pool"] = None
     return again
 
 

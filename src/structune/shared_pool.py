@@ -1,0 +1,168 @@
+"""One pool that several ΔW read: the same parameter in each of them, whatever hosts put in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from structune.identity import Identity, Share
+
+
+class Member(Protocol):
+    """What is needed here of a ΔW."""
+
+    identity: Identity
+    pool_size: int
+    num_fixed: int
+    _parameters: dict[str, nn.Parameter | None]
+
+    def share_as(self, share: Share) -> None:
+        """Read another part of the shared pool."""
+
+
+class SharedPool:
+    """What the ΔW that read one pool have in common.
+
+    Each of them, a member, holds the same `nn.Parameter`, so optimizers, DDP and `named_parameters` see it once, and
+    reads its shuffles on from where the one before it ends. Where a host gives one of them another parameter
+    (`to_empty`, `load_state_dict(assign=True)`), all others get it. A copy of all members has a shared pool of its own.
+
+    Args:
+        scope: what shares the pool, one of `identity.SCOPES` other than "matrix".
+        group: the pool's own sequence of the seed, from which index maps and frozen numbers follow.
+        most: numbers that it may have; None leaves that to whoever makes it.
+    """
+
+    def __init__(self, scope: str = "model", group: int = 0, most: int | None = None) -> None:
+        self.scope = scope
+        self.group = group
+        self.most = most
+        self.demand = 0
+        self._members: WeakSet[Member] = WeakSet()
+        self._load: _Load | None = None
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def a_member(self) -> Member | None:
+        """Any of those that read the pool; None while there is none."""
+        return next(iter(self._members), None)
+
+    def take(self, demand: int, pool_size: int, num_fixed: int, seed: int) -> Share:
+        """The part of the next member, which reads `demand` numbers.
+
+        Raises:
+            ValueError: its options make another pool of it than those of the others.
+        """
+        other = self.a_member
+        if other is None:
+            self.demand = 0
+            if self.most is not None and pool_size > self.most:
+                raise ValueError(
+                    f"pool_size={pool_size} is more than the {self.most} that a model of this size can use"
+                )
+        else:
+            for option, own, theirs in (
+                ("pool_size", pool_size, other.pool_size),
+                ("seed", seed, other.identity.seed),
+                ("the number of frozen ones (fixed_ratio)", num_fixed, other.num_fixed),
+            ):
+                if own != theirs:
+                    raise ValueError(
+                        f"{option} is {own} here and {theirs} in other matrices that share the pool "
+                        f"(pool_scope={self.scope!r}): give them the same, or pools of their own"
+                    )
+        share = Share(self.scope, self.group, self.demand)
+        self.demand += demand
+        return share
+
+    def join(self, member: Member) -> None:
+        """Give a new member the pool, or take its own for the pool if it is the first."""
+        other = self.a_member
+        if other is not None:
+            member._parameters["pool"] = other._parameters["pool"]  # `register_parameter` may be made to copy it
+        self._members.add(member)
+
+    def rejoin(self, member: Member) -> None:
+        """Count a member that was copied or unpickled together with the pool."""
+        self._members.add(member)
+
+    def leave(self, member: Member) -> None:
+        """Forget a member, which has numbers of its own from now on."""
+        self._members.discard(member)
+
+    def hold(self, pool: nn.Parameter | None) -> None:
+        """Give all members this parameter."""
+        for member in self._members:
+            member._parameters["pool"] = pool
+
+    def follow(self, member: Member, share: Share | None) -> None:
+        """Give a new member the part that another adapter's ΔW has in its own pool, if that fits the others."""
+        if share is None or share.scope != self.scope:
+            return
+        if len(self) == 1:
+            self.group = share.group
+        if share.group == self.group:
+            member.share_as(share)
+
+    def loaded(
+        self, key: str, stored: Tensor | None, share: Share | None, missing_keys: list[str], error_msgs: list[str]
+    ) -> None:
+        """Hold what a member found in a state dict against what the others found in the same one.
+
+        Args:
+            key: the member's name for the pool.
+            stored: what is there under that name; None: nothing, which is enough if another member finds it.
+            share: the part in a pool that is stored for the member.
+            missing_keys: as `load_state_dict` collects them; the same list throughout one call.
+            error_msgs: likewise.
+        """
+        if self._load is None or self._load.error_msgs is not error_msgs:
+            self._load = _Load(error_msgs)
+        load = self._load
+        if share is not None:
+            if load.share is not None and load.share.group != share.group:
+                error_msgs.append(f"{key}: the checkpoint has other matrices share a pool than pool_scope says here")
+            load.share = share
+        if stored is None:
+            load.without.append(key)
+        elif load.stored is None:
+            load.key, load.stored = key, stored
+        elif not _same(load.stored, stored):
+            error_msgs.append(
+                f"{key} and {load.key} differ in the checkpoint, but are one pool here (pool_scope={self.scope!r})"
+            )
+        if load.stored is not None:
+            missing_keys[:] = [missing for missing in missing_keys if missing not in load.without]
+            load.without.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedPool:
+        """A pool for the copies of the members, which join it when they are made."""
+        copied = SharedPool(self.scope, self.group, self.most)
+        copied.demand = self.demand
+        memo[id(self)] = copied
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without its members, which join again when they are unpickled."""
+        return SharedPool, (self.scope, self.group, self.most), {"demand": self.demand}
+
+
+@dataclass
+class _Load:
+    """What members have found in the state dict that is being loaded."""
+
+    error_msgs: list[str]
+    key: str = ""
+    stored: Tensor | None = None
+    share: Share | None = None
+    without: list[str] = field(default_factory=list)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other or one.is_meta or other.is_meta or torch.equal(one, other)
