@@ -12,8 +12,8 @@ import peft
 import pytest
 
 import structune
+from structune.errors import UserError
 from structune.finetune import methods
-from structune.finetune.errors import UserError
 from structune.finetune.recipe import Recipe
 from structune.finetune.shipped import recipe_names
 from structune.structures import registry

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticKnownError
 
 from structune import structures
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.section import Section, closest
 
 Count = Annotated[int, Field(ge=1)]

@@ -12,7 +12,7 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 
 from structune.peft.config import StructuneConfig
-from structune.peft.convert.converted import PREFIX
+from structune.peft.storage.keys import bare
 from structune.peft.storage.rollback import as_before_if_failing
 
 MAKES_THE_UPDATE = (
@@ -62,5 +62,5 @@ def hotswap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "d
     with as_before_if_failing(model, adapter_name):
         tensors = load_peft_weights(str(folder), device="cpu")
         if not isinstance(model, PeftModel):
-            tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+            tensors = {bare(name): tensor for name, tensor in tensors.items()}
         return set_peft_model_state_dict(model, tensors, adapter_name=adapter_name)
