@@ -35,22 +35,23 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "surroundings structures products pool grid arguments identity shared_pool start delta"
+MATHS = "surroundings numerics structures products pool grid arguments identity shared_pool start delta"
 HELPERS = "errors files"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
-    "structures": part("lazy surroundings", "torch"),
+    "numerics": part("", "torch"),
+    "structures": part("lazy surroundings numerics", "torch"),
     "products": part("surroundings structures", "torch"),
-    "pool": part("", "torch"),
+    "pool": part("numerics", "torch"),
     "grid": part("", "torch"),
     "arguments": part("structures"),
     "identity": part("pool arguments", "torch"),
     "shared_pool": part("identity", "torch"),
-    "start": part("structures pool arguments", "torch"),
-    "delta": part("surroundings structures products pool grid arguments identity shared_pool start", "torch"),
+    "start": part("numerics structures arguments", "torch"),
+    "delta": part("surroundings numerics structures products pool grid arguments identity shared_pool start", "torch"),
     "peft": part(f"{MATHS} {HELPERS}", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
     "finetune": part(f"{MATHS} {HELPERS} peft {ROOT}"),
@@ -232,10 +233,10 @@ def test_table_is_a_partial_order() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "complaint"),
     [
-        ("structune.structures.toeplitz", "from structune import products", "may not import products"),
-        ("structune.structures.toeplitz", "import structune.delta", "may not import delta"),
-        ("structune.structures.toeplitz", "from ..pool import index_map", "may not import pool"),
-        ("structune.structures.toeplitz", "from .. import pool", "may not import pool"),
+        ("structune.structures.families.toeplitz", "from structune import products", "may not import products"),
+        ("structune.structures.families.toeplitz", "import structune.delta", "may not import delta"),
+        ("structune.structures.families.toeplitz", "from ...pool import index_map", "may not import pool"),
+        ("structune.structures.families.toeplitz", "from ... import pool", "may not import pool"),
         ("structune.pool", "from structune.delta import StructuredDelta", "may not import delta"),
         (
             "structune.delta",
@@ -265,8 +266,8 @@ def test_checker_catches(module: str, source: str, complaint: str) -> None:
             "import math\nimport torch.nn.functional as F\nfrom structune import pool, products",
         ),
         (
-            "structune.structures.toeplitz",
-            "from structune.structures.base import Structure\nfrom .shift import shift",
+            "structune.structures.families.toeplitz",
+            "from structune.structures.base import Structure\nfrom ..shift import shift",
         ),
         ("structune.peft.model", "from peft.tuners.tuners_utils import BaseTuner"),
         ("structune.finetune.train", "import structune\nfrom structune import __version__, pool"),

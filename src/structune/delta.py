@@ -24,6 +24,7 @@ from structune.arguments import (
 )
 from structune.grid import Grid
 from structune.identity import Identity, Share, mark
+from structune.numerics.hashing import derive_seed
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
@@ -213,7 +214,7 @@ class StructuredDelta(nn.Module):
             return
         self.pool.zero_()
         if self._draw and not self._start.is_default:
-            seed = pool.derive_seed(self._effective_seed(), self._draw)
+            seed = derive_seed(self._effective_seed(), self._draw)
             drawn = self._in_units(self._start.integers(self.structure, self.pool_size, seed).to(self.pool.device))
             self.set_numbers(torch.cat((self._start_numbers()[: self.num_fixed], drawn[self.num_fixed :])))
 
@@ -412,7 +413,7 @@ class StructuredDelta(nn.Module):
 
     def _generators_at(self, numbers: Tensor) -> dict[str, Tensor]:
         """Deal numbers (P,) to the blocks and map them to generators."""
-        shapes = self.structure.generators()
+        shapes = self.structure.shapes
         parts = torch.split(self._deal(numbers), [math.prod(shape) for shape in shapes.values()], dim=-1)
         raw = {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
         return self.structure.from_raw(**raw)
@@ -430,7 +431,7 @@ class StructuredDelta(nn.Module):
     def _effective_seed(self) -> int:
         """What index map and θ⁰ are drawn with: all that share a pool have the same."""
         identity = self.identity
-        return pool.derive_seed(identity.seed, identity.share.group if identity.share else identity.stream)
+        return derive_seed(identity.seed, identity.share.group if identity.share else identity.stream)
 
     def _offset(self) -> int:
         """How many numbers of the shuffles others read before this ΔW."""

@@ -14,7 +14,7 @@ from structune.peft.convert.converted import Converted, read
 from structune.peft.layer import StructuneLayer
 from structune.peft.layers import adapted_layers
 from structune.peft.storage.keys import PREFIX
-from structune.structures.circulant import Circulant, first_column
+from structune.structures.families.circulant import Circulant, first_column
 
 KERNEL, POOL = ".c3a_kernel", ".structune_delta.pool"
 TARGETS = (

@@ -22,7 +22,7 @@ from structune.peft.convert.converted import Converted, read
 from structune.peft.layers import adapted_layers
 from structune.peft.model import stream_of
 from structune.peft.storage.keys import PREFIX
-from structune.structures.low_rank import LowRank
+from structune.structures.families.low_rank import LowRank
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 PLAIN = (

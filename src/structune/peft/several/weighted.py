@@ -118,7 +118,7 @@ def _concatenated(terms: Terms) -> Sum:
     rank = sum(structure.rank for _, structure, _ in parts)  # type: ignore[attr-defined]
 
     def numbers(delta: StructuredDelta) -> Tensor:
-        shapes = delta.structure.generators()
+        shapes = delta.structure.shapes
         ones = delta.structure.from_raw(**{name: torch.ones(shape) for name, shape in shapes.items()})
         raw = []
         for name, shape in shapes.items():
