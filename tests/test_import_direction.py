@@ -35,7 +35,7 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "surroundings numerics structures products pool grid arguments identity shared_pool start delta"
+MATHS = "surroundings numerics structures products pool grid options identity shared_pool start resolved delta"
 HELPERS = "errors files"
 PARTS = {
     "errors": part("", ""),
@@ -47,11 +47,14 @@ PARTS = {
     "products": part("surroundings structures", "torch"),
     "pool": part("numerics", "torch"),
     "grid": part("", "torch"),
-    "arguments": part("structures"),
-    "identity": part("pool arguments", "torch"),
+    "options": part("structures", ""),
+    "identity": part("pool options", "torch"),
     "shared_pool": part("identity", "torch"),
-    "start": part("numerics structures arguments", "torch"),
-    "delta": part("surroundings numerics structures products pool grid arguments identity shared_pool start", "torch"),
+    "start": part("numerics structures options", "torch"),
+    "resolved": part("structures products grid options start", ""),
+    "delta": part(
+        "surroundings numerics structures products pool options identity shared_pool start resolved", "torch"
+    ),
     "peft": part(f"{MATHS} {HELPERS}", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
     "finetune": part(f"{MATHS} {HELPERS} peft {ROOT}"),

@@ -11,26 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from structune import pool, products
-from structune.arguments import (
-    InitWeights,
-    Scale,
-    as_python,
-    block_structure,
-    check_amount,
-    check_pool,
-    check_seed,
-    check_stack,
-    resolve_scale,
-)
-from structune.grid import Grid
 from structune.identity import Identity, Share, mark
 from structune.numerics.hashing import derive_seed
+from structune.options import InitWeights, UpdateOptions, as_python, check_seed, described
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
+from structune.resolved import ResolvedOptions
 from structune.shared_pool import SharedPool
 from structune.start import Start
-from structune.structures import RankedStructure, Structure
+from structune.structures import Structure
 from structune.surroundings import looked_on, plain, without_autocast
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -60,28 +50,22 @@ class StructuredDelta(nn.Module):
         in_features: columns of ΔW.
         stack: None, or how many matrices out×in there are, such as the experts of a layer: ΔW is (stack, out, in), and
             a pool is shared by all of them. A stack is for `dense` alone; it has no product with one x.
-        structure: name of the family, one of `structures.names()`.
-        block_size: square blocks of this size; or
-        num_splits: this many blocks per axis. Sizes need not divide: the grid pads.
-        rank: R of low_rank and the "-like" families (default 1); None for the others.
-        pool_size: P, numbers in the pool, at most what all blocks read; None gives every block its own.
-        fixed_ratio: share of the pool that is frozen, in [0, 1).
-        seed: determines index map and θ⁰, together with
         stream: which of the seed's independent sequences; adapters give each layer its own.
-        scale: factor of ΔW; "1/in_features" divides by in_features, as PEFT's C3A does.
-        init_weights: True, a start at ΔW = 0; False or "xavier_uniform", θ⁰ uniform with bound √(6/(in + out)) and
-            nothing subtracted; "kaiming_uniform" likewise with bound √(1/in), PEFT's convention.
-        algorithm: how ΔW x is worked out: "auto" or a name in `products.ALGORITHMS`.
         saved: whether it is made for numbers saved earlier, when a pool could be larger than what its blocks read.
         shared_pool: a pool of that size that other ΔW read, too; None for one of its own.
         device: of the parameters.
         dtype: of the parameters; blocks are built in at least fp32.
+        **options: of `UpdateOptions`, those of the family's own among them:{options}
 
     Raises:
         ValueError: an argument is out of range or does not go with another; the message names it and the fix.
+        TypeError: a keyword is no option of any family.
 
     Source: TR2024-157, section 3.2; arXiv 2407.19342, section 3.4.
     """
+
+    options: UpdateOptions
+    """The options as they were given; loading numbers may change the start, which `identity` knows."""
 
     shared_pool: SharedPool | None = None
     """The pool that `pool` is, where others read it, too."""
@@ -98,58 +82,32 @@ class StructuredDelta(nn.Module):
         in_features: int,
         *,
         stack: int | None = None,
-        structure: str = "circulant",
-        block_size: int | None = None,
-        num_splits: int | None = None,
-        rank: int | None = None,
-        pool_size: int | None = None,
-        fixed_ratio: float = 0.0,
-        seed: int = 0,
         stream: int = 0,
-        scale: Scale = 1.0,
-        init_weights: InitWeights = True,
-        algorithm: str = "auto",
         saved: bool = False,
         shared_pool: SharedPool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        sizes = out_features, in_features, stack, block_size, num_splits, rank, pool_size
-        out_features, in_features, stack, block_size, num_splits, rank, pool_size = as_python(sizes)
-        fixed_ratio, seed, stream, scale, init_weights = as_python((fixed_ratio, seed, stream, scale, init_weights))
-        self.grid = Grid.cut(out_features, in_features, block_size=block_size, num_splits=num_splits)
-        check_stack(stack)
-        self.stack = stack
-        self.structure = block_structure(structure, self.grid.rows, self.grid.cols, rank)
-        products.check(algorithm, self.structure)
-        self.algorithm = algorithm
-        check_pool(pool_size, fixed_ratio)
-        self.full_scale = resolve_scale(scale, in_features)
-        self.strength = 1.0
-        check_seed(seed)
-        check_seed(stream, "stream")
-
+        out_features, in_features, stack, stream = as_python((out_features, in_features, stack, stream))
+        check_seed("stream", stream)
+        self.options = UpdateOptions(**options)
+        scope = None if shared_pool is None else shared_pool.scope
+        resolved = ResolvedOptions.of(self.options, out_features, in_features, stack, scope=scope, saved=saved)
+        self.grid, self.stack, self.structure = resolved.grid, resolved.stack, resolved.structure
+        self.algorithm = self.options.algorithm
+        self.pooled, self.pool_size, self.num_fixed = resolved.pooled, resolved.pool_size, resolved.num_fixed
         self.num_blocks = self.grid.num_blocks * (stack or 1)
-        demand = self.num_blocks * self.structure.numel
-        self.pooled = pool_size is not None or fixed_ratio > 0
-        self.pool_size = demand if pool_size is None else pool_size
-        entries = out_features * in_features * (stack or 1)
-        if shared_pool is not None and pool_size is None:
-            raise ValueError(f"pool_scope={shared_pool.scope!r} shares a pool among matrices: give its pool_size")
-        check_amount(self.pool_size if shared_pool is None else demand, demand, entries, saved=saved)
-        self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
-        if self.num_fixed == self.pool_size:
-            raise ValueError(
-                f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers: lower it or raise pool_size"
-            )
-        block = self.structure
+        self.full_scale = resolved.scale
+        self.strength = 1.0
+        block, seed, init_weights = self.structure, self.options.seed, self.options.init_weights
         blocks = mark(block.name, block.rows, block.cols, self.pooled)
         self.identity = Identity(seed, stream, init_weights, blocks)
         if shared_pool is not None:
-            share = shared_pool.take(demand, self.pool_size, self.num_fixed, seed)
+            share = shared_pool.take(resolved.demand, self.pool_size, self.num_fixed, seed)
             self.identity = replace(self.identity, share=share, pool_size=self.pool_size)
-        self._start = self._start_of(init_weights)
+        self._start = resolved.start
 
         self.pool = nn.Parameter(torch.zeros(self.pool_size - self.num_fixed, device=device, dtype=dtype))
         if shared_pool is not None:
@@ -326,7 +284,7 @@ class StructuredDelta(nn.Module):
         numbers = f"{self.num_trainable} trainable"
         if self.num_fixed:
             numbers += f" + {self.num_fixed} frozen"
-        rank = f", rank={block.rank}" if isinstance(block, RankedStructure) else ""
+        own = "".join(f", {name}={getattr(block, name)}" for name in block.own_options())
         stack = "" if self.stack is None else f"{self.stack}×"
         algorithm = self.algorithm
         if self.stack is not None:
@@ -339,7 +297,7 @@ class StructuredDelta(nn.Module):
             algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"
         return (
             f"{stack}{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
-            f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{self._whose_pool()}, "
+            f"{block.rows}×{block.cols} {block.name}{own}, {numbers}{self._whose_pool()}, "
             f"scale={self.scale:g}, algorithm={algorithm}"
         )
 
@@ -565,3 +523,7 @@ def _put(values: Tensor | None, place: Tensor | None) -> Tensor | None:
     if values is None or place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
         return values
     return place.copy_(values)
+
+
+if StructuredDelta.__doc__:
+    StructuredDelta.__doc__ = StructuredDelta.__doc__.replace("{options}", described(12))

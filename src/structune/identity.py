@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from structune import pool
-from structune.arguments import InitWeights
+from structune.options import InitWeights
 
 FORMAT = 2
 """Version of the digits; 1 is written still where nothing is said that came with 2."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from structune.arguments import InitWeights, start_bound
 from structune.numerics import draws
+from structune.options import InitWeights
 from structune.structures import Structure
 
 
@@ -40,11 +40,8 @@ class Start:
             structure: the family of the blocks.
             pooled: whether blocks share their numbers.
             sizes: (out_features, in_features) of ΔW.
-
-        Raises:
-            ValueError: no such start.
         """
-        bound = start_bound(init_weights, *sizes)
+        bound = _bound(init_weights, *sizes)
         # Numbers of a pool play every generator's part at once, so they have no generator's start.
         by_generator = bound is None and not pooled
         zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
@@ -69,3 +66,12 @@ class Start:
         parts = position.view(-1, structure.numel).split([math.prod(g.shape) for g in generators], dim=1)
         drawn = [g.start(part.unflatten(1, g.shape), seed) for g, part in zip(generators, parts, strict=True)]
         return torch.cat([values.flatten(1) for values in drawn], dim=1).flatten()
+
+
+def _bound(init_weights: InitWeights, out_features: int, in_features: int) -> float | None:
+    """Bound of the papers' random start, uniform on (−bound, bound); None for the start at ΔW = 0."""
+    if init_weights is True:
+        return None
+    if init_weights == "kaiming_uniform":
+        return math.sqrt(1 / in_features)
+    return math.sqrt(6 / (in_features + out_features))

@@ -13,8 +13,8 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from structune.arguments import as_python
 from structune.delta import EXTRA_STATE, StructuredDelta
+from structune.options import as_python
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS

@@ -10,8 +10,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from structune.arguments import InitWeights
 from structune.delta import EXTRA_STATE, FLOATS, StructuredDelta
+from structune.options import InitWeights
 from structune.peft.layer import StructuneLayer
 from structune.peft.layers import adapted_layers
 
