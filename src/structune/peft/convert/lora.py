@@ -13,16 +13,14 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from structune.arguments import as_python
 from structune.delta import EXTRA_STATE, StructuredDelta
-from structune.options import as_python
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
-from structune.peft.convert.converted import Converted, read
-from structune.peft.layers import adapted_layers
+from structune.peft.convert.converted import PREFIX, Converted, adapted_layers, read
 from structune.peft.model import stream_of
-from structune.peft.storage.keys import PREFIX
-from structune.structures.families.low_rank import LowRank
+from structune.structures.low_rank import LowRank
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 PLAIN = (
@@ -76,7 +74,7 @@ def to_lora(
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
     transposed = False
-    for name, layer in adapted_layers(model.get_base_model().named_modules(), adapter_name):
+    for name, layer in adapted_layers(model, adapter_name):
         if not isinstance(layer, StructuneLinear):
             raise ValueError(f"{name}: only linear layers are converted to LoRA, this is {type(layer).__name__}")
         B, A, errors[name] = _factors(layer.delta(adapter_name), rank, max_error)
@@ -138,7 +136,7 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
         A, B = tensors[key].double(), tensors[key.replace(LORA_A, LORA_B)].double()
         if A.ndim != 2:
             raise ValueError(f"{name}: only linear layers are converted, its lora_A has {A.ndim} dimensions")
-        target = B @ A * lora_scale(config, name)
+        target = B @ A * _scaling(config, name)
         stream = {"stream": stream_of(name)}
         delta = StructuredDelta(*target.shape, dtype=torch.float64, **ours.layer_options(name) | stream)
         try:
@@ -197,8 +195,7 @@ def _project(delta: StructuredDelta, target: Tensor) -> None:
     delta.pool.copy_(of_target / squares)
 
 
-def lora_scale(config: LoraConfig, name: str) -> float:
-    """What a layer's B A is multiplied by, by the layer's name: α/r, or α/√r with `use_rslora`."""
+def _scaling(config: LoraConfig, name: str) -> float:
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)

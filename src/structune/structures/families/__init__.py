@@ -1,1 +1,0 @@
-"""The families that come with the package: one a file, which has the family's name."""
