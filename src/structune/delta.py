@@ -327,7 +327,7 @@ class StructuredDelta(nn.Module):
         return products.resolve(
             self.algorithm,
             self.structure,
-            self.num_blocks,
+            (self.grid.block_rows, self.grid.block_cols),
             x.numel() // self.grid.in_features,
             x.dtype,
             x.device.type,
@@ -348,7 +348,9 @@ class StructuredDelta(nn.Module):
             algorithm = "dense"
         elif algorithm == "auto":
             few, many = (
-                products.choose(block, self.num_blocks, tokens, torch.float32, self.pool.device.type, weight=True)
+                products.choose(
+                    block, (grid.block_rows, grid.block_cols), tokens, torch.float32, self.pool.device.type, weight=True
+                )
                 for tokens in (1, 2**20)
             )
             algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"

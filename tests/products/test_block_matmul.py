@@ -77,11 +77,11 @@ def test_the_choice_can_be_carried_out(name: str, tokens: int, dtype: torch.dtyp
     """`auto` stands for one algorithm that supports the family; an explicit name stands for itself."""
     for size in ((1, 1), (192, 192), (768, 1024)):
         structure = make_structure(name, *size)
-        chosen = products.choose(structure, 16, tokens, dtype, device)
+        chosen = products.choose(structure, (4, 4), tokens, dtype, device)
         assert chosen in algorithms(structure)
-        assert products.resolve("auto", structure, 16, tokens, dtype, device) == chosen
+        assert products.resolve("auto", structure, (4, 4), tokens, dtype, device) == chosen
         for explicit in algorithms(structure):
-            assert products.resolve(explicit, structure, 16, tokens, dtype, device) == explicit
+            assert products.resolve(explicit, structure, (4, 4), tokens, dtype, device) == explicit
 
 
 @pytest.mark.parametrize("name", structures.names())

@@ -38,7 +38,7 @@ def block_matmul(
     if x.dim() < 2 or tuple(x.shape[-2:]) != (num_cols, structure.cols):
         raise ValueError(f"x has shape {tuple(x.shape)}, (…, {num_cols}, {structure.cols}) expected")
     x_TQN = x.reshape(-1, num_cols, structure.cols)
-    name = resolve(algorithm, structure, num_rows * num_cols, x_TQN.shape[0], x.dtype, x.device.type)
+    name = resolve(algorithm, structure, (num_rows, num_cols), x_TQN.shape[0], x.dtype, x.device.type)
     module = ALGORITHMS[name]
     if start is not None:
         _grid(structure, start)

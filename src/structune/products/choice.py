@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from structune.products import dense, dft_gemm, factored, fft, fold
 from structune.products.algorithm import Algorithm
-from structune.structures import RankedStructure, Structure
+from structune.products.devices import Case, device
+from structune.structures import Structure
 from structune.surroundings import exported, transformed, translated
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -21,21 +20,9 @@ ALGORITHMS: dict[str, Algorithm] = {
 """Every algorithm by name: modules with `supports(structure)` and `multiply(structure, x, generators)`."""
 
 
-FOLD_TOKENS, FOLD_SHARE = 256, 1 / 4
-"""Where ΔW may be added to a weight, `fold` pays from so many tokens on, and from this share of the width √(in·out).
-Without gradients spectra are kept from call to call, W + ΔW is not: then from as many tokens on as W has entries for
-each number of a token that `fft` transforms, about a kernel's length for each of √(P·Q) inputs and as many outputs."""
-
-FEW_VECTORS, FEW_VECTORS_TOKENS = 2, 512
-"""A chain of two convolutions passes through P·Q·R vectors per token. Up to so many, `fft` pays below so many tokens;
-above,"""
-FEW_TOKENS = 64
-"""up to so many tokens. From here on `fold` also beats `dense` where there is no weight: it keeps no matrix."""
-
-
 def choose(
     structure: Structure,
-    num_blocks: int,
+    grid: tuple[int, int],
     tokens: int,
     dtype: torch.dtype,
     device_type: str,
@@ -43,39 +30,24 @@ def choose(
     weight: bool = False,
     grad: bool = True,
 ) -> str:
-    """The algorithm that `auto` stands for.
-
-    Thin factors are always multiplied one after the other. The numbers above were read off `structune bench calibrate`
-    on an x86 CPU with two threads, fp32, forward and backward, 256 to 2048 wide; other devices were not measured.
+    """The algorithm that `auto` stands for: what is least on that kind of device, by `structune.products.devices`.
 
     Args:
         structure: the block, with its sizes.
-        num_blocks: P·Q.
+        grid: (P, Q).
         tokens: T, all leading dimensions of x flattened.
         dtype: of x.
         device_type: "cpu", "cuda", ….
         weight: whether ΔW may be added to a frozen W of x's dtype.
         grad: whether gradients are recorded.
     """
-    if factored.supports(structure):
-        return "factored"
-    width = math.sqrt(num_blocks * structure.rows * structure.cols)
-    built = "fold" if tokens > FEW_TOKENS and fold.supports(structure) else "dense"
-    folds = weight and dtype in (torch.float32, torch.float64) and fold.supports(structure)
-    if not fft.supports(structure):
-        return "fold" if folds else built
-    if isinstance(structure, RankedStructure):
-        few = num_blocks * structure.rank <= FEW_VECTORS
-        return "fft" if tokens <= (FEW_VECTORS_TOKENS if few else FEW_TOKENS) else built
-    transformed = 2 * math.sqrt(num_blocks) * structure.numel
-    enough = max(FOLD_TOKENS, FOLD_SHARE * width if grad else width**2 / transformed)
-    return "fold" if folds and tokens >= enough else "fft"
+    return device(device_type).choose(Case(structure, *grid, tokens, dtype, fold.supports(structure), weight, grad))
 
 
 def resolve(
     algorithm: str,
     structure: Structure,
-    num_blocks: int,
+    grid: tuple[int, int],
     tokens: int,
     dtype: torch.dtype,
     device_type: str,
@@ -98,12 +70,12 @@ def resolve(
     if exported() and (algorithm == "auto" or translated()):
         return own
     if algorithm == "auto":
-        algorithm = choose(structure, num_blocks, tokens, dtype, device_type, weight=weight, grad=grad)
+        algorithm = choose(structure, grid, tokens, dtype, device_type, weight=weight, grad=grad)
     if not transformed() or algorithm in ("dense", "factored"):
         return algorithm
     if torch.compiler.is_compiling():
         return own
-    one_convolution = fft.supports(structure) and not isinstance(structure, RankedStructure)
+    one_convolution = structure.has_convolutions and not structure.inner_vectors
     return algorithm if algorithm != "fold" else "fft" if one_convolution else own
 
 

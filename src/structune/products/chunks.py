@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = {"cpu": 3 << 19, "cuda": 64 << 20}
-"""Of intermediate numbers per piece: what two cores' second-level caches hold; on a GPU what fills it."""
+from structune.products.devices import device
 
 
 def chunk_size(numbers_per_token: int, item_size: int, device_type: str) -> int:
-    """How many tokens have CHUNK_BYTES of numbers, at least one."""
-    return max(1, CHUNK_BYTES.get(device_type, CHUNK_BYTES["cuda"]) // (numbers_per_token * item_size))
+    """How many tokens have as many numbers as the device works out at once, at least one."""
+    return max(1, device(device_type).chunk_bytes // (numbers_per_token * item_size))
 
 
 def chunks(tokens: int, size: int) -> Iterator[slice]:

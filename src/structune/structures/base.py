@@ -132,15 +132,37 @@ class Structure(ABC):
         raise NotImplementedError(f"{self.name} has no product of its own")
 
     def multiplications(self, num_block_rows: int, num_block_cols: int) -> int:
-        """How many multiplications `multiply` takes for each token; by this `auto` decides whether it pays.
+        """How many multiplications `multiply` takes for each token; by this and `moved`, `auto` decides if it pays.
 
-        Default: one for each entry of the grid, as many as building and multiplying the blocks takes.
+        Default: one for each entry of the grid, as many as multiplying by the blocks takes.
 
         Args:
             num_block_rows: P.
             num_block_cols: Q.
         """
         return num_block_rows * num_block_cols * self.rows * self.cols
+
+    def moved(self, num_block_rows: int, num_block_cols: int) -> int:
+        """How many numbers of each token `multiply` writes down between x and y, to read them again.
+
+        What lies between two products and is as large as x counts, and so does every change of layout and every
+        transform of it; thin vectors between thin factors do not. Default: none.
+
+        Args:
+            num_block_rows: P.
+            num_block_cols: Q.
+        """
+        return 0
+
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether the family overrides `convolutions`."""
+        return type(self).convolutions is not Structure.convolutions
+
+    @property
+    def inner_vectors(self) -> int:
+        """How many vectors a block that is a chain of two convolutions passes through, R; 0 where there is no chain."""
+        return 0
 
     @property
     def has_own_product(self) -> bool:

@@ -18,6 +18,10 @@ from structune.surroundings import natively
 class DiagonalRecursion(CroppedStructure):
     """A family that is built along its diagonals from three edges, in O(R M N); a strip of it as well."""
 
+    @property
+    def inner_vectors(self) -> int:
+        return self.rank
+
     @abstractmethod
     def steps(self, start: int, stop: int, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
         """Thin factors of the steps from entry to entry of the strip, as `thin_steps` makes them."""

@@ -31,9 +31,9 @@ class RepairedC3ALinear(C3ALinear):
 
     def _update(self, name: str, x: Tensor) -> Tensor:
         kernel = self.c3a_kernel[name]
-        blocks, size = kernel.shape[0] * kernel.shape[1], kernel.shape[2]
+        rows, cols, size = kernel.shape
         structure = Circulant(size, size)
-        algorithm = products.resolve("auto", structure, blocks, x[..., 0].numel(), x.dtype, x.device.type)
+        algorithm = products.resolve("auto", structure, (rows, cols), x[..., 0].numel(), x.dtype, x.device.type)
         y = products.block_matmul(structure, x.unflatten(-1, (-1, size)), {"c": first_column(kernel)}, algorithm)
         return y.flatten(-2) / x.shape[-1]
 
