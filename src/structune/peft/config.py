@@ -63,8 +63,7 @@ class StructuneConfig(PeftConfig):
         layers_to_transform: only layers of these indices (with a list of target_modules).
         layers_pattern: name of the layer list, where it is not one of the usual names.
         bias: which biases are trained: "none", "all" or "structune_only".
-        structure_pattern, block_size_pattern, num_splits_pattern, rank_pattern, pool_size_pattern,
-        fixed_ratio_pattern, scale_pattern: overrides by module name or regular expression,
+        structure_pattern: and the other options that end in _pattern: overrides by module name or regular expression,
             e.g. block_size_pattern={"fc1": 256}. A block size replaces num_splits there and the other way round.
         sampler_version: version of the index map and random numbers; set by the library.
 

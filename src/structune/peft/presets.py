@@ -17,8 +17,9 @@ def c3a(block_size: int, **kwargs: Any) -> StructuneConfig:
         block_size: b, the length of a kernel; need not divide the layer's sizes.
         **kwargs: any other field of `StructuneConfig`, such as target_modules.
 
-    >>> c3a(block_size=128, target_modules=["query", "value"]).structure
-    'circulant'
+    Examples:
+        >>> c3a(block_size=128, target_modules=["query", "value"]).structure
+        'circulant'
     """
     return StructuneConfig(structure="circulant", block_size=block_size, **kwargs)
 
@@ -43,8 +44,9 @@ def hydra(
         seed: determines index map and random numbers.
         **kwargs: any other field of `StructuneConfig`, such as target_modules.
 
-    >>> hydra(structure="toeplitz", pool_size=384, target_modules=["query", "value"]).num_splits
-    4
+    Examples:
+        >>> hydra(structure="toeplitz", pool_size=384, target_modules=["query", "value"]).num_splits
+        4
     """
     return StructuneConfig(
         structure=structure,

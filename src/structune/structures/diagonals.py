@@ -56,10 +56,11 @@ def running_sums(steps: Tensor) -> Tensor:
     columns add them all up: within groups of SCAN_ROWS rows, and what comes from the groups above. The adjoint is the
     same with the matrix turned by 180° before and after.
 
-    >>> running_sums(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]))
-    tensor([[ 1.,  2.,  3.],
-            [ 4.,  6.,  8.],
-            [10., 12., 15.]])
+    Examples:
+        >>> running_sums(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]))
+        tensor([[ 1.,  2.,  3.],
+                [ 4.,  6.,  8.],
+                [10., 12., 15.]])
     """
     rows, cols = steps.shape[-2:]
     length = rows * cols

@@ -9,10 +9,11 @@ from torch import Tensor
 def shift(n: int, f: float) -> Tensor:
     """Z_f, n×n fp64: Z_f e_j = e_{j+1} and Z_f e_{n−1} = f e_0 (TR2024-157, equation 2).
 
-    >>> shift(3, -1.0)
-    tensor([[ 0.,  0., -1.],
-            [ 1.,  0.,  0.],
-            [ 0.,  1.,  0.]], dtype=torch.float64)
+    Examples:
+        >>> shift(3, -1.0)
+        tensor([[ 0.,  0., -1.],
+                [ 1.,  0.,  0.],
+                [ 0.,  1.,  0.]], dtype=torch.float64)
     """
     z = torch.diag(torch.ones(n - 1, dtype=torch.float64), -1)
     z[0, n - 1] += f

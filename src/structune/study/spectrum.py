@@ -14,8 +14,9 @@ _ROUNDING = 1e-12  # relative, far below what a singular value's own rounding mo
 class Spectrum:
     """Singular values σ₁ ≥ σ₂ ≥ … ≥ 0 of a matrix, fp64 (min(rows, cols),).
 
-    >>> Spectrum.of(torch.eye(4)).effective_rank
-    4.0
+    Examples:
+        >>> Spectrum.of(torch.eye(4)).effective_rank
+        4.0
     """
 
     values: Tensor
