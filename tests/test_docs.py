@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import typer
 import yaml
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from structune import cli
+from structune import cli, structures
 from structune.finetune.recipe import Recipe
 from structune.structures import registry
 from structune.testing import oracles
@@ -152,6 +153,15 @@ def test_commands_exist(content: str) -> None:
             command.make_context(words[0], words[1:])  # raises on an option that there is not
         elif program == "make":
             assert {word for word in words if "=" not in word} <= set(targets), line
+
+
+def test_the_picture_shows_every_family() -> None:
+    """Each as a matrix of numbers that differ, under its name; the grids come after."""
+    script = runpy.run_path(str(ROOT / "docs" / "assets" / "matrices.py"))
+    panels = script["picture"](script["COLOURS"]["light"]).axes
+    shown = {axes.get_title(loc="left"): axes.images[0].get_array() for axes in panels[:-2]}
+    assert list(shown) == list(structures.names())
+    assert all(len(set(entries.flatten().tolist())) > 10 for entries in shown.values())
 
 
 PAGE = "intro\n\n```python\nx = 2\nprint(x)\n```\n\n```text\n2\n```\n"

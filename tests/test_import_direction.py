@@ -1,12 +1,13 @@
 """Who may import whom: one table, checked against every import statement of the package.
 
 `structures ← products ← delta ← peft ← finetune ← study ← bench ← cli`, with `pool` and `grid` below `delta`, and
-`testing` looking inward only. docs/architecture.md explains the parts.
+`testing` looking inward only; inside each folder, floors. docs/architecture.md explains the parts.
 """
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ PACKAGE = Path(structune.__file__).parent
 
 @dataclass(frozen=True)
 class Part:
-    """What one part may import: other parts, and libraries (None: any, apart from `OWNERS`)."""
+    """What one part may import: other parts, and libraries (None: any)."""
 
     parts: frozenset[str]
     libraries: frozenset[str] | None
@@ -34,34 +35,68 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "surroundings structures products pool pool_maps grid arguments identity shared_pool start delta"
+MATHS = "surroundings numerics structures products pool grid options identity shared_pool start resolved delta"
+HELPERS = "errors files"
 PARTS = {
+    "errors": part("", ""),
+    "files": part("", "safetensors"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
-    "structures": part("lazy surroundings", "torch"),
+    "numerics": part("", "torch"),
+    "structures": part("lazy surroundings numerics", "torch"),
     "products": part("surroundings structures", "torch"),
-    "pool": part("", "torch"),
-    "pool_maps": part("pool", "torch"),
+    "pool": part("numerics", "torch"),
     "grid": part("", "torch"),
-    "arguments": part("structures"),
-    "identity": part("pool pool_maps arguments", "torch"),
+    "options": part("structures", ""),
+    "identity": part("pool options", "torch"),
     "shared_pool": part("identity", "torch"),
-    "start": part("structures pool arguments", "torch"),
-    "delta": part("surroundings structures products pool pool_maps grid arguments identity shared_pool start", "torch"),
-    "peft": part(MATHS, "torch peft transformers safetensors"),
+    "start": part("numerics structures options", "torch"),
+    "resolved": part("structures products grid options start", ""),
+    "delta": part(
+        "surroundings numerics structures products pool options identity shared_pool start resolved", "torch"
+    ),
+    "peft": part(f"{MATHS} {HELPERS}", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
-    "finetune": part(f"{MATHS} peft {ROOT}"),
-    "study": part(f"{MATHS} peft {ROOT} finetune"),
-    "bench": part(f"{MATHS} peft {ROOT} finetune study"),
-    "cli": part(f"{MATHS} peft {ROOT} finetune study bench"),
+    "finetune": part(f"{MATHS} {HELPERS} peft {ROOT}"),
+    "study": part(f"{MATHS} {HELPERS} peft {ROOT} finetune"),
+    "bench": part(f"{MATHS} {HELPERS} peft {ROOT} finetune study"),
+    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} finetune study bench"),
     "testing": part(f"{MATHS} peft {ROOT}"),
 }
-OWNERS = {"triton": "structune.products.triton"}
-"""Libraries that only one place imports."""
+
+INSIDE = {
+    "products": "transforms | * | choice | block_matmul",
+    "peft": """
+        computed_weight own_forward quantised readers registration strengths targets undo watched
+        storage.keys storage.ordered storage.pretrained storage.rollback
+        | layer
+        | layers idle untie base_layers several.mixed_batch storage.checkpoint storage.nested storage.sharded
+        | config convert.converted convert.repair
+        | *
+        | convert model storage.hosts
+        | several.mixed_methods storage.injected
+        | entry""",
+    "finetune": """
+        doubt importing launch lock markdown paths place quiet resume section tables
+        | methods recipe yaml_file shipped
+        | *
+        | run
+        | train evaluate
+        | merge""",
+    "finetune.data": "empty_words | file_text header quotes | table | * | examples | doubts split",
+    "study": "labels own_process spectrum style | * | compare inspect",
+    "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
+    "testing": "* | conformance",
+}
+"""The floors of each folder, the lowest first: a file imports from its own floor and those below.
+
+A folder's name stands for all in it that is not named itself, `*` for what has no other place. A folder's own
+`__init__` stands above its files. No files import each other, on a detour neither.
+"""
 
 
-def imported_modules(source: str, module: str, is_package: bool) -> list[tuple[int, str]]:
-    """(line, absolute dotted name) of every import in `source`, wherever it stands."""
+def imported(source: str, module: str, is_package: bool) -> list[tuple[int, str]]:
+    """(line, absolute dotted name) of everything that `source` imports, wherever it stands."""
     package = module if is_package else module.rpartition(".")[0]
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -72,9 +107,7 @@ def imported_modules(source: str, module: str, is_package: bool) -> list[tuple[i
             if node.level:
                 anchor = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*anchor, base] if base else anchor)
-            # `from structune import pool` names a part, `from torch import Tensor` the contents of one.
-            names = [f"{base}.{a.name}" for a in node.names] if base == "structune" else [base]
-            found += [(node.lineno, name) for name in names]
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
     return found
 
 
@@ -85,18 +118,55 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
         return [f"{module}: the part {own!r} is not in the table of tests/test_import_direction.py: add it"]
     allowed = PARTS[own]
     problems = []
-    for line, name in imported_modules(source, module, is_package):
+    for line, name in imported(source, module, is_package):
         top, _, rest = name.partition(".")
         if top == "structune":
             inner = rest.partition(".")[0]
             target = inner if inner in PARTS else ROOT
             if target != own and target not in allowed.parts:
                 problems.append(f"{module}:{line} imports {name}, but {own} may not import {target}")
-        elif top in OWNERS:
-            if not (module + ".").startswith(OWNERS[top] + "."):
-                problems.append(f"{module}:{line} imports {top}, which only {OWNERS[top]} may import")
         elif top not in sys.stdlib_module_names and allowed.libraries is not None and top not in allowed.libraries:
             problems.append(f"{module}:{line} imports {top}, but {own} may import only {sorted(allowed.libraries)}")
+    return problems
+
+
+def floor(folder: str, inner: str) -> int:
+    """On which floor of a folder a file stands, by its path inside it; a package's own `__init__` is above all."""
+    floors = [level.split() for level in INSIDE[folder].split("|")]
+    names = inner.split(".")
+    for length in range(len(names), 0, -1):
+        name = ".".join(names[:length])
+        if found := [number for number, level in enumerate(floors) if name in level]:
+            return found[0]
+    return next(number for number, level in enumerate(floors) if "*" in level) if inner else len(floors)
+
+
+def folder_of(module: str) -> str | None:
+    """The innermost folder of `INSIDE` in which a module stands, or which it is."""
+    names = module.removeprefix("structune.").split(".")
+    return next((name for n in range(len(names), 0, -1) if (name := ".".join(names[:n])) in INSIDE), None)
+
+
+def file_of(name: str) -> str:
+    """The module that a dotted name lies in."""
+    while name not in MODULES and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def upward(source: str, module: str, is_package: bool = False) -> list[str]:
+    """What `source`, standing in `module`, imports from a higher floor of its own folder."""
+    folder = folder_of(module)
+    if folder is None:
+        return []
+    own = floor(folder, module.removeprefix(f"structune.{folder}").removeprefix("."))
+    problems = []
+    for line, dotted in imported(source, module, is_package):
+        name = file_of(dotted)
+        if name.startswith("structune.") and folder_of(name) == folder and name != module:
+            inner = name.removeprefix(f"structune.{folder}").removeprefix(".")
+            if floor(folder, inner) > own:
+                problems.append(f"{module}:{line} imports {name}, which stands above it in {folder}/")
     return problems
 
 
@@ -107,12 +177,51 @@ def module_name(file: Path) -> tuple[str, bool]:
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_name(file)[0]: file for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])
 def test_file_imports_inward_only(file: Path) -> None:
     module, is_package = module_name(file)
-    assert violations(file.read_text(encoding="utf-8"), module, is_package) == []
+    source = file.read_text(encoding="utf-8")
+    assert violations(source, module, is_package) == []
+    assert upward(source, module, is_package) == []
+
+
+def test_no_files_import_each_other() -> None:
+    """The package's own `__init__`, whose names are imported when they are asked for, may be imported by any."""
+    graph: dict[str, set[str]] = {}
+    for name, file in MODULES.items():
+        found = imported(file.read_text(encoding="utf-8"), *module_name(file))
+        graph[name] = {file_of(dotted) for _, dotted in found} & MODULES.keys() - {name, "structune"}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names them
+
+
+@pytest.mark.parametrize("folder", INSIDE)
+def test_floors_name_what_is_there(folder: str) -> None:
+    names = [name for name in INSIDE[folder].replace("|", " ").split() if name != "*"]
+    assert len(names) == len(set(names))
+    assert [name for name in names if f"structune.{folder}.{name}" not in MODULES] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "above"),
+    [
+        ("structune.products.convolve", "from structune.products.choice import choose", True),
+        ("structune.products.convolve", "from .choice import choose", True),
+        ("structune.products.convolve", "from structune.products import choose", True),
+        ("structune.products.choice", "from structune.products import convolve", False),
+        ("structune.peft.several.weighted", "def f():\n    import structune.peft.model", True),
+        ("structune.peft.model", "from structune.peft.several import weighted", False),
+        ("structune.peft.layer", "from structune.peft.storage import rollback", False),
+        ("structune.peft.layer", "from structune.peft.storage.checkpoint import check_state_dict", True),
+        ("structune.finetune.data.table", "from structune.finetune.data.examples import Examples", True),
+        ("structune.finetune.data.table", "from structune.finetune.section import closest", False),
+        ("structune.finetune.encode", "from structune.finetune.train import train", True),
+    ],
+)
+def test_floors_are_held(module: str, source: str, above: bool) -> None:
+    assert len(upward(source, module)) == above
 
 
 def test_table_is_a_partial_order() -> None:
@@ -127,10 +236,10 @@ def test_table_is_a_partial_order() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "complaint"),
     [
-        ("structune.structures.toeplitz", "from structune import products", "may not import products"),
-        ("structune.structures.toeplitz", "import structune.delta", "may not import delta"),
-        ("structune.structures.toeplitz", "from ..pool import index_map", "may not import pool"),
-        ("structune.structures.toeplitz", "from .. import pool", "may not import pool"),
+        ("structune.structures.families.toeplitz", "from structune import products", "may not import products"),
+        ("structune.structures.families.toeplitz", "import structune.delta", "may not import delta"),
+        ("structune.structures.families.toeplitz", "from ...pool import index_map", "may not import pool"),
+        ("structune.structures.families.toeplitz", "from ... import pool", "may not import pool"),
         ("structune.pool", "from structune.delta import StructuredDelta", "may not import delta"),
         (
             "structune.delta",
@@ -143,8 +252,7 @@ def test_table_is_a_partial_order() -> None:
         ("structune.finetune.train", "from structune.testing import conformance", "may not import testing"),
         ("structune.peft.layer", "from structune import StructuneConfig", "may not import structune"),
         ("structune.peft.layer", "import structune", "may not import structune"),
-        ("structune.products.fft", "import triton.language as tl", "only structune.products.triton"),
-        ("structune.products.tritonic", "import triton", "only structune.products.triton"),
+        ("structune.products.fft", "import triton", "imports triton, but products"),
         ("structune.helpers", "import torch", "is not in the table"),
     ],
 )
@@ -161,10 +269,9 @@ def test_checker_catches(module: str, source: str, complaint: str) -> None:
             "import math\nimport torch.nn.functional as F\nfrom structune import pool, products",
         ),
         (
-            "structune.structures.toeplitz",
-            "from structune.structures.base import Structure\nfrom .shift import shift",
+            "structune.structures.families.toeplitz",
+            "from structune.structures.base import Structure\nfrom ..shift import shift",
         ),
-        ("structune.products.triton.circulant", "import triton\nimport triton.language as tl"),
         ("structune.peft.model", "from peft.tuners.tuners_utils import BaseTuner"),
         ("structune.finetune.train", "import structune\nfrom structune import __version__, pool"),
         ("structune.cli", "import typer\nfrom structune.study import compare"),

@@ -42,7 +42,7 @@ print(heavy())
 
 
 def test_every_name_is_there_and_stays_the_same() -> None:
-    for name in (*structune.__all__, "delta", "grid", "arguments", "peft"):
+    for name in (*structune.__all__, "delta", "grid", "options", "peft"):
         assert getattr(structune, name) is getattr(structune, name)
     assert structune.c3a.__module__ == "structune.peft.presets"
     assert structune.structures.Toeplitz is structune.structures.get("toeplitz")

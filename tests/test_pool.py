@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structune import pool
+from structune.numerics import draws
+from structune.numerics.hashing import derive_seed, hash64
 
 WORD = 1 << 64
 seeds = st.integers(-(2**63), 2**63 - 1)
@@ -54,25 +56,25 @@ def test_published_outputs() -> None:
         6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821,
     ]  # fmt: skip
     assert splitmix64(1234567, 5) == published
-    assert [word % WORD for word in pool.hash64(torch.arange(5), 1234567).tolist()] == published
+    assert [word % WORD for word in hash64(torch.arange(5), 1234567).tolist()] == published
 
 
 @given(seed=seeds, count=st.integers(1, 40))
 def test_hash_is_splitmix64(seed: int, count: int) -> None:
-    words = pool.hash64(torch.arange(count), seed)
+    words = hash64(torch.arange(count), seed)
     assert words.dtype == torch.int64
     assert [word % WORD for word in words.tolist()] == splitmix64(seed, count)
 
 
 def test_seeds_are_taken_modulo_two_to_the_64() -> None:
     counter = torch.arange(4)
-    assert torch.equal(pool.hash64(counter, -1), pool.hash64(counter, WORD - 1))
-    assert torch.equal(pool.hash64(counter, 5), pool.hash64(counter, 5 + 3 * WORD))
+    assert torch.equal(hash64(counter, -1), hash64(counter, WORD - 1))
+    assert torch.equal(hash64(counter, 5), hash64(counter, 5 + 3 * WORD))
 
 
 @given(seed=seeds, stream=st.integers(0, 30))
 def test_derived_seeds(seed: int, stream: int) -> None:
-    assert pool.derive_seed(seed, stream) == derived(seed, stream)
+    assert derive_seed(seed, stream) == derived(seed, stream)
 
 
 GOLDEN_SEED = -2152535657050944081
@@ -85,11 +87,11 @@ GOLDEN_UNIFORM = [14438051, 10531803, 1698517, -1235403, -15185693, 10653281]
 def test_golden_values() -> None:
     """Adapters on disk depend on these numbers: if they change, `SAMPLER_VERSION` must."""
     assert pool.SAMPLER_VERSION == 1
-    assert pool.derive_seed(0, 0) == GOLDEN_SEED
-    assert pool.hash64(torch.arange(3), 0).tolist() == GOLDEN_HASH
+    assert derive_seed(0, 0) == GOLDEN_SEED
+    assert hash64(torch.arange(3), 0).tolist() == GOLDEN_HASH
     assert pool.index_map(5, 3, 4, seed=0).tolist() == GOLDEN_MAP
     assert pool.index_map(10, 1, 10, seed=-7).tolist() == GOLDEN_PERMUTATION
-    assert pool.uniform_integers(6, seed=0).tolist() == GOLDEN_UNIFORM
+    assert draws.uniform(torch.arange(6), 0).tolist() == GOLDEN_UNIFORM
 
 
 @given(pool_size=st.integers(1, 30), blocks=st.integers(1, 6), numel=st.integers(1, 12), seed=seeds)
@@ -135,26 +137,26 @@ def test_maps_are_shuffled_and_differ() -> None:
 @given(count=st.integers(1, 40), seed=seeds)
 def test_uniform_integers(count: int, seed: int) -> None:
     """The hash's top 24 bits b as 2b − 2²⁴ + 1."""
-    numbers = pool.uniform_integers(count, seed)
+    numbers = draws.uniform(torch.arange(count), seed)
     assert numbers.dtype == torch.int32
     assert numbers.tolist() == [2 * (w >> 40) - 2**24 + 1 for w in splitmix64(derived(seed, 2), count)]
 
 
 def test_uniform_numbers_are_uniform_and_exact() -> None:
-    numbers = pool.uniform_integers(20_000, seed=3)
+    numbers = draws.uniform(torch.arange(20_000), 3)
     assert (numbers % 2 != 0).all()
     assert numbers.abs().max() < 2**24
-    values = numbers.float() * pool.UNIFORM_STEP
-    assert torch.equal(values.double(), numbers.double() * pool.UNIFORM_STEP)
+    values = numbers.float() / draws.ONE
+    assert torch.equal(values.double(), numbers.double() / draws.ONE)
     assert values.abs().max() < 1
     assert scipy.stats.kstest(values.numpy(), "uniform", args=(-1, 2)).pvalue > 0.01
-    assert not torch.equal(numbers, pool.uniform_integers(20_000, seed=4))
+    assert not torch.equal(numbers, draws.uniform(torch.arange(20_000), 4))
 
 
 def test_map_and_numbers_are_independent() -> None:
     """Both come from the same seed, through streams of their own."""
     ranks = pool.index_map(1000, 1, 1000, seed=5)[0].argsort().double()
-    values = pool.uniform_integers(1000, seed=5).double()
+    values = draws.uniform(torch.arange(1000), 5).double()
     assert abs(float(torch.corrcoef(torch.stack((ranks, values)))[0, 1])) < 0.1
 
 
@@ -173,7 +175,8 @@ def test_wrong_offset() -> None:
 
 def test_default_device_does_not_matter() -> None:
     """Made on the CPU even where the model is built on the meta device."""
-    expected = pool.index_map(7, 2, 5, seed=1), pool.uniform_integers(7, seed=1)
+    expected = pool.index_map(7, 2, 5, seed=1), draws.uniform(torch.arange(7), 1)
+    position = torch.arange(7)
     with torch.device("meta"):
-        actual = pool.index_map(7, 2, 5, seed=1), pool.uniform_integers(7, seed=1)
+        actual = pool.index_map(7, 2, 5, seed=1), draws.uniform(position, 1)
     assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _PARTS = ("arguments", "delta", "grid", "peft", "pool", "products", "structures")
+    _PARTS = ("delta", "grid", "options", "peft", "pool", "products", "structures")
     __getattr__, __dir__ = lazy(
         __name__,
         {name: f"structune.peft:{name}" for name in __all__}

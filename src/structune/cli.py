@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from structune import __version__
-from structune.finetune.errors import Interrupted, UserError
+from structune.errors import Interrupted, UserError
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import first_rank, refuse_several_processes
 from structune.finetune.shipped import recipe_names
@@ -93,9 +93,9 @@ def train(
     """
     with _told(debug):
         from structune.finetune.recipe import Recipe
+        from structune.finetune.resume import refuse_both
 
-        if resume and overwrite:
-            raise UserError("--resume and --overwrite exclude each other; give one")
+        refuse_both(resume, overwrite)
         recipe = _path("RECIPE", recipe)
         settings = Recipe.load(recipe, overrides or [])
 

@@ -10,27 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structune import pool, pool_maps, products
-from structune.arguments import (
-    InitWeights,
-    Scale,
-    as_python,
-    block_structure,
-    check_amount,
-    check_pool,
-    check_seed,
-    check_stack,
-    resolve_scale,
-)
-from structune.grid import Grid
+from structune import pool, products
 from structune.identity import Identity, Share, mark
-from structune.pool_maps.pool_map import PoolMap
+from structune.numerics.hashing import derive_seed
+from structune.options import InitWeights, UpdateOptions, as_python, check_seed, described
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
+from structune.resolved import ResolvedOptions
 from structune.shared_pool import SharedPool
 from structune.start import Start
-from structune.structures import RankedStructure, Structure
+from structune.structures import Structure
 from structune.surroundings import looked_on, plain, without_autocast
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -46,7 +36,7 @@ class StructuredDelta(nn.Module):
     S maps raw numbers to blocks (`Structure.from_raw`, then `entries`). The raw numbers are θ = θ⁰ + step · δ, with the
     family's `raw_step`: `pool` holds δ, the only trainable thing, zeros at first; the start θ⁰ is regenerated from the
     seed and never stored. Blocks read their numbers in order when there is no `pool_size` (own generators, as in C3A),
-    or through a `pool_map` from P = `pool_size` numbers shared by all blocks (HyDRA). The first
+    or through `pool.index_map` from P = `pool_size` numbers shared by all blocks (HyDRA). The first
     ⌈fixed_ratio · P⌉ numbers have no δ and stay at θ⁰.
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
@@ -60,38 +50,28 @@ class StructuredDelta(nn.Module):
         in_features: columns of ΔW.
         stack: None, or how many matrices out×in there are, such as the experts of a layer: ΔW is (stack, out, in), and
             a pool is shared by all of them. A stack is for `dense` alone; it has no product with one x.
-        structure: name of the family, one of `structures.names()`.
-        block_size: square blocks of this size; or
-        num_splits: this many blocks per axis. Sizes need not divide: the grid pads.
-        rank: R of low_rank and the "-like" families (default 1); None for the others.
-        pool_size: P, numbers in the pool, at most what all blocks read; None gives every block its own.
-        pool_map: how those numbers reach the blocks, one of `pool_maps.NAMES`; it says nothing without a pool.
-        fixed_ratio: share of the pool that is frozen, in [0, 1).
-        seed: determines index map and θ⁰, together with
         stream: which of the seed's independent sequences; adapters give each layer its own.
-        scale: factor of ΔW; "1/in_features" divides by in_features, as PEFT's C3A does.
-        init_weights: True, a start at ΔW = 0; False or "xavier_uniform", θ⁰ uniform with bound √(6/(in + out)) and
-            nothing subtracted; "kaiming_uniform" likewise with bound √(1/in), PEFT's convention.
-        algorithm: how ΔW x is worked out: "auto" or a name in `products.ALGORITHMS`.
         saved: whether it is made for numbers saved earlier, when a pool could be larger than what its blocks read.
         shared_pool: a pool of that size that other ΔW read, too; None for one of its own.
         device: of the parameters.
         dtype: of the parameters; blocks are built in at least fp32.
+        **options: of `UpdateOptions`, those of the family's own among them:{options}
 
     Raises:
         ValueError: an argument is out of range or does not go with another; the message names it and the fix.
+        TypeError: a keyword is no option of any family.
 
     Source: TR2024-157, section 3.2; arXiv 2407.19342, section 3.4.
     """
 
+    options: UpdateOptions
+    """The options as they were given; loading numbers may change the start, which `identity` knows."""
+
     shared_pool: SharedPool | None = None
     """The pool that `pool` is, where others read it, too."""
 
-    pool_map: PoolMap | None
-    """How numbers of a pool reach the blocks; None where blocks have numbers of their own."""
-
-    tables: tuple[Tensor, ...]
-    """Its tables. They and `start` follow from `identity`, so they are no buffers, which averages and casts reach."""
+    index: Tensor | None
+    """The index map. It and `start` follow from `identity`, so they are no buffers, which averages and casts reach."""
 
     start: Tensor | None
     """θ⁰ as integers, in units of the start's step."""
@@ -102,69 +82,38 @@ class StructuredDelta(nn.Module):
         in_features: int,
         *,
         stack: int | None = None,
-        structure: str = "circulant",
-        block_size: int | None = None,
-        num_splits: int | None = None,
-        rank: int | None = None,
-        pool_size: int | None = None,
-        pool_map: str = "index",
-        fixed_ratio: float = 0.0,
-        seed: int = 0,
         stream: int = 0,
-        scale: Scale = 1.0,
-        init_weights: InitWeights = True,
-        algorithm: str = "auto",
         saved: bool = False,
         shared_pool: SharedPool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        sizes = out_features, in_features, stack, block_size, num_splits, rank, pool_size
-        out_features, in_features, stack, block_size, num_splits, rank, pool_size = as_python(sizes)
-        fixed_ratio, seed, stream, scale, init_weights = as_python((fixed_ratio, seed, stream, scale, init_weights))
-        self.grid = Grid.cut(out_features, in_features, block_size=block_size, num_splits=num_splits)
-        check_stack(stack)
-        self.stack = stack
-        self.structure = block_structure(structure, self.grid.rows, self.grid.cols, rank)
-        products.check(algorithm, self.structure)
-        self.algorithm = algorithm
-        check_pool(pool_size, fixed_ratio)
-        pool_maps.check(pool_map)
-        self.full_scale = resolve_scale(scale, in_features)
-        self.strength = 1.0
-        check_seed(seed)
-        check_seed(stream, "stream")
-
+        out_features, in_features, stack, stream = as_python((out_features, in_features, stack, stream))
+        check_seed("stream", stream)
+        self.options = UpdateOptions(**options)
+        scope = None if shared_pool is None else shared_pool.scope
+        resolved = ResolvedOptions.of(self.options, out_features, in_features, stack, scope=scope, saved=saved)
+        self.grid, self.stack, self.structure = resolved.grid, resolved.stack, resolved.structure
+        self.algorithm = self.options.algorithm
+        self.pooled, self.pool_size, self.num_fixed = resolved.pooled, resolved.pool_size, resolved.num_fixed
         self.num_blocks = self.grid.num_blocks * (stack or 1)
-        demand = self.num_blocks * self.structure.numel
-        self.pooled = pool_size is not None or fixed_ratio > 0
-        self.pool_size = demand if pool_size is None else pool_size
-        entries = out_features * in_features * (stack or 1)
-        if shared_pool is not None and pool_size is None:
-            raise ValueError(f"pool_scope={shared_pool.scope!r} shares a pool among matrices: give its pool_size")
-        check_amount(self.pool_size if shared_pool is None else demand, demand, entries, saved=saved)
-        self.num_fixed = math.ceil(round(fixed_ratio * self.pool_size, 6))  # 0.07 · 100 is 7, not 7.000000000000001
-        if self.num_fixed == self.pool_size:
-            raise ValueError(
-                f"fixed_ratio={fixed_ratio} freezes all {self.pool_size} numbers: lower it or raise pool_size"
-            )
-        block = self.structure
+        self.full_scale = resolved.scale
+        self.strength = 1.0
+        block, seed, init_weights = self.structure, self.options.seed, self.options.init_weights
         blocks = mark(block.name, block.rows, block.cols, self.pooled)
         self.identity = Identity(seed, stream, init_weights, blocks)
-        self.pool_map = pool_maps.get(pool_map)(self.pool_size, self.num_blocks, block.numel) if self.pooled else None
-        if self.pooled and pool_map != pool_maps.NAMES[0]:
-            self.identity = replace(self.identity, pool_map=pool_map, pool_size=self.pool_size)
         if shared_pool is not None:
-            share = shared_pool.take(demand, self.pool_size, self.num_fixed, seed)
+            share = shared_pool.take(resolved.demand, self.pool_size, self.num_fixed, seed)
             self.identity = replace(self.identity, share=share, pool_size=self.pool_size)
-        self._start = self._start_of(init_weights)
+        self._start = resolved.start
 
         self.pool = nn.Parameter(torch.zeros(self.pool_size - self.num_fixed, device=device, dtype=dtype))
         if shared_pool is not None:
             shared_pool.join(self)
             self.shared_pool = shared_pool
-        self.tables, self.start = (), None
+        self.index = self.start = None
         self._draw = 0
         self._kept: tuple[Tensor, float, PreparedChain] | None = None
         self._derive()
@@ -223,13 +172,13 @@ class StructuredDelta(nn.Module):
             return
         self.pool.zero_()
         if self._draw and not self._start.is_default:
-            seed = pool.derive_seed(self._effective_seed(), self._draw)
+            seed = derive_seed(self._effective_seed(), self._draw)
             drawn = self._in_units(self._start.integers(self.structure, self.pool_size, seed).to(self.pool.device))
             self.set_numbers(torch.cat((self._start_numbers()[: self.num_fixed], drawn[self.num_fixed :])))
 
     @torch.no_grad()
     def identify(self, identity: Identity) -> None:
-        """Take another identity: tables and start are made anew, in place; δ stays."""
+        """Take another identity: index map and start are made anew, in place; δ stays."""
         if identity != self.identity:
             self.identity, self._start = identity, self._start_of(identity.init_weights)
             self._derive()
@@ -242,12 +191,6 @@ class StructuredDelta(nn.Module):
     def seed(self) -> Tensor:
         """(seed, stream), int64 (2,) on the CPU."""
         return torch.tensor((self.identity.seed, self.identity.stream), dtype=torch.int64, device="cpu")
-
-    @property
-    def index(self) -> Tensor | None:
-        """The index map (num_blocks, numel), where the blocks read single numbers as they are."""
-        plain_index = self.pool_map is not None and self.pool_map.name == pool_maps.NAMES[0]
-        return self.tables[0] if plain_index else None
 
     @property
     def has_identity(self) -> bool:
@@ -341,7 +284,7 @@ class StructuredDelta(nn.Module):
         numbers = f"{self.num_trainable} trainable"
         if self.num_fixed:
             numbers += f" + {self.num_fixed} frozen"
-        rank = f", rank={block.rank}" if isinstance(block, RankedStructure) else ""
+        own = "".join(f", {name}={getattr(block, name)}" for name in block.own_options())
         stack = "" if self.stack is None else f"{self.stack}×"
         algorithm = self.algorithm
         if self.stack is not None:
@@ -356,7 +299,7 @@ class StructuredDelta(nn.Module):
             algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"
         return (
             f"{stack}{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
-            f"{block.rows}×{block.cols} {block.name}{rank}, {numbers}{self._whose_pool()}, "
+            f"{block.rows}×{block.cols} {block.name}{own}, {numbers}{self._whose_pool()}, "
             f"scale={self.scale:g}, algorithm={algorithm}"
         )
 
@@ -430,14 +373,14 @@ class StructuredDelta(nn.Module):
 
     def _generators_at(self, numbers: Tensor) -> dict[str, Tensor]:
         """Deal numbers (P,) to the blocks and map them to generators."""
-        shapes = self.structure.generators()
+        shapes = self.structure.shapes
         parts = torch.split(self._deal(numbers), [math.prod(shape) for shape in shapes.values()], dim=-1)
         raw = {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
         return self.structure.from_raw(**raw)
 
     def _deal(self, numbers: Tensor) -> Tensor:
         self._follow()
-        dealt = numbers if self.pool_map is None else self.pool_map.read(numbers, self.tables)
+        dealt = numbers if self.index is None else numbers[self.index]
         stacked = () if self.stack is None else (self.stack,)
         return dealt.view(*stacked, self.grid.block_rows, self.grid.block_cols, self.structure.numel)
 
@@ -448,39 +391,43 @@ class StructuredDelta(nn.Module):
     def _effective_seed(self) -> int:
         """What index map and θ⁰ are drawn with: all that share a pool have the same."""
         identity = self.identity
-        return pool.derive_seed(identity.seed, identity.share.group if identity.share else identity.stream)
+        return derive_seed(identity.seed, identity.share.group if identity.share else identity.stream)
 
     def _offset(self) -> int:
         """How many numbers of the shuffles others read before this ΔW."""
         return self.identity.share.offset if self.identity.share else 0
 
     def _derive(self) -> None:
-        """Make tables and start from the identity, where the trained numbers are; on meta only their shapes."""
+        """Make index map and start from the identity, where the trained numbers are; on meta only their shapes."""
         self._kept = None
         device, block = self.pool.device, self.structure
         meta = device.type == "meta"
         seed = 0 if meta else self._effective_seed()
-        tables = () if self.pool_map is None else self.pool_map.tables(seed, self._offset(), device)
-        start = None
+        index = start = None
+        if self.pooled:
+            shape = self.num_blocks, block.numel
+            index = (
+                torch.empty(shape, dtype=torch.int64, device=device)
+                if meta
+                else (pool.index_map(self.pool_size, *shape, seed, self._offset()).to(device))
+            )
         if self._start.random:
             start = (
                 torch.empty(self.pool_size, dtype=torch.int32, device=device)
                 if meta
                 else (self._start.integers(block, self.pool_size, seed).to(device))
             )
-        places = self.tables or (None,) * len(tables)
-        self.tables = tuple(_put(table, place) for table, place in zip(tables, places, strict=True))
-        self.start = None if start is None else _put(start, self.start)
+        self.index, self.start = _put(index, self.index), _put(start, self.start)
 
     def _follow(self) -> None:
-        """Bring tables and start to the trained numbers, which some hosts move by themselves."""
+        """Bring index map and start to the trained numbers, which some hosts move by themselves."""
         device = self.pool.device
-        for values in (*self.tables, self.start):
+        for values in (self.index, self.start):
             if values is not None and values.device != device:
                 if values.is_meta or device.type == "meta":
                     self._derive()
                     return
-                self.tables = tuple(table.to(device) for table in self.tables)
+                self.index = None if self.index is None else self.index.to(device)
                 self.start = None if self.start is None else self.start.to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StructuredDelta:
@@ -573,8 +520,12 @@ class StructuredDelta(nn.Module):
         self._follow()
 
 
-def _put(values: Tensor, place: Tensor | None) -> Tensor:
+def _put(values: Tensor | None, place: Tensor | None) -> Tensor | None:
     """The values, in the tensor that stands there already if it is like them: compiled graphs hold on to it."""
-    if place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
+    if values is None or place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
         return values
     return place.copy_(values)
+
+
+if StructuredDelta.__doc__:
+    StructuredDelta.__doc__ = StructuredDelta.__doc__.replace("{options}", described(12))

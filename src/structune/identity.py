@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from structune import pool
-from structune.arguments import InitWeights
-from structune.pool_maps import NAMES as POOL_MAPS
+from structune.options import InitWeights
 
 FORMAT = 2
 """Version of the digits; 1 is written still where nothing is said that came with 2."""
@@ -21,6 +20,9 @@ STARTS: tuple[InitWeights, ...] = (True, False, "xavier_uniform", "kaiming_unifo
 
 SCOPES = ("matrix", "module", "model", "groups")
 """What matrices share a pool, by its number in a file: only ever append to it."""
+
+POOL_MAPS = ("index",)
+"""How a number of the pool reaches a generator, by its number in a file: only ever append to it."""
 
 _FIELDS = struct.Struct("<BBBqqI")  # format, sampler version, start, seed, stream, blocks
 _MORE = struct.Struct("<BBQqQ")  # since format 2: pool map, scope, pool size, group, offset
@@ -73,13 +75,7 @@ class Identity:
     def digits(self) -> Tensor:
         """All fields and a check value as digits to the base 256, float32 (27,), or (53,) in format 2."""
         start, share = STARTS.index(self.init_weights), self.share or _ALONE
-        more = (
-            POOL_MAPS.index(self.pool_map),
-            SCOPES.index(share.scope),
-            self.pool_size,
-            share.group,
-            share.offset,
-        )
+        more = POOL_MAPS.index(self.pool_map), SCOPES.index(share.scope), self.pool_size, share.group, share.offset
         version = FORMAT if any(more) else 1
         fields = _FIELDS.pack(version, self.sampler_version, start, self.seed, self.stream, self.blocks)
         if version > 1:
@@ -166,11 +162,6 @@ class Identity:
                 f"{stored.dtype} of shape {tuple(stored.shape)} where int64 (seed, stream) is expected: the numbers "
                 "mean nothing without it; if the file was cast to another type of number, cast the one that was saved "
                 "again, and its numbers alone"
-            )
-        if self.pool_map != POOL_MAPS[0]:
-            raise ValueError(
-                f"numbers saved before 0.2 are read through an index map, this adapter is configured with pool_map="
-                f"{self.pool_map!r}: configure pool_map={POOL_MAPS[0]!r}"
             )
         seed, stream = (int(value) for value in stored)
         return self.taking_over(replace(self, seed=seed, stream=stream, pool_map="index", share=None, pool_size=0))

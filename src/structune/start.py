@@ -5,28 +5,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from structune import pool
-from structune.arguments import InitWeights, start_bound
+from structune.numerics import draws
+from structune.options import InitWeights
 from structune.structures import Structure
 
 
 @dataclass(frozen=True)
 class Start:
-    """θ⁰, uniform on (−bound, bound) but for the generators that start at zero; or zeros throughout.
+    """θ⁰: each generator's own start, or numbers uniform on (−bound, bound), or zeros throughout.
 
     Args:
         random: whether anything of θ⁰ is other than zero.
         step: what one unit of the integers is worth that θ⁰ is drawn as.
-        zeroed: generators that are zero, in every block.
+        by_generator: whether each generator has its own start; else all numbers are drawn alike.
         subtracted: whether S(θ⁰) is taken off ΔW, because it is not zero by itself.
         is_default: whether ΔW starts at zero; else the papers' random start.
     """
 
     random: bool
     step: float
-    zeroed: tuple[str, ...]
+    by_generator: bool
     subtracted: bool
     is_default: bool
 
@@ -39,33 +40,38 @@ class Start:
             structure: the family of the blocks.
             pooled: whether blocks share their numbers.
             sizes: (out_features, in_features) of ΔW.
-
-        Raises:
-            ValueError: no such start.
         """
-        bound = start_bound(init_weights, *sizes)
-        # Own generators can be zeroed where W is linear in them; numbers of a pool play every part at once.
-        zeroed = structure.linear_in if bound is None and not pooled else ()
+        bound = _bound(init_weights, *sizes)
+        # Numbers of a pool play every generator's part at once, so they have no generator's start.
+        by_generator = bound is None and not pooled
+        zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
         random = bound is not None or not structure.is_linear
         return cls(
             random=random,
-            step=(1.0 if bound is None else bound) * pool.UNIFORM_STEP,
-            zeroed=zeroed,
-            subtracted=bound is None and random and not zeroed,
+            step=(1.0 if bound is None else bound) / draws.ONE,
+            by_generator=by_generator,
+            subtracted=bound is None and random and not zero,
             is_default=bound is None,
         )
 
     def integers(self, structure: Structure, pool_size: int, seed: int) -> Tensor:
         """θ⁰ / step, int32 (pool_size,) on the CPU: integers, which no cast of a module changes.
 
-        Where generators are zeroed, the numbers are the blocks' own, one block after the other.
+        Where generators have their own starts, the numbers are the blocks' own, one block after the other.
         """
-        values = pool.uniform_integers(pool_size, seed)
-        if self.zeroed:
-            per_block, offset = values.view(-1, structure.numel), 0
-            for name, shape in structure.generators().items():
-                size = math.prod(shape)
-                if name in self.zeroed:
-                    per_block[:, offset : offset + size] = 0
-                offset += size
-        return values
+        position = torch.arange(pool_size, device="cpu")
+        if not self.by_generator:
+            return draws.uniform(position, seed)
+        generators = list(structure.generators().values())
+        parts = position.view(-1, structure.numel).split([math.prod(g.shape) for g in generators], dim=1)
+        drawn = [g.start(part.unflatten(1, g.shape), seed) for g, part in zip(generators, parts, strict=True)]
+        return torch.cat([values.flatten(1) for values in drawn], dim=1).flatten()
+
+
+def _bound(init_weights: InitWeights, out_features: int, in_features: int) -> float | None:
+    """Bound of the papers' random start, uniform on (−bound, bound); None for the start at ΔW = 0."""
+    if init_weights is True:
+        return None
+    if init_weights == "kaiming_uniform":
+        return math.sqrt(1 / in_features)
+    return math.sqrt(6 / (in_features + out_features))

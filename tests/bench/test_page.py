@@ -16,7 +16,7 @@ from structune.bench.markdown import to_markdown
 from structune.bench.page import page_text, whole_results, write_page
 from structune.bench.results import Results, Row
 from structune.bench.suite import load_suite
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 Invent = Callable[..., Results]

@@ -15,7 +15,7 @@ from rich.console import Console
 from structune.bench import run as module
 from structune.bench.results import CaseResult, Results
 from structune.bench.run import bench
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 SuiteFile = Callable[..., Path]
 

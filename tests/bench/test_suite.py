@@ -13,7 +13,7 @@ from structune.bench.folder import SUITES, benchmarks_folder
 from structune.bench.measure import measure_case
 from structune.bench.method import Methods
 from structune.bench.suite import LayerCase, load_suite
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 SuiteFile = Callable[..., Path]
 ROOT = Path(__file__).parents[2]

@@ -75,7 +75,7 @@ def by_hand(delta: StructuredDelta, start: bool | str, scale: float = 1.0) -> Te
         for k in range(delta.structure.numel):
             drawn.append(numbers[number * delta.structure.numel + k if delta.index is None else delta.index[number, k]])
         raw, first = {}, 0
-        for name, shape in delta.structure.generators().items():
+        for name, shape in delta.structure.shapes.items():
             raw[name] = torch.tensor(drawn[first : first + math.prod(shape)], dtype=torch.float64).reshape(shape)
             first += math.prod(shape)
         return oracle_dense(delta.structure, **delta.structure.from_raw(**raw))

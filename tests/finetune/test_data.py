@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from structune.errors import UserError
 from structune.finetune.data import TaskData, load_data, load_file
 from structune.finetune.data.examples import Examples, label_names
 from structune.finetune.data.split import take
-from structune.finetune.errors import UserError
 from structune.finetune.recipe import DataSection
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from structune import cli
-from structune.finetune.errors import Diverged, UserError
+from structune.errors import Diverged, UserError
+from structune.files import write_json
 from structune.finetune.evaluate import evaluate
-from structune.finetune.files import write_json
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.train import train

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from structune.errors import UserError
 from structune.finetune.data import embedded, load_data
-from structune.finetune.errors import UserError
 from structune.finetune.recipe import DataSection
 
 TWEETS = "1\t2.5\tWhat a day!\n2\t-0.5\tNo luck again\n3\t0\tMonday\n"

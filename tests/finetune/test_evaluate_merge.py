@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from structune.errors import UserError
 from structune.finetune.doubt import DataWarning
-from structune.finetune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.recipe import Recipe

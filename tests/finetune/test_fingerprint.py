@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from structune import cli
+from structune.errors import Interrupted, UserError
 from structune.finetune.data import Examples, TaskData
-from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.evaluate import evaluate
 from structune.finetune.fingerprint import Fingerprint, Rows
 from structune.finetune.interrupt import StopOnInterrupt

@@ -19,9 +19,9 @@ from transformers import (
     RobertaModel,
 )
 
+from structune.errors import UserError
 from structune.finetune import adapters, model
 from structune.finetune.adapters import apply_method, split_parameters
-from structune.finetune.errors import UserError
 from structune.finetune.methods import BitFit, Full, Head, LoRA
 from structune.finetune.model import EMBEDDED_HUB_NAME, Base, hub_name, load_base
 from structune.finetune.recipe import ModelSection

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas
 import pytest
 
+from structune.errors import UserError
 from structune.finetune.data import load_data
-from structune.finetune.errors import UserError
 from structune.finetune.recipe import DataSection
 
 SEVERAL: list[tuple[list[str], str]] = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from structune.errors import UserError
 from structune.finetune.data.embedded import cache_folder
-from structune.finetune.errors import UserError
 from structune.finetune.paths import expand
 from structune.finetune.recipe import Recipe
 

@@ -19,7 +19,7 @@ import transformers
 from typer.testing import CliRunner
 
 from structune import cli
-from structune.finetune.errors import Interrupted, UserError
+from structune.errors import Interrupted, UserError
 from structune.finetune.evaluate import evaluate
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.lock import LOCK_FILE, locked

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas
 import pytest
 
+from structune.errors import UserError
 from structune.finetune.data.table import Table, read_table
-from structune.finetune.errors import UserError
 
 
 def write(tmp_path: Path, name: str, content: str | bytes) -> Path:

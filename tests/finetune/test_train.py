@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from structune.errors import Interrupted, UserError
 from structune.finetune.adapters import apply_method, split_parameters
 from structune.finetune.card import model_card
-from structune.finetune.errors import Interrupted, UserError
 from structune.finetune.evaluate import load_run
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.model import load_base

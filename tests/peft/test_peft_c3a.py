@@ -9,7 +9,7 @@ from peft.tuners.c3a.utils import BlockCircularConvolution
 from torch import nn
 
 import structune
-from structune.structures.circulant import first_column
+from structune.structures.families.circulant import first_column
 
 
 def pair(out_features: int, in_features: int, block_size: int) -> tuple[nn.Module, nn.Module]:

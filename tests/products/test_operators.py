@@ -27,7 +27,7 @@ def _fold_arguments(name: str, *, by_transforms: bool) -> tuple[Any, ...]:
     start = list(sample_generators(structure, P, Q, seed=5).values())
     kernels, geometry = [], []
     if by_transforms:
-        chain = Chain.of(structure, dict(zip(structure.generators(), generators, strict=True)))
+        chain = Chain.of(structure, dict(zip(structure.shapes, generators, strict=True)))
         kernels, geometry = list(chain.kernels), [n for link in chain.geometries for n in link.numbers()]
     out_features, in_features = P * M - 1, Q * N - 2
     x, weight = sample_inputs(T, in_features), sample_inputs(out_features, in_features, seed=3)

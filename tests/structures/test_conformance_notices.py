@@ -14,19 +14,10 @@ from torch.autograd.gradcheck import GradcheckError
 
 from structune import products
 from structune.products import dense
-from structune.structures import (
-    Convolution,
-    Structure,
-    diagonals,
-    hankel,
-    hankel_like,
-    low_rank,
-    registry,
-    toeplitz,
-    toeplitz_like,
-)
-from structune.structures import vandermonde as vandermonde_file
+from structune.structures import Convolution, Structure, diagonals, registry
 from structune.structures.diagonals import running_sums
+from structune.structures.families import hankel, hankel_like, low_rank, toeplitz, toeplitz_like
+from structune.structures.families import vandermonde as vandermonde_file
 from structune.testing import StructureConformance
 
 SIZE, GRID = (7, 12), (2, 3)
@@ -56,23 +47,23 @@ def algorithm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 class OffByOneToeplitz(toeplitz.Toeplitz):
-    def entries(self, t: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, t: Tensor) -> Tensor:
         return super().entries(t.roll(1, -1))
 
 
 class TransposedVandermonde(vandermonde_file.Vandermonde):
-    def entries(self, v: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, v: Tensor) -> Tensor:
         return super().entries(v).flip(-1)
 
 
 class WrongOffsetToeplitz(toeplitz.Toeplitz):
-    def convolutions(self, t: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, t: Tensor) -> tuple[Convolution, ...]:
         (convolution,) = super().convolutions(t)
         return (replace(convolution, offset=convolution.offset + 1),)
 
 
 class ForwardHankel(hankel.Hankel):
-    def convolutions(self, h: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, h: Tensor) -> tuple[Convolution, ...]:
         (convolution,) = super().convolutions(h)
         return (replace(convolution, reverse=False),)
 
@@ -90,63 +81,63 @@ class UnderstatedHankel(hankel.Hankel):
 
 
 class UnbroadcastToeplitzLike(toeplitz_like.ToeplitzLike):
-    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:
         return super().strip(start, stop, G, H.expand(G.shape))
 
 
 class LateStripHankel(hankel.Hankel):
-    def strip(self, start: int, stop: int, h: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, h: Tensor) -> Tensor:
         return super().strip(start, stop, h.roll(-1, -1))
 
 
 class ShortStripToeplitz(toeplitz.Toeplitz):
-    def strip(self, start: int, stop: int, t: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, t: Tensor) -> Tensor:
         return super().strip(start, stop, t)[..., 1:, :]
 
 
 class ConjugatePullbackToeplitz(toeplitz.Toeplitz):
     """Sums along diagonals in the wrong order: a convolution where a correlation belongs."""
 
-    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:
         return {"t": super().pullback(grad, start, t=t)["t"].flip(-1)}
 
 
 class UnplacedPullbackHankel(hankel.Hankel):
-    def pullback(self, grad: Tensor, start: int = 0, *, h: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, h: Tensor) -> dict[str, Tensor]:
         return super().pullback(grad, 0, h=h)
 
 
 class HalfPullbackLowRank(low_rank.LowRank):
-    def pullback(self, grad: Tensor, start: int = 0, *, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         return super().pullback(grad, start, G=G, H=H) | {"H": torch.zeros_like(H)}
 
 
 class RoundedPullbackToeplitz(toeplitz.Toeplitz):
-    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:
         return super().pullback(grad.bfloat16().to(grad.dtype), start, t=t)
 
 
 class InPlacePullbackToeplitz(toeplitz.Toeplitz):
-    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:
         result = super().pullback(grad, start, t=t)
         grad.neg_().neg_().mul_(2)
         return result
 
 
 class ContiguousOnlyPullbackToeplitz(toeplitz.Toeplitz):
-    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:
         return super().pullback(torch.as_strided(grad, grad.shape, grad.contiguous().stride()), start, t=t)
 
 
 class UnwrittenPullbackToeplitz(toeplitz.Toeplitz):
-    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:
         return {"t": super().pullback(grad, start, t=t)["t"] + torch.empty_like(t) * 0}
 
 
 class DetachedVandermonde(vandermonde_file.Vandermonde):
     """Right in its first derivative, whose own derivative is lost."""
 
-    def entries(self, v: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, v: Tensor) -> Tensor:
         W, node = super().entries(v.detach()), v.unsqueeze(-1)
         slope = torch.arange(self.cols) * super().entries(v.detach()).roll(1, -1)
         return W + slope * (node - node.detach())

@@ -9,8 +9,8 @@ import torch
 
 from structune.structures import diagonals
 from structune.structures.diagonals import convolution, running_sums, thin_steps
-from structune.structures.hankel import antidiagonal_sums, hankel_entries
-from structune.structures.toeplitz import diagonal_sums, toeplitz_entries
+from structune.structures.families.hankel import antidiagonal_sums, hankel_entries
+from structune.structures.families.toeplitz import diagonal_sums, toeplitz_entries
 from structune.testing import make_structure, sample_generators, sample_inputs
 
 SIZES = [(1, 1), (1, 4), (4, 1), (2, 2), (3, 5), (5, 3), (9, 2)]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from structune import structures
 from structune.delta import StructuredDelta
-from structune.structures import Convolution, Structure, registry
+from structune.structures import Convolution, Generator, Structure, registry
+from structune.structures.families.toeplitz import toeplitz_entries
+from structune.structures.generator import zeros
 from structune.structures.shift import krylov_diagonals, shift
-from structune.structures.toeplitz import toeplitz_entries
 from structune.testing import StructureConformance, oracle
 from structune.testing.oracles import ORACLES
 
@@ -25,26 +26,25 @@ class SkewCirculant(Structure):
     """W[i, j] = ±c[(i − j) mod n], the sign turning where the index wraps: K(Z_−1, c), cropped."""
 
     name: ClassVar[str] = "skew_circulant"
-    linear_in: ClassVar[tuple[str, ...]] = ("c",)
 
     @property
     def order(self) -> int:
         return max(self.rows, self.cols)
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"c": (self.order,)}
+    def generators(self) -> dict[str, Generator]:
+        return {"c": zeros(self.order)}
 
-    def entries(self, c: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, c: Tensor) -> Tensor:
         return toeplitz_entries(krylov_diagonals(c, -1.0), self.order)[..., : self.rows, : self.cols]
 
-    def operators(self, c: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return shift(self.rows, -1.0), shift(self.cols, -1.0)
 
     @property
     def displacement_rank(self) -> int:
         return 0
 
-    def convolutions(self, c: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, c: Tensor) -> tuple[Convolution, ...]:
         return (Convolution(c, self.rows, self.cols, period=self.order, wrap=-1),)
 
 

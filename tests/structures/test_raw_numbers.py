@@ -22,7 +22,7 @@ def _raw(structure: Structure, value: Tensor | float | None = None, seed: int = 
         name: torch.rand(shape, generator=random, dtype=torch.float64) * 2 - 1
         if value is None
         else torch.full(shape, float(value), dtype=torch.float64)
-        for name, shape in structure.generators().items()
+        for name, shape in structure.shapes.items()
     }
 
 
@@ -88,14 +88,15 @@ def test_cauchy_nodes_keep_their_distance(seed: int, magnitude: float) -> None:
 
 @pytest.mark.parametrize("name", structures.names())
 def test_zero_where_linear(name: str) -> None:
-    """With the generators of `linear_in` at zero W is zero, and W is homogeneous in them."""
+    """With the generators that start at zero at zero W is zero, and W is homogeneous in them."""
     structure = make_structure(name, 5, 4)
     raw = _raw(structure)
-    zeroed = {key: torch.zeros_like(v) if key in structure.linear_in else v for key, v in raw.items()}
-    doubled = {key: 2 * v if key in structure.linear_in else v for key, v in raw.items()}
+    zero = {key for key, generator in structure.generators().items() if generator.starts_at_zero}
+    zeroed = {key: torch.zeros_like(v) if key in zero else v for key, v in raw.items()}
+    doubled = {key: 2 * v if key in zero else v for key, v in raw.items()}
     W, W0, W2 = (structure.dense(**structure.from_raw(**numbers)) for numbers in (raw, zeroed, doubled))
     assert W.any()
-    if structure.linear_in:
+    if zero:
         assert not W0.any()
         torch.testing.assert_close(W2, 2 * W)
     assert structure.is_linear == (name in ("circulant", "toeplitz", "hankel"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from structune import structures
 from structune.structures import shift as shift_file
-from structune.structures.circulant import first_column
+from structune.structures.families.circulant import first_column
 from structune.structures.shift import krylov_diagonals, shift
 from structune.testing import make_structure, sample_generators, sample_inputs
 from structune.testing.oracles import krylov, shift_matrix

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import structune
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.recipe import Recipe
 from structune.finetune.train import train
 from structune.study.adapter import read_adapter

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from structune.errors import Diverged, Interrupted, UserError
 from structune.finetune.doubt import DataWarning
-from structune.finetune.errors import Diverged, Interrupted, UserError
 from structune.finetune.lock import locked
 from structune.finetune.methods import PRESETS, recommended
 from structune.finetune.recipe import Recipe

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import structune
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.study.inspect import inspect_path
 
 Save = Callable[..., tuple[Path, nn.Module]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def machine(device: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": platform.platform(),
     }
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """What `machine` found, for a line above results: `AMD EPYC, 2 threads`, or the GPU."""
+    return found["gpu"] or f"{found['cpu']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}"
 
 
 def package_versions() -> dict[str, str]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from structune.bench.growth import curves, exponent, is_growth, theory
 from structune.bench.lines import Line, Spread, lines
+from structune.bench.machine import in_words
 from structune.bench.method import FROZEN
 from structune.bench.results import Results
+from structune.finetune.markdown import markdown_table
 
 
 def to_markdown(results: Results, picture: str) -> str:
@@ -29,15 +31,14 @@ def to_markdown(results: Results, picture: str) -> str:
 
 
 def _where(results: Results) -> str:
-    here, versions = results.machine, results.versions
-    place = here["gpu"] or f"{here['cpu']}, {here['threads']} thread{'s' if here['threads'] > 1 else ''}"
+    settings, versions = results.suite, results.versions
     at = ""
     if results.commit:
         at = f", commit {results.commit['id'][:10]}{' with changes' if results.commit['dirty'] else ''}"
     dtypes = " and ".join(dict.fromkeys(case.dtype for case in results.cases))
     return (
-        f"{place}, {dtypes}, {results.suite['rounds']} rounds, {results.date[:10]}; torch {versions['torch']}, "
-        f"peft {versions['peft']}, structune {versions['structune']}{at}."
+        f"{in_words(results.machine)}, {dtypes}, {settings['rounds']} rounds, {results.date[:10]}; "
+        f"torch {versions['torch']}, peft {versions['peft']}, structune {versions['structune']}{at}."
     )
 
 
@@ -83,7 +84,7 @@ def growth_cells(results: Results) -> list[list[str]]:
 
 def _growth_table(results: Results) -> str:
     header, *rows = growth_cells(results)
-    return "\n".join([_line(header), _rule(len(header)), *map(_line, rows)])
+    return markdown_table(header, rows)
 
 
 def _notes(results: Results) -> list[str]:
@@ -99,8 +100,7 @@ def _notes(results: Results) -> list[str]:
 
 def _table(header: Sequence[str], results: Results, columns: Sequence[Sequence[str]]) -> str:
     methods = [row.method for row in results.cases[0].rows]
-    body = [_line([method, *cells]) for method, *cells in zip(methods, *columns, strict=True)]
-    return "\n".join([_line(header), _rule(len(header)), *body])
+    return markdown_table(header, list(zip(methods, *columns, strict=True)))
 
 
 def _join(value: str, line: Line, quantity: str) -> str:
@@ -118,11 +118,3 @@ def _megabytes(count: int | None) -> str:
 
 def _number(value: Any) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _rule(columns: int) -> str:
-    return _line(["---"] + ["---:"] * (columns - 1))

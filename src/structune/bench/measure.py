@@ -16,7 +16,7 @@ from structune.bench.results import CaseResult, Row
 from structune.bench.rounds import interleaved, repeats_for
 from structune.bench.suite import Case, Suite
 from structune.bench.workload import Subject, Workload, workload
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 DIGITS = 4  # of a millisecond
 WARMING = 0.2  # about the share of a case that goes by before the first round

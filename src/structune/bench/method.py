@@ -18,8 +18,8 @@ from torch import nn
 
 import structune  # noqa: F401  (registers its type with PEFT)
 from structune.bench.folder import benchmarks_folder
+from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.errors import UserError
 from structune.finetune.section import Section, closest, explain
 
 FROZEN = "frozen"

@@ -10,8 +10,8 @@ from structune.bench.folder import SUITES
 from structune.bench.markdown import to_markdown
 from structune.bench.results import Results
 from structune.bench.run import RESULTS
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_text
+from structune.errors import UserError
+from structune.files import write_text
 
 PAGE = Path("docs/benchmarks.md")
 DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU (CUDA)"}

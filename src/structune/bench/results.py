@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_text
+from structune.errors import UserError
+from structune.files import write_text
+from structune.finetune.resume import changes
 from structune.finetune.section import Section
 
 
@@ -74,20 +75,9 @@ class Results(Section):
         for what in ("suite", "device", "machine", "versions", "commit"):
             before, now = getattr(self, what), getattr(other, what)
             if before != now:
+                parts = isinstance(before, dict) and isinstance(now, dict)
+                changed = changes(before, now) if parts else changes({what: before}, {what: now})
                 raise UserError(
-                    f"--resume: {path.name} was measured with another {what} ({_difference(before, now)}); "
+                    f"--resume: {path.name} was measured with another {what} ({'; '.join(changed.values())}); "
                     f"start anew with --overwrite"
                 )
-
-
-def _difference(before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        shown = [f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now" for key in keys]
-        return "; ".join(shown)
-    return f"{_short(before)} then, {_short(now)} now"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

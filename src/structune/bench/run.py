@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,14 +16,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from structune.bench.budget import expected_peak
 from structune.bench.csv_file import to_csv
-from structune.bench.machine import commit, device_slug, machine, package_versions
+from structune.bench.machine import commit, device_slug, in_words, machine, package_versions
 from structune.bench.measure import measure_case
 from structune.bench.results import CaseResult, Results
 from structune.bench.suite import Case, Suite, load_suite
 from structune.bench.terminal import print_results
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_text
+from structune.errors import UserError
+from structune.files import write_text
 from structune.finetune.place import check_writable
+from structune.finetune.resume import refuse_both, resume_line
 
 RESULTS = Path("benchmarks/results")
 
@@ -67,8 +67,7 @@ def bench(
         KeyboardInterrupt: the user pressed Ctrl-C; how to go on was said.
     """
     console = console or Console()
-    if resume and overwrite:
-        raise UserError("--resume and --overwrite exclude each other; give one")
+    refuse_both(resume, overwrite)
     kind = _device(device)
     settings = _narrowed(load_suite(suite, quick), cases, methods, rounds)
     here = machine(kind)
@@ -107,7 +106,7 @@ def bench(
     except KeyboardInterrupt:
         if results.cases or partial.exists():
             line = _resume_line(suite, quick, out, cases, methods, rounds, device)
-            console.print(f"continue with: {escape(line)}", soft_wrap=True, highlight=False)
+            console.print(escape(line), soft_wrap=True, highlight=False)
         raise
     results.save(path)
     write_text(path.with_suffix(".csv"), to_csv(results))
@@ -203,13 +202,11 @@ class _Bar:
 
 
 def _announce(suite: Suite, results: Results, console: Console) -> None:
-    here = results.machine
-    where = here["gpu"] or f"{here['cpu']}, {here['threads']} thread{'s' if here['threads'] > 1 else ''}"
     count = len(suite.all_cases)
     cases = f"{count} case{'s' if count > 1 else ''}" + (f", {len(results.cases)} kept" if results.cases else "")
     console.print(
         f"[bold]{escape(suite.title)}[/]\n"
-        f"[dim]{escape(where)}: {len(suite.rows())} methods, {cases}, {suite.rounds} rounds[/]",
+        f"[dim]{escape(in_words(results.machine))}: {len(suite.rows())} methods, {cases}, {suite.rounds} rounds[/]",
         highlight=False,
     )
 
@@ -223,9 +220,9 @@ def _resume_line(
     rounds: int | None,
     device: str,
 ) -> str:
-    words = ["structune", "bench", str(suite), *(["--quick"] if quick else []), "--out", str(out)]
+    words = ["bench", str(suite), *(["--quick"] if quick else []), "--out", str(out)]
     words += ["--cases", cases] if cases else []
     words += ["--methods", ",".join(methods)] if methods else []
     words += ["--rounds", str(rounds)] if rounds else []
     words += ["--device", device] if device != "auto" else []
-    return shlex.join([*words, "--resume"])
+    return resume_line(words)

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from structune.bench.folder import SUITES, benchmarks_folder
 from structune.bench.method import Definition, Method, Methods
+from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.errors import UserError
 from structune.finetune.section import Section, closest, explain
 
 Count = Annotated[int, Field(ge=1)]

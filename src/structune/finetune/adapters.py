@@ -18,10 +18,11 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import structune
+from structune.errors import UserError
 from structune.finetune import methods
-from structune.finetune.errors import UserError
 from structune.finetune.model import Base
 from structune.finetune.section import closest
+from structune.peft.storage.keys import bare
 from structune.peft.storage.ordered import in_order
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -106,7 +107,7 @@ def split_parameters(model: nn.Module, head: list[str]) -> tuple[dict[str, nn.Pa
 
 def in_head(name: str, head: list[str]) -> bool:
     """Whether a parameter, by its name with or without PEFT's prefix, belongs to a module in `head`."""
-    path = name.removeprefix("base_model.model.")
+    path = bare(name)
     return any(path.startswith(f"{module}.") for module in head)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from structune.finetune.files import write_bytes
+from structune.files import write_bytes
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#c8501e", "#8a8a8a"
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from structune.errors import UserError
+from structune.files import write_json
 from structune.finetune.adapters import load_trained
 from structune.finetune.data import load_data, load_file
 from structune.finetune.data.examples import check_labels
 from structune.finetune.encode import encode, warn_of_cut_texts
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_json
 from structune.finetune.fingerprint import Fingerprint, Rows
 from structune.finetune.model import Base, load_base
 from structune.finetune.progress import ProgressBar

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from structune.errors import UserError
 from structune.finetune.data import Examples, TaskData
-from structune.finetune.errors import UserError
 
 _BYTES = 8
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 LOCK_FILE = ".lock"
 """Empty, and left where it is: whoever removed it could part two processes that wait for it."""

@@ -8,10 +8,10 @@ import peft
 import torch
 from torch import nn
 
+from structune.errors import UserError
+from structune.files import new_folder
 from structune.finetune.data import load_data
-from structune.finetune.errors import UserError
 from structune.finetune.evaluate import LoadedRun, load_run
-from structune.finetune.files import new_folder
 from structune.finetune.place import check_own_folder, check_writable
 from structune.finetune.quiet import quiet
 from structune.finetune.run import refuse_inside_run

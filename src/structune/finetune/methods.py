@@ -7,37 +7,20 @@ torch: `structune.finetune.adapters` turns a section into a trainable model.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+import difflib
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_type_hints
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticKnownError
+from pydantic import AfterValidator, Field, create_model, model_validator
 
-from structune import structures
-from structune.finetune.errors import UserError
-from structune.finetune.section import Section, closest
+from structune.errors import UserError
+from structune.finetune.section import Section, closest, wrong_text
+from structune.options import OPTIONS, OptionsByModule, default_of, gathered
 
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _workable(scale: float | str) -> float | str:
-    """As `structune.arguments` has it, which needs PyTorch."""
-    if not isinstance(scale, str) and not 1e-18 <= abs(scale) <= 1e18:
-        raise ValueError(f"{scale:g} must be between 1e-18 and 1e+18 in size: fp32 goes no further")
-    return scale
-
-
-Scale = Annotated[float | Literal["1/in_features"], AfterValidator(_workable)]
-
-
-def _known(structure: str) -> str:
-    if structure not in structures.names():
-        *others, last = map(repr, structures.names())
-        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
-    return structure
-
-
-Structure = Annotated[str, AfterValidator(_known)]
 
 
 class MethodSection(Section):
@@ -60,63 +43,113 @@ class PeftSection(MethodSection):
     target_modules: list[str] | str | None = None
 
 
-class C3A(PeftSection):
-    """Circulant blocks with their own numbers (arXiv 2407.19342)."""
+class UpdateSection(PeftSection):
+    """A method of structured updates; `of_the_update` gives it the options of `structune.options`.
 
-    name: Literal["c3a"] = "c3a"
-    block_size: Count = 64
-    scale: Scale = 1.0
-    dropout: Probability = 0.0
+    Options of the family's own, such as a rank, are keys of the section too, and are kept in `structure_options`. That
+    the family has them is checked before training: it takes torch.
+    """
 
-
-class Hydra(PeftSection):
-    """Structured blocks that draw their numbers from a pool shared by all blocks of a layer (MERL TR2024-157)."""
-
-    name: Literal["hydra"] = "hydra"
-    structure: Structure = "toeplitz"
-    num_splits: Count = 4
-    rank: Count | None = None
-    pool_size: Count = 384
-    fixed_ratio: Probability = 0.0
-    seed: int = 0
-    scale: Scale = 1.0
     dropout: Probability = 0.0
 
     @property
+    def family(self) -> str:
+        """The structure of the blocks."""
+        return str(getattr(self, "structure", "circulant"))
+
+    @property
     def label(self) -> str:
-        return f"hydra-{self.structure.replace('_', '-')}"
+        return f"{super().label}-{self.family.replace('_', '-')}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_options(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "structure_options" not in cls.model_fields:
+            return given
+        wrong = {key: value for key, value in given.items() if not cls._may_be(key, value)}
+        right = {key: value for key, value in given.items() if key not in wrong}
+        return gathered(right, cls.model_fields) | wrong
+
+    @classmethod
+    def _may_be(cls, key: Any, value: Any) -> bool:
+        """Whether it is an option, or an integer that may be one of the family's own and is no slip of the pen."""
+        if key in cls.model_fields:
+            return True
+        if not isinstance(key, str) or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.8):
+            return False
+        if key.endswith("_pattern"):
+            return isinstance(value, dict)
+        return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
-class Structune(PeftSection):
+UpdateMethod = TypeVar("UpdateMethod", bound=type[UpdateSection])
+
+
+def of_the_update(*without: str) -> Callable[[UpdateMethod], UpdateMethod]:
+    """Gives a section every option of ΔW, with its type and check; the defaults are its own where it has some.
+
+    Args:
+        *without: options that the method decides; patterns of theirs go as well.
+    """
+    kept = [each for each in fields(OptionsByModule) if each.name.removesuffix("_pattern") not in without]
+
+    def give(section: UpdateMethod) -> UpdateMethod:
+        base: type[UpdateSection] = section
+        own, types = base.model_fields, get_type_hints(OptionsByModule)
+        given = {}
+        for each in kept:
+            check = AfterValidator(partial(_checked, each.name))
+            default = own[each.name].get_default() if each.name in own else default_of(each)
+            given[each.name] = (Annotated[types[each.name], check], default)
+        names = {"__base__": base, "__doc__": section.__doc__, "__module__": section.__module__}
+        return cast(UpdateMethod, create_model(section.__name__, **names, **given))  # type: ignore[call-overload]
+
+    return give
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value, if it is one that the option may have: for patterns, all of them."""
+    option = name.removesuffix("_pattern")
+    check = OPTIONS[option].metadata["check"]
+    try:
+        for single in value.values() if option != name else [value]:
+            check(option, single)
+    except ValueError as error:
+        raise wrong_text(str(error).removeprefix(f"{name}={value!r} ")) from None
+    return value
+
+
+@of_the_update("structure", "structure_options", "num_splits")
+class C3A(UpdateSection):
+    """Circulant blocks with their own numbers (arXiv 2407.19342)."""
+
+    name: Literal["c3a"] = "c3a"
+    block_size: int = 64
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+
+@of_the_update("block_size")
+class Hydra(UpdateSection):
+    """Structured blocks that draw their numbers from a pool shared by all blocks of a layer (MERL TR2024-157)."""
+
+    name: Literal["hydra"] = "hydra"
+    structure: str = "toeplitz"
+    num_splits: int | None = 4
+    pool_size: int | None = 384
+
+
+@of_the_update()
+class Structune(UpdateSection):
     """The general method: every field of `structune.StructuneConfig`."""
 
     name: Literal["structune"] = "structune"
-    structure: Structure = "circulant"
-    block_size: Count | None = None
-    num_splits: Count | None = None
-    rank: Count | None = None
-    pool_size: Count | None = None
-    fixed_ratio: Probability = 0.0
-    seed: int = 0
-    scale: Scale = 1.0
-    init_weights: bool | Literal["xavier_uniform", "kaiming_uniform"] = True
-    algorithm: str = "auto"
-    dropout: Probability = 0.0
     bias: Literal["none", "all", "structune_only"] = "none"
     exclude_modules: list[str] | str | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
-    block_size_pattern: dict[str, int] = {}
-    num_splits_pattern: dict[str, int] = {}
-    rank_pattern: dict[str, int] = {}
-    pool_size_pattern: dict[str, int] = {}
-    fixed_ratio_pattern: dict[str, float] = {}
-    scale_pattern: dict[str, Scale] = {}
-    structure_pattern: dict[str, Structure] = {}
-
-    @property
-    def label(self) -> str:
-        return f"structune-{self.structure.replace('_', '-')}"
 
 
 class LoRA(PeftSection):
@@ -181,16 +214,16 @@ Method = Annotated[
 
 PRESETS: dict[str, MethodSection] = {
     "c3a": C3A(),
-    "hydra-low-rank": Hydra(structure="low_rank", num_splits=1, rank=1),
+    "hydra-low-rank": Hydra(structure="low_rank", num_splits=1),
     "hydra-circulant": Hydra(structure="circulant"),
     "hydra-toeplitz": Hydra(structure="toeplitz"),
     "hydra-hankel": Hydra(structure="hankel"),
     "hydra-vandermonde": Hydra(structure="vandermonde"),
     "hydra-cauchy": Hydra(structure="cauchy"),
-    "hydra-toeplitz-like": Hydra(structure="toeplitz_like", rank=1),
-    "hydra-hankel-like": Hydra(structure="hankel_like", rank=1),
-    "hydra-vandermonde-like": Hydra(structure="vandermonde_like", rank=1),
-    "hydra-cauchy-like": Hydra(structure="cauchy_like", rank=1),
+    "hydra-toeplitz-like": Hydra(structure="toeplitz_like"),
+    "hydra-hankel-like": Hydra(structure="hankel_like"),
+    "hydra-vandermonde-like": Hydra(structure="vandermonde_like"),
+    "hydra-cauchy-like": Hydra(structure="cauchy_like"),
     "lora": LoRA(),
     "vera": VeRA(),
     "boft": BOFT(),
@@ -240,7 +273,6 @@ def recommended(method: Any) -> LearningRates:
 
     The structured families follow HyDRA's Appendix B: 0.002, with 0.01 for Vandermonde and 0.004 for low rank.
     """
-    if isinstance(method, C3A | Hydra | Structune):
-        structure = "circulant" if isinstance(method, C3A) else method.structure
-        return LearningRates(_STRUCTURED.get(structure, 2e-3), _HEAD)
+    if isinstance(method, UpdateSection):
+        return LearningRates(_STRUCTURED.get(method.family, 2e-3), _HEAD)
     return _OTHERS[method.name]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.quiet import quiet
 from structune.finetune.recipe import ModelSection
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PlainSerializer
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.section import wrong_text
 
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([^{}]*)\})")

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 
 def check_own_folder(folder: Path, where: str, kept: Mapping[str, Path]) -> None:

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from structune.finetune.files import write_text
+from structune.files import write_text
 
 
 class LogFile(TrainerCallback):

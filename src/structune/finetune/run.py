@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import shutil
 import socket
 from collections.abc import Iterator
@@ -16,14 +15,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from structune.errors import UserError
+from structune.files import write_json, write_text
 from structune.finetune.checkpoint import checkpoint_fault, checkpoint_files, checkpoint_folders, remove_checkpoint
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_json, write_text
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.lock import LOCK_FILE, locked, refuse_locked
 from structune.finetune.methods import PeftSection
 from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe
+from structune.finetune.resume import changes, resume_line
 
 _FORMAT, _VERSION = "structune run", 1
 _RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_norm", "train.warmup", "train.scheduler")
@@ -155,17 +155,16 @@ class Run:
 
     def check_same(self, recipe: Recipe) -> None:
         """Raises `UserError` naming what differs between `recipe` and the one this run began with."""
-        before, now = _flat(self.recipe().model_dump()), _flat(recipe.model_dump())
-        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key != "output"]
+        changed = changes(_flat(self.recipe().model_dump()), _flat(recipe.model_dump()))
+        changed.pop("output", None)
         if changed:
-            shown = "; ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)
             rates = (
                 " Rates cannot change on the way: the optimizer and its schedule come from the checkpoint."
                 if any(key in _RATES for key in changed)
                 else ""
             )
             raise UserError(
-                f"--resume: the recipe differs from the run's ({shown}).{rates} "
+                f"--resume: the recipe differs from the run's ({'; '.join(changed.values())}).{rates} "
                 f"Resume with {self.recipe_file}, or start anew with --overwrite or another output."
             )
 
@@ -342,7 +341,7 @@ class Run:
 
     def resume_line(self) -> str:
         """What to type to go on."""
-        return f"continue with: structune train {shlex.quote(str(self.recipe_file))} --resume"
+        return resume_line(["train", str(self.recipe_file)])
 
 
 UNCHECKED = "the run is older than the record of its data (data.json): whether they are the same cannot be checked"

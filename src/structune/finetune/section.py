@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 
 
 class Section(BaseModel):

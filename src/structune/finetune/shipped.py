@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.section import closest
 
 

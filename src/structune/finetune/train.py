@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from structune.errors import Diverged, Interrupted, UserError
+from structune.files import NotWritten, new_folder, write_json, write_text, written
 from structune.finetune.adapters import WEIGHTS_FILE, apply_method, in_head, save_trained, split_parameters
 from structune.finetune.card import model_card
 from structune.finetune.curve import draw_curve
 from structune.finetune.data import TaskData, load_data
 from structune.finetune.data.doubts import majority
 from structune.finetune.encode import encode, warn_of_cut_texts
-from structune.finetune.errors import Diverged, Interrupted, UserError
-from structune.finetune.files import NotWritten, new_folder, write_json, write_text, written
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.launch import refuse_several_processes
@@ -34,6 +34,7 @@ from structune.finetune.place import check_writable
 from structune.finetune.progress import LogFile, ProgressBar
 from structune.finetune.quiet import quiet
 from structune.finetune.recipe import Recipe
+from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
 from structune.finetune.trainer import RecipeTrainer, check_settings
 
@@ -70,6 +71,7 @@ def train(
         Interrupted: a signal such as Ctrl-C asked for the end; a checkpoint was saved.
     """
     console = console or Console(quiet=True)
+    refuse_both(resume, overwrite)
     refuse_several_processes()
     recipe = recipe.resolved()
     assert recipe.output is not None  # resolved

@@ -16,10 +16,10 @@ from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, Train
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 
+from structune.errors import Diverged, UserError
+from structune.files import NotWritten, written
 from structune.finetune.adapters import split_parameters
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
-from structune.finetune.errors import Diverged, UserError
-from structune.finetune.files import NotWritten, written
 from structune.finetune.methods import recommended
 from structune.finetune.model import Base
 from structune.finetune.recipe import Recipe

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from structune.errors import UserError
 from structune.finetune.doubt import say
-from structune.finetune.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):

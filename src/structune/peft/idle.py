@@ -12,6 +12,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from structune.peft.layer import StructuneLayer
+from structune.peft.layers import adapted_layers
 
 _waiting: WeakKeyDictionary[StructuneLayer, dict[str, str]] = WeakKeyDictionary()
 """Layers that no optimizer has trained yet: their adapters, and the names that they go by."""
@@ -35,9 +36,8 @@ def watch(layer: StructuneLayer, adapter_name: str, module_name: str) -> None:
         adapter_name: which one.
         module_name: the layer's name in the model.
     """
-    for below, module in layer.named_modules():
-        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
-            _waiting.setdefault(module, {})[adapter_name] = f"{module_name}.{below}".rstrip(".")
+    for below, inner in adapted_layers(layer.named_modules(), adapter_name):
+        _waiting.setdefault(inner, {})[adapter_name] = f"{module_name}.{below}".rstrip(".")
     if not _handles:
         _handles.append(register_optimizer_step_post_hook(_after_step))
 

@@ -13,8 +13,8 @@ from peft.utils.quantization_utils import QuantizationBackend
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from structune.arguments import check_strength
 from structune.delta import FLOATS, StructuredDelta
+from structune.options import check_strength
 from structune.peft.computed_weight import check_stored
 from structune.peft.own_forward import check_read, reads_as, redefines, replaced
 from structune.peft.quantised import QuantisedWeight
@@ -192,8 +192,8 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             ValueError: the scale, or its product with the configured one, is NaN, infinite or too large for fp32.
         """
         if adapter in self.structune_delta:
-            check_strength(float(scale), "scale")
-            check_strength(float(scale) * self.delta(adapter).full_scale, "scale times the configured one")
+            check_strength("scale", float(scale))
+            check_strength("scale times the configured one", float(scale) * self.delta(adapter).full_scale)
             if adapter in self.merged_adapters and scale != self.merged_deltas[adapter].strength:
                 warnings.warn(
                     f"adapter {adapter!r} is merged with scale {self.merged_deltas[adapter].strength:g}: the new one, "

@@ -36,6 +36,9 @@ from structune.peft.storage.sharded import StateDictNames, check_unwrapped
 from structune.peft.targets import check_adapter_name, check_tokens
 from structune.peft.untie import tying_as_it_is, untie
 
+WARNED_OF_BY_PEFT = ("rank_pattern", "alpha_pattern")
+"""Whose idle keys PEFT names itself, in every configuration that has an attribute of that name."""
+
 
 class StructuneModel(BaseTuner):
     """A model with structured adapters; made by `peft.get_peft_model(model, StructuneConfig(…))`."""
@@ -78,7 +81,7 @@ class StructuneModel(BaseTuner):
 
     def _warn_of_idle_patterns(self, config: StructuneConfig) -> None:
         for option, keys in config.idle_patterns(self._adapted_names).items():
-            if option != "rank":  # PEFT has a warning of its own for rank_pattern
+            if f"{option}_pattern" not in WARNED_OF_BY_PEFT:
                 warnings.warn(
                     f"{option}_pattern: {', '.join(map(repr, keys))} decides about no adapted module. A key is a name "
                     "or an expression for the end of a module's full name, and the first that matches counts; "

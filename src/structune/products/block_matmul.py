@@ -58,7 +58,7 @@ def block_matmul(
 def _grid(structure: Structure, generators: Mapping[str, Tensor]) -> tuple[int, int]:
     """P and Q."""
     structure.check(generators)
-    shapes = structure.generators()
+    shapes = structure.shapes
     grids = {name: tuple(g.shape[: g.dim() - len(shapes[name])]) for name, g in generators.items()}
     grid = next(iter(grids.values()))
     if len(grid) != 2 or any(other != grid for other in grids.values()):

@@ -74,7 +74,7 @@ def fold(
         (T, out) in x's dtype.
     """
     wide = working_dtype(*generators.values())
-    generators = {name: generators[name].to(wide) for name in structure.generators()}
+    generators = {name: generators[name].to(wide) for name in structure.shapes}
     kernels: list[Tensor] = []
     geometry: list[int] = []
     chain = Chain.of(structure, generators) if is_chain(structure) else None
@@ -83,7 +83,7 @@ def fold(
         generators = {name: g.detach() for name, g in generators.items()}
     constant: list[Tensor] = []
     if start is not None:
-        start = {name: start[name].to(wide) for name in structure.generators()}
+        start = {name: start[name].to(wide) for name in structure.shapes}
         merged = structure.difference(generators, start)
         if merged is None:
             constant = list(start.values())
@@ -204,7 +204,7 @@ def _gradients(
 
 
 def _named(structure: Structure, tensors: Tensors) -> dict[str, Tensor]:
-    return dict(zip(structure.generators(), tensors, strict=True)) if tensors else {}
+    return dict(zip(structure.shapes, tensors, strict=True)) if tensors else {}
 
 
 def _chain(kernels: Tensors, geometry: Numbers) -> Chain:

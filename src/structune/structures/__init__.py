@@ -1,4 +1,4 @@
-"""What a block is: ten families of structured matrices, each a function of its generators.
+"""What a block is: families of structured matrices, each a function of its generators.
 
 The names of the families are known at once; the families, and torch with them, are imported when they are asked for.
 """
@@ -6,35 +6,19 @@ The names of the families are known at once; the families, and torch with them, 
 from typing import TYPE_CHECKING
 
 from structune.lazy import lazy
-from structune.structures.registry import announce, get, names, register
+from structune.structures.registry import PLACES, class_name, get, names, register
 
 if TYPE_CHECKING:
     from structune.structures.base import RankedStructure, Structure
     from structune.structures.convolution import Convolution
+    from structune.structures.generator import Generator
 
-__all__ = ["Convolution", "RankedStructure", "Structure", "get", "names", "register"]
-
-_FAMILIES = {
-    "low_rank": "LowRank",
-    "circulant": "Circulant",
-    "toeplitz": "Toeplitz",
-    "hankel": "Hankel",
-    "vandermonde": "Vandermonde",
-    "cauchy": "Cauchy",
-    "toeplitz_like": "ToeplitzLike",
-    "hankel_like": "HankelLike",
-    "vandermonde_like": "VandermondeLike",
-    "cauchy_like": "CauchyLike",
-}
-"""Name, which is also the name of its file, and class of each family that comes with the package."""
-
-for _name, _class in _FAMILIES.items():
-    announce(_name, f"{__name__}.{_name}:{_class}")
+__all__ = ["Convolution", "Generator", "RankedStructure", "Structure", "get", "names", "register"]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy(
         __name__,
-        {_class: f"{__name__}.{_name}:{_class}" for _name, _class in _FAMILIES.items()}
-        | {_class: f"{__name__}.base:{_class}" for _class in ("RankedStructure", "Structure")}
-        | {"Convolution": f"{__name__}.convolution:Convolution"},
+        {class_name(name): place for name, place in PLACES.items()}
+        | {name: f"{__name__}.base:{name}" for name in ("RankedStructure", "Structure")}
+        | {name: f"{__name__}.{name.lower()}:{name}" for name in ("Convolution", "Generator")},
     )

@@ -5,28 +5,32 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from structune.structures.convolution import Convolution
+from structune.structures.generator import Generator, uniform, zeros
 
 
 @dataclass(frozen=True)
 class Structure(ABC):
     """One M×N block W as a function of its generators; it holds sizes, never numbers.
 
-    A family defines `generators`, `entries`, `operators` and `displacement_rank`; the rest follows. Generators may
-    carry leading batch dimensions, which broadcast: generators (…, *shape) give W (…, M, N) in the generators' dtype.
+    A family defines `generators` and `entries`; the rest follows, and is overridden where the family has something of
+    its own. Generators may carry leading batch dimensions, which broadcast: generators (…, *shape) give W (…, M, N) in
+    the generators' dtype. Where the base writes `**generators: Any`, tensors by name are meant; families name theirs.
+
+    Further fields are integer options of the family's own, at least 1 and with a default (see `own_options`).
 
     Args:
         rows: M, the number of rows of W.
         cols: N, the number of columns of W.
 
     Raises:
-        ValueError: a size is not a positive integer.
+        ValueError: a size or an option is not a positive integer, or the family has no block of these sizes.
     """
 
     rows: int
@@ -34,9 +38,6 @@ class Structure(ABC):
 
     name: ClassVar[str]
     """The name under which the family is registered."""
-
-    linear_in: ClassVar[tuple[str, ...]] = ()
-    """Generators in which W is linear: all zero, they make W zero while its derivative with respect to them is not."""
 
     raw_step: ClassVar[float] = 1.0
     """How far a raw number moves per unit of its trained difference: what makes learning rates comparable."""
@@ -46,23 +47,48 @@ class Structure(ABC):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{self.name}: {field}={value!r} must be an integer of at least 1")
+        self.check_sizes()
+
+    @classmethod
+    def own_options(cls) -> dict[str, int]:
+        """The family's own integer options with their defaults.
+
+        Raises:
+            TypeError: an option has no default.
+        """
+        defaults: dict[str, Any] = {f.name: f.default for f in fields(cls) if f.name not in ("rows", "cols")}
+        if bare := [name for name, default in defaults.items() if default is MISSING]:
+            raise TypeError(f"{cls.__qualname__}.{bare[0]} needs a default: every option of a family has one")
+        return defaults
+
+    def check_sizes(self) -> None:  # noqa: B027 (nothing to refuse is the default)
+        """Raise ValueError, with the fix, where the family has no block of these sizes and options. Default: it has."""
 
     @abstractmethod
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of each generator of one block, in the order in which a block reads its numbers."""
+    def generators(self) -> dict[str, Generator]:
+        """Shape and start of each generator of one block by name, in the order in which a block reads its numbers.
+
+        Those that start at zero make W zero. If these are all, W is linear in all of them together; if there are none,
+        the matrix of the start is subtracted from ΔW.
+        """
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each generator of one block."""
+        return {name: generator.shape for name, generator in self.generators().items()}
 
     @abstractmethod
-    def entries(self, **generators: Tensor) -> Tensor:
+    def entries(self, *args: Any, **generators: Any) -> Tensor:
         """The definition of the family: generators (…, *shape) to W (…, M, N)."""
 
-    def strip(self, start: int, stop: int, **generators: Tensor) -> Tensor:
+    def strip(self, start: int, stop: int, *args: Any, **generators: Any) -> Tensor:
         """Rows start … stop − 1 of W, (…, stop − start, N), for 0 ≤ start ≤ stop ≤ M (not checked).
 
         Default: cut out of `entries`. A family whose rows can be built alone overrides it.
         """
         return self.entries(**generators)[..., start:stop, :]
 
-    def pullback(self, grad: Tensor, start: int = 0, **generators: Tensor) -> dict[str, Tensor]:
+    def pullback(self, grad: Tensor, start: int = 0, *args: Any, **generators: Any) -> dict[str, Tensor]:
         """The gradient of ⟨grad, strip(start, start + B)⟩ with respect to each generator, shaped like it.
 
         Default: autograd through `strip`. A family that can do it in fewer passes over `grad` overrides it. The result
@@ -71,7 +97,8 @@ class Structure(ABC):
         Args:
             grad: (…, B, N) in the generators' dtype, 1 ≤ B ≤ M − start.
             start: the row of W that is the first of `grad`.
-            generators: (…, *shape), all with the leading dimensions of `grad`.
+            *args: none; generators are given by name.
+            **generators: (…, *shape), all with the leading dimensions of `grad`.
         """
         with torch.enable_grad():
             leaves = {name: generator.detach().requires_grad_() for name, generator in generators.items()}
@@ -79,7 +106,7 @@ class Structure(ABC):
             gradients = torch.autograd.grad(rows, tuple(leaves.values()), grad, materialize_grads=True)
         return dict(zip(leaves, gradients, strict=True))
 
-    def lookup(self, block_row: Tensor, row: Tensor, **generators: Tensor) -> Tensor:
+    def lookup(self, block_row: Tensor, row: Tensor, *args: Any, **generators: Any) -> Tensor:
         """Row `row[t]` of every block in block row `block_row[t]` of a grid, as a table of embeddings is read.
 
         Default: one convolution is gathered from its kernels; for everything else the grid is built first. A family
@@ -88,7 +115,8 @@ class Structure(ABC):
         Args:
             block_row: (T,) int64, values in 0 … P − 1.
             row: (T,) int64, values in 0 … M − 1.
-            generators: (P, Q, *shape).
+            *args: none; generators are given by name.
+            **generators: (P, Q, *shape).
 
         Returns:
             (T, Q, N) in the generators' dtype.
@@ -98,16 +126,16 @@ class Structure(ABC):
             return convolutions[0].lookup(block_row, row)
         return self.entries(**generators)[block_row, :, row]
 
-    @abstractmethod
-    def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
-        """The displacement pair (A, B) of the square case, in fp64 unless it is made from generators."""
+    def operators(self, *args: Any, **generators: Any) -> tuple[Tensor, Tensor] | None:
+        """The displacement pair (A, B) of the square case, in fp64 unless it is made from generators. Default: none."""
+        return None
 
     @property
-    @abstractmethod
-    def displacement_rank(self) -> int:
-        """An upper bound on rank(A W − W B) for the pair that `displacement` returns."""
+    def displacement_rank(self) -> int | None:
+        """An upper bound on rank(A W − W B) for the pair that `displacement` returns; None where it returns none."""
+        return None
 
-    def convolutions(self, **generators: Tensor) -> tuple[Convolution, ...]:
+    def convolutions(self, *args: Any, **generators: Any) -> tuple[Convolution, ...]:
         """W as a chain of convolutions, first applied first; empty when the family has none.
 
         One convolution has kernels (…, K); a chain of two has kernels (…, R, K), summed over R at the end.
@@ -123,8 +151,8 @@ class Structure(ABC):
 
         Args:
             x_TQN: T tokens, T ≥ 0, in the dtype that the result is in: fp64, fp32, bf16 or fp16.
-            args: none; a family may name its generators in the signature.
-            generators: (P, Q, *shape), as a rule in fp32 whatever the dtype of x: rounding them is left to the family.
+            *args: none; generators are given by name.
+            **generators: (P, Q, *shape), mostly in fp32 whatever the dtype of x: rounding them is left to the family.
 
         Returns:
             (T, P, M) in x's dtype.
@@ -169,7 +197,7 @@ class Structure(ABC):
         """Whether the family overrides `multiply`."""
         return type(self).multiply is not Structure.multiply
 
-    def from_raw(self, **raw: Tensor) -> dict[str, Tensor]:
+    def from_raw(self, *args: Any, **raw: Any) -> dict[str, Tensor]:
         """Map raw numbers, any finite reals, to valid generators (node maps, unit scale). Default: themselves."""
         return raw
 
@@ -192,9 +220,10 @@ class Structure(ABC):
         return self.entries(**generators)
 
     def displacement(self, **generators: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The pair (A, B) for which A W − W B has rank at most `displacement_rank`; None when W is not square.
+        """The pair (A, B) for which A W − W B has rank at most `displacement_rank`.
 
-        Families whose operators hold nodes (Vandermonde, Cauchy and their "-like" forms) need the generators.
+        None when W is not square or the family has no such pair. Families whose operators hold nodes (Vandermonde,
+        Cauchy and their "-like" forms) need the generators.
 
         Raises:
             ValueError: the operators need a generator that was not given.
@@ -210,7 +239,7 @@ class Structure(ABC):
 
     def check(self, generators: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless `generators` has exactly this family's names with its trailing shapes."""
-        shapes = self.generators()
+        shapes = self.shapes
         if generators.keys() != shapes.keys():
             raise ValueError(f"{self.name}: generators {sorted(generators)} given, {sorted(shapes)} expected")
         for name, shape in shapes.items():
@@ -223,12 +252,12 @@ class Structure(ABC):
     @property
     def numel(self) -> int:
         """How many numbers one block draws."""
-        return sum(math.prod(shape) for shape in self.generators().values())
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def is_linear(self) -> bool:
-        """Whether W is linear in all its generators together, so that zeros give W = 0 with a gradient."""
-        return set(self.linear_in) == set(self.generators())
+        """Whether W is linear in all its generators together: they all start at zero, with a gradient."""
+        return all(generator.starts_at_zero for generator in self.generators().values())
 
 
 @dataclass(frozen=True)
@@ -240,8 +269,6 @@ class RankedStructure(Structure):
     """
 
     rank: int = 1
-
-    linear_in: ClassVar[tuple[str, ...]] = ("G",)
 
     @property
     def displacement_rank(self) -> int:
@@ -257,10 +284,10 @@ class CroppedStructure(RankedStructure):
         """n = max(M, N), the size of the square matrix that is cropped."""
         return max(self.rows, self.cols)
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"G": (self.rank, self.order), "H": (self.rank, self.order)}
+    def generators(self) -> dict[str, Generator]:
+        return {"G": zeros(self.rank, self.order), "H": uniform(self.rank, self.order)}
 
-    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         scale = unit_scale(self.rank * self.order)
         return {"G": G * scale, "H": H * scale}
 

@@ -26,10 +26,10 @@ class DiagonalRecursion(CroppedStructure):
     def steps(self, start: int, stop: int, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
         """Thin factors of the steps from entry to entry of the strip, as `thin_steps` makes them."""
 
-    def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, G: Tensor, H: Tensor) -> Tensor:
         return self.strip(0, self.rows, G, H)
 
-    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:
         left, right = self.steps(start, stop, *torch.broadcast_tensors(G, H))
         return running_sums(left @ right)
 

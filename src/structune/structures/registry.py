@@ -6,13 +6,27 @@ import pkgutil
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
 
+from structune.structures import families
+
 if TYPE_CHECKING:
     from structune.structures.base import Structure
 
-_families: dict[str, type[Structure] | str] = {}
-"""Each family's class, or until someone asks for it, where the class is: "module:class"."""
-
 Family = TypeVar("Family", bound="type[Structure]")
+
+
+def class_name(name: str) -> str:
+    """How the class of the family `name` is called: toeplitz_like, ToeplitzLike."""
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+PLACES: dict[str, str] = {
+    module.name: f"{families.__name__}.{module.name}:{class_name(module.name)}"
+    for module in pkgutil.iter_modules(families.__path__)
+}
+"""Where the class of each family of the package is, as "module:class"; read off the folder, and nothing is imported."""
+
+_families: dict[str, type[Structure] | str] = dict(PLACES)
+"""Each family's class, or until someone asks for it, its place."""
 
 
 def register(family: Family) -> Family:
@@ -28,13 +42,8 @@ def register(family: Family) -> Family:
     return family
 
 
-def announce(name: str, place: str) -> None:
-    """Make a family known by name alone; its class, "module:class", is imported when someone asks for it."""
-    _families[name] = place
-
-
 def get(name: str) -> type[Structure]:
-    """The family registered as `name`; call it with rows, cols and, for the ranked families, rank.
+    """The family registered as `name`; call it with rows, cols and the family's own options.
 
     Raises:
         ValueError: no family has that name; the message lists those that are known.
@@ -50,5 +59,5 @@ def get(name: str) -> type[Structure]:
 
 
 def names() -> tuple[str, ...]:
-    """The names of all registered families, in order of registration."""
+    """The names of all families, those of the package first."""
     return tuple(_families)

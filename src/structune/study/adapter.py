@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +12,18 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from structune.delta import StructuredDelta
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.methods import PeftSection
 from structune.finetune.run import Run
 from structune.peft import StructuneConfig
+from structune.peft.convert.lora import lora_scale
 from structune.peft.storage.checkpoint import check_adapter_folder
+from structune.peft.storage.keys import bare
 from structune.study.backbone import Backbone
 
 CONFIG_FILE = "adapter_config.json"
@@ -166,8 +166,6 @@ def _lora(folder: Path, tensors: dict[str, Tensor]) -> list[Update]:
     for module, stored in _by_module(tensors, ".lora_").items():
         down, up = stored["A.weight"], stored["B.weight"]
         rank = down.shape[0]
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
-        scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
         updates.append(
             Update(
                 module=module,
@@ -177,7 +175,7 @@ def _lora(folder: Path, tensors: dict[str, Tensor]) -> list[Update]:
                 trainable=down.numel() + up.numel(),
                 frozen=0,
                 num_bytes=down.nbytes + up.nbytes,
-                dense=partial(_product, up, down, scale),
+                dense=partial(_product, up, down, lora_scale(config, module)),
             )
         )
     return updates
@@ -193,7 +191,7 @@ def _by_module(tensors: dict[str, Tensor], separator: str) -> dict[str, dict[str
     for key in sorted(tensors, key=_numeric):
         module, found, rest = key.partition(separator)
         if found:
-            groups.setdefault(module.removeprefix("base_model.model."), {})[rest] = tensors[key]
+            groups.setdefault(bare(module), {})[rest] = tensors[key]
     if not groups:
         raise UserError("the adapter holds no update of any layer")
     return groups

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.model import EMBEDDED_HUB_NAME, embedded_folder
 from structune.peft.base_layers import layer_class
 

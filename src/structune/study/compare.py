@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from structune.errors import Diverged, Interrupted, UserError
+from structune.files import write_json, write_text
 from structune.finetune.data import load_data
 from structune.finetune.encode import warn_of_cut_texts
-from structune.finetune.errors import Diverged, Interrupted, UserError
-from structune.finetune.files import write_json, write_text
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
@@ -24,6 +23,7 @@ from structune.finetune.lock import locked, refuse_locked
 from structune.finetune.methods import preset
 from structune.finetune.place import check_writable
 from structune.finetune.recipe import Recipe
+from structune.finetune.resume import refuse_both, resume_line
 from structune.finetune.run import Run, refuse_inside_run
 from structune.finetune.signals import Stopped
 from structune.finetune.tables import print_table
@@ -101,13 +101,13 @@ def compare(
 
     check_settings(recipe, out)
     warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
-    resume_line = _resume_line(recipe_path, methods, out, overrides, seeds)
+    go_on = _go_on(recipe_path, methods, out, overrides, seeds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, where):
         try:
-            ended = _carry_out(plan, resume, overwrite, resume_line, console)
+            ended = _carry_out(plan, resume, overwrite, go_on, console)
         except KeyboardInterrupt:
-            console.print(escape(resume_line), soft_wrap=True, highlight=False)
+            console.print(escape(go_on), soft_wrap=True, highlight=False)
             raise
         comparison = _put_together(recipe.name, plan, ended)
         write_json(out / "comparison.json", comparison.to_json())
@@ -173,8 +173,7 @@ def _plan(
     overwrite: bool,
 ) -> list[_Planned]:
     """The runs, everything that can be wrong with them checked."""
-    if resume and overwrite:
-        raise UserError("--resume and --overwrite exclude each other; give one")
+    refuse_both(resume, overwrite)
     if not methods:
         raise UserError("--methods: names none; give some, for example c3a,lora,head")
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
@@ -213,7 +212,7 @@ def _plan(
 
 
 def _carry_out(
-    plan: Sequence[_Planned], resume: bool, overwrite: bool, resume_line: str, console: Console
+    plan: Sequence[_Planned], resume: bool, overwrite: bool, go_on: str, console: Console
 ) -> dict[str, Outcome]:
     """Train what is not finished, one after the other. Returns, by name, how each ended that did not finish."""
     ended = {}
@@ -232,7 +231,7 @@ def _carry_out(
         trained += 1
         if outcome.kind == "interrupted":
             if outcome.step is not None:
-                raise Interrupted(outcome.step, resume_line, outcome.number)
+                raise Interrupted(outcome.step, go_on, outcome.number)
             raise KeyboardInterrupt if outcome.number == signal.SIGINT else Stopped(outcome.number)
         if outcome.kind != "finished":
             ended[planned.run.folder.name] = outcome
@@ -244,15 +243,15 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _resume_line(
+def _go_on(
     recipe_path: str | Path, methods: Sequence[str], out: Path, overrides: Sequence[str], seeds: Sequence[int] | None
 ) -> str:
-    words = ["structune", "compare", str(recipe_path), "--methods", ",".join(methods), "--out", str(out)]
+    words = ["compare", str(recipe_path), "--methods", ",".join(methods), "--out", str(out)]
     if seeds is not None:
         words += ["--seeds", ",".join(map(str, seeds))]
     for override in overrides:
         words += ["--set", override]
-    return f"continue with: {shlex.join([*words, '--resume'])}"
+    return resume_line(words)
 
 
 def _table(comparison: Comparison) -> Table:

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.fingerprint import Fingerprint
+from structune.finetune.markdown import markdown_row, markdown_table
 from structune.finetune.run import Run
 
 RESULTS = ("comparison.json", "comparison.md", "comparison.png")
@@ -161,10 +162,9 @@ class Comparison:
     def to_markdown(self) -> str:
         """A page with the table, what it rests on, the figure, the machine and the versions."""
         lines = [f"# {self.name}: {len(self.lines())} methods compared", ""]
-        lines += [_line(COLUMNS), _line(["---"] + ["---:"] * (len(COLUMNS) - 1))]
-        lines += [_line(cells) for cells in self.lines()]
+        lines += [markdown_table(COLUMNS, self.lines())]
         lines += ["", *self.notes(), "", "![accuracy and cost](comparison.png)", ""]
-        lines += ["| | |", "|---|---|", *(_line([key, value]) for key, value in self.versions.items())]
+        lines += ["| | |", "|---|---|", *(markdown_row([key, value]) for key, value in self.versions.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -204,7 +204,3 @@ def _different(one: Run, other: Run, what: str) -> UserError:
         f"{one.folder.name} and {other.folder.name} are runs on different data ({what}): they cannot stand in one "
         f"table; train them again on the same, with --overwrite"
     )
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

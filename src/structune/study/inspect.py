@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.tables import print_table
 from structune.study.adapter import Adapter, Update, read_adapter
 from structune.study.spectra_figure import draw_spectra

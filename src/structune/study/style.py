@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_bytes
+from structune.errors import UserError
+from structune.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

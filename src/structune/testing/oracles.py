@@ -39,7 +39,7 @@ def oracle_dense(structure: Structure, **generators: Tensor) -> Tensor:
     """
     if structure.name not in ORACLES:
         raise LookupError(f"structure {structure.name!r} has no oracle: give it one with @oracle({structure.name!r})")
-    shapes = structure.generators()
+    shapes = structure.shapes
     first = next(iter(shapes))
     batch = generators[first].shape[: generators[first].dim() - len(shapes[first])]
     flat = {name: generators[name].detach().double().reshape(-1, *shape).numpy() for name, shape in shapes.items()}

@@ -25,7 +25,7 @@ def sample_generators(
     random = torch.Generator().manual_seed(seed)
     raw = {
         name: torch.rand(*batch, *shape, generator=random, dtype=torch.float64) * 2 - 1
-        for name, shape in structure.generators().items()
+        for name, shape in structure.shapes.items()
     }
     return {name: value.to(dtype) for name, value in structure.from_raw(**raw).items()}
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from structune.errors import UserError
 from structune.finetune.data import doubts
 from structune.finetune.data.embedded import load_embedded
 from structune.finetune.data.examples import Examples, check_labels, examples_from, label_names
@@ -19,7 +20,6 @@ from structune.finetune.data.other_tasks import combined_labels, other_indicator
 from structune.finetune.data.split import take
 from structune.finetune.data.table import read_table
 from structune.finetune.doubt import DataWarning, say
-from structune.finetune.errors import UserError
 from structune.finetune.recipe import DataSection
 
 __all__ = ["DataWarning", "Examples", "TaskData", "load_data", "load_file"]

@@ -6,26 +6,14 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from structune.finetune.data.examples import Examples
+from structune.finetune.data.empty_words import is_empty_word
+from structune.finetune.data.examples import Examples
 
-_EMPTY_WORDS = frozenset(
-    [
-        "nan", "-nan", "na", "n/a", "n.a.", "n.a", "#n/a", "#n/a n/a", "#na", "<na>", "none", "null", "nil", "nat",
-        "(null)", "[null]", "<null>", "<none>", "undefined",
-    ]
-)  # fmt: skip
 _LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 _FEW = 10  # examples of a class
 _MANY = 20  # classes, if they are numbers
 _MOST = 0.8  # of the held-out examples in one class
-
-
-def is_empty_word(value: str) -> bool:
-    """`nan`, `None`, `NULL`, `N/A` and other spellings of an empty cell."""
-    return value.strip().lower() in _EMPTY_WORDS
 
 
 def majority(labels: Sequence[str]) -> tuple[str, float]:

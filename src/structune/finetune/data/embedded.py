@@ -20,9 +20,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from structune.errors import UserError
+from structune.files import write_bytes
 from structune.finetune.data.table import Table
-from structune.finetune.errors import UserError
-from structune.finetune.files import write_bytes
 from structune.finetune.paths import expand
 
 SDIST = "vaderSentiment-3.3.2.tar.gz"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from structune.errors import UserError
 from structune.finetune.data.header import refuse_lost_row
 from structune.finetune.data.other_tasks import refuse_other_tasks, refuse_split_label
 from structune.finetune.data.table import Table
-from structune.finetune.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from structune.finetune.errors import UserError
+from structune.errors import UserError
 from structune.finetune.section import closest
 
 _BY_PANDAS: list[tuple[bytes, str, str]] = [

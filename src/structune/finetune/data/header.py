@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from structune.errors import UserError
 from structune.finetune.doubt import say
-from structune.finetune.errors import UserError
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)")
 _WORDS = 5  # that a column's name hardly has

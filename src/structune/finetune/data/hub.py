@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from structune.errors import UserError
 from structune.finetune.data.table import Table
-from structune.finetune.errors import UserError
 
 
 def load_hub(name: str, subset: str | None, split: str) -> Table:

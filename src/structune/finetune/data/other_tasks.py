@@ -6,9 +6,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from structune.finetune.data.doubts import is_empty_word
+from structune.errors import UserError
+from structune.finetune.data.empty_words import is_empty_word
 from structune.finetune.data.table import Table
-from structune.finetune.errors import UserError
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)

@@ -13,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from structune.errors import UserError
 from structune.finetune.data.file_text import by_pandas, read_text
 from structune.finetune.data.header import first_row_named
 from structune.finetune.data.quotes import enclose_fields, enclose_rows
 from structune.finetune.doubt import say
-from structune.finetune.errors import UserError
 from structune.finetune.section import closest
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}

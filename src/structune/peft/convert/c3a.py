@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
-from structune.peft.convert.converted import PREFIX, Converted, adapted_layers, read
+from structune.peft.convert.converted import Converted, read
 from structune.peft.layer import StructuneLayer
-from structune.structures.circulant import Circulant, first_column
+from structune.peft.layers import adapted_layers
+from structune.peft.storage.keys import PREFIX
+from structune.structures.families.circulant import Circulant, first_column
 
 KERNEL, POOL = ".c3a_kernel", ".structune_delta.pool"
 TARGETS = (
@@ -83,7 +85,7 @@ def to_peft_c3a(model: PeftModel, adapter_name: str = "default") -> Converted:
             "embedding; merge the adapter instead"
         )
     kernels: dict[str, Tensor] = {}
-    for name, layer in adapted_layers(model, adapter_name):
+    for name, layer in adapted_layers(model.get_base_model().named_modules(), adapter_name):
         try:
             kernels[name] = _kernel(layer, adapter_name)
         except ValueError as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +11,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from structune.peft.layer import StructuneLayer
+from structune.files import new_folder
 from structune.peft.storage.ordered import in_order
-
-PREFIX = "base_model.model."
-"""What stands before a module's name in PEFT's adapter files."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +40,11 @@ class Converted:
             raise FileExistsError(f"{folder} is a {'link' if folder.is_symlink() else 'file'}: name a new folder")
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder} holds files already: name an empty or a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            whole = Path(scratch) / "adapter"
-            whole.mkdir()
+        with new_folder(folder) as whole:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict.items()}
             save_file(tensors, whole / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
             with in_order(self.config):
                 self.config.save_pretrained(str(whole))
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(whole, folder)
 
     def load_into(self, model: nn.Module) -> PeftModel:
         """The base model with this adapter in it, as `PeftModel.from_pretrained` would give it."""
@@ -69,13 +58,6 @@ class Converted:
         worst = sorted(self.errors.items(), key=lambda item: -item[1])
         lines = [f"{error:9.2e}  {name}" for name, error in worst]
         return "\n".join(["relative error of ΔW by module, worst first:", *lines])
-
-
-def adapted_layers(model: PeftModel, adapter_name: str) -> Iterator[tuple[str, StructuneLayer]]:
-    """Name in the bare model and layer, for each that has the adapter."""
-    for name, layer in model.get_base_model().named_modules():
-        if isinstance(layer, StructuneLayer) and adapter_name in layer.structune_delta:
-            yield name, layer
 
 
 def read(source: PeftModel | str | Path, adapter_name: str) -> tuple[PeftConfig, dict[str, Tensor]]:

@@ -13,14 +13,16 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from structune.arguments import as_python
 from structune.delta import EXTRA_STATE, StructuredDelta
+from structune.options import as_python
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
-from structune.peft.convert.converted import PREFIX, Converted, adapted_layers, read
+from structune.peft.convert.converted import Converted, read
+from structune.peft.layers import adapted_layers
 from structune.peft.model import stream_of
-from structune.structures.low_rank import LowRank
+from structune.peft.storage.keys import PREFIX
+from structune.structures.families.low_rank import LowRank
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 PLAIN = (
@@ -74,7 +76,7 @@ def to_lora(
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
     transposed = False
-    for name, layer in adapted_layers(model, adapter_name):
+    for name, layer in adapted_layers(model.get_base_model().named_modules(), adapter_name):
         if not isinstance(layer, StructuneLinear):
             raise ValueError(f"{name}: only linear layers are converted to LoRA, this is {type(layer).__name__}")
         B, A, errors[name] = _factors(layer.delta(adapter_name), rank, max_error)
@@ -136,7 +138,7 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
         A, B = tensors[key].double(), tensors[key.replace(LORA_A, LORA_B)].double()
         if A.ndim != 2:
             raise ValueError(f"{name}: only linear layers are converted, its lora_A has {A.ndim} dimensions")
-        target = B @ A * _scaling(config, name)
+        target = B @ A * lora_scale(config, name)
         stream = {"stream": stream_of(name)}
         delta = StructuredDelta(*target.shape, dtype=torch.float64, **ours.layer_options(name) | stream)
         try:
@@ -195,7 +197,8 @@ def _project(delta: StructuredDelta, target: Tensor) -> None:
     delta.pool.copy_(of_target / squares)
 
 
-def _scaling(config: LoraConfig, name: str) -> float:
+def lora_scale(config: LoraConfig, name: str) -> float:
+    """What a layer's B A is multiplied by, by the layer's name: α/r, or α/√r with `use_rslora`."""
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)

@@ -8,7 +8,7 @@ from peft.tuners.c3a.layer import C3ALinear
 from torch import Tensor, nn
 
 from structune import products
-from structune.structures.circulant import Circulant, first_column
+from structune.structures.families.circulant import Circulant, first_column
 
 
 class RepairedC3ALinear(C3ALinear):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,18 @@ from peft import PeftConfig, PeftModel
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 
+from structune.options import OPTIONS, PATTERNED
 from structune.peft.config import StructuneConfig
-from structune.peft.convert.converted import PREFIX
+from structune.peft.storage.keys import bare
 from structune.peft.storage.rollback import as_before_if_failing
 
 MAKES_THE_UPDATE = (
-    "structure",
-    "block_size",
-    "num_splits",
-    "rank",
-    "pool_size",
-    "pool_map",
-    "fixed_ratio",
-    "scale",
-    "init_weights",
+    *(name for name, option in OPTIONS.items() if option.metadata["makes_the_update"]),
+    *(f"{name}_pattern" for name in PATTERNED),
     "sampler_version",
     "trainable_token_indices",
 )
-"""Options that numbers of the same sizes can still depend on; their patterns too."""
+"""Options that numbers of the same sizes can still depend on."""
 
 
 def hotswap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "default") -> Any:
@@ -52,9 +45,7 @@ def hotswap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "d
     if not isinstance(configs.get(adapter_name), StructuneConfig):
         raise ValueError(f"adapter_name={adapter_name!r}: the model has {sorted(configs)}, which must be structune's")
     own, new = configs[adapter_name], StructuneConfig.from_pretrained(str(folder))
-    names = {field.name for field in fields(StructuneConfig)}
-    compared = [name for option in MAKES_THE_UPDATE for name in (option, f"{option}_pattern") if name in names]
-    if different := [name for name in compared if getattr(own, name) != getattr(new, name)]:
+    if different := [name for name in MAKES_THE_UPDATE if getattr(own, name) != getattr(new, name)]:
         name = different[0]
         raise ValueError(
             f"{folder}: {name}={getattr(new, name)!r}, but adapter {adapter_name!r} has {getattr(own, name)!r}: only "
@@ -63,5 +54,5 @@ def hotswap_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "d
     with as_before_if_failing(model, adapter_name):
         tensors = load_peft_weights(str(folder), device="cpu")
         if not isinstance(model, PeftModel):
-            tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+            tensors = {bare(name): tensor for name, tensor in tensors.items()}
         return set_peft_model_state_dict(model, tensors, adapter_name=adapter_name)

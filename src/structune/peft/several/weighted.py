@@ -12,8 +12,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor
 
-from structune.arguments import check_strength
 from structune.delta import StructuredDelta
+from structune.options import PATTERNED, UpdateOptions, check_strength
 from structune.peft.base_layers import ParamWrapper, StructuneMultiheadAttention
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
@@ -118,7 +118,7 @@ def _concatenated(terms: Terms) -> Sum:
     rank = sum(structure.rank for _, structure, _ in parts)  # type: ignore[attr-defined]
 
     def numbers(delta: StructuredDelta) -> Tensor:
-        shapes = delta.structure.generators()
+        shapes = delta.structure.shapes
         ones = delta.structure.from_raw(**{name: torch.ones(shape) for name, shape in shapes.items()})
         raw = []
         for name, shape in shapes.items():
@@ -141,9 +141,9 @@ def _share_a_pool(terms: Terms) -> bool:
         and delta.structure.is_linear
         and delta.start is None
         and delta.num_fixed == first.num_fixed
-        and delta.pool_map is not None
-        and delta.pool_map == first.pool_map
-        and all(torch.equal(own, its) for own, its in zip(delta.tables, first.tables, strict=True))
+        and delta.index is not None
+        and first.index is not None
+        and torch.equal(delta.index, first.index)
         for _, delta in terms
     )
 
@@ -166,7 +166,7 @@ def _config_of(tuner: BaseTuner, adapters: Sequence[str], sums: Mapping[str, Sum
     configs = cast(Mapping[str, StructuneConfig], tuner.peft_config)
     first = configs[adapters[0]]
     own_numbers = {"pool_size": None, "fixed_ratio": first.fixed_ratio if shared else 0.0, "scale": 1.0}
-    wanted: dict[str, dict[str, Any]] = {}
+    wanted: dict[str, UpdateOptions] = {}
     everywhere = True
     for name, total in sums.items():
         layer = tuner.model.get_submodule(name)
@@ -175,21 +175,18 @@ def _config_of(tuner: BaseTuner, adapters: Sequence[str], sums: Mapping[str, Sum
         everywhere &= len(has) == len(adapters)
         key = _target_of(name, layer)
         if key is not None:
-            wanted[key] = configs[has[0]].layer_options(key) | own_numbers | dict(total.options)
-    changes: dict[str, Any] = {
-        "init_weights": True,
-        "modules_to_save": None,
-        "scale_pattern": {},
-        "fixed_ratio_pattern": {},
-    }
+            wanted[key] = configs[has[0]].at(key).spelled_out()
+            for option, value in (own_numbers | dict(total.options)).items():
+                wanted[key] = wanted[key].with_option(option, value)
+    changes: dict[str, Any] = {"init_weights": True, "modules_to_save": None}
     head = next(iter(wanted.values()))
-    for option in ("structure", "block_size", "num_splits", "rank", "pool_size", "fixed_ratio", "scale"):
-        changes[option] = head[option]
-        differs = any(options[option] != head[option] for options in wanted.values())
-        if option in ("structure", "block_size", "num_splits", "rank", "pool_size"):
-            longest_first = sorted(wanted, key=len, reverse=True)  # a pattern is matched against the end of a name
-            values = {re.escape(key): wanted[key][option] for key in longest_first if wanted[key][option] is not None}
-            changes[f"{option}_pattern"] = values if differs else {}
+    longest_first = sorted(wanted, key=len, reverse=True)  # a pattern is matched against the end of a name
+    for option in PATTERNED:
+        changes[option] = getattr(head, option)
+        values = {re.escape(key): getattr(wanted[key], option) for key in longest_first}
+        differs = any(value != changes[option] for value in values.values())
+        given = {key: value for key, value in values.items() if value is not None}
+        changes[f"{option}_pattern"] = given if differs else {}
     if not everywhere:
         exact = "|".join(re.escape(key) for key in wanted)
         changes |= {
@@ -216,7 +213,7 @@ def _check_arguments(tuner: BaseTuner, adapters: Sequence[str], weights: Sequenc
     for weight in weights:
         if not math.isfinite(weight):
             raise ValueError(f"weights has {weight}: weights must be finite numbers")
-        check_strength(weight, "a weight")
+        check_strength("a weight", weight)
     if unknown := [name for name in adapters if name not in tuner.peft_config]:
         raise ValueError(f"adapters has {unknown}, but the model has {sorted(tuner.peft_config)}")
     if adapter_name in tuner.peft_config:

@@ -10,9 +10,10 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from structune.arguments import InitWeights
 from structune.delta import EXTRA_STATE, FLOATS, StructuredDelta
+from structune.options import InitWeights
 from structune.peft.layer import StructuneLayer
+from structune.peft.layers import adapted_layers
 
 KEY_PREFIX = "structune_"
 
@@ -57,10 +58,9 @@ def check_state_dict(model: nn.Module, adapter_name: str, state_dict: Mapping[st
         ValueError: numbers are missing or left over, have the wrong shape or dtype, or were made with another seed.
     """
     deltas: dict[str, StructuredDelta] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
-            _check_size(name, module, state_dict)
-            deltas[f"{name}.structune_delta.{adapter_name}."] = module.delta(adapter_name)
+    for name, layer in adapted_layers(model.named_modules(), adapter_name):
+        _check_size(name, layer, state_dict)
+        deltas[_prefix(name, adapter_name)] = layer.delta(adapter_name)
     given = {key for key in state_dict if f".{KEY_PREFIX}" in key}
     needed = {prefix + key for prefix, delta in deltas.items() for key in _needed(delta, prefix, given)}
     if missing := sorted(needed - given):
@@ -98,7 +98,8 @@ def _check_size(name: str, layer: StructuneLayer, state_dict: Mapping[str, Tenso
 
 def with_identities(state_dict: dict[str, Tensor], modules: Iterable[tuple[str, nn.Module]], adapter_name: str) -> None:
     """Put the identities beside an adapter's numbers where they are missing: who gathers parameters leaves them out."""
-    for prefix, layer in _layers(modules, adapter_name):
+    for name, layer in adapted_layers(modules, adapter_name):
+        prefix = _prefix(name, adapter_name)
         if f"{prefix}pool" in state_dict:
             state_dict.setdefault(prefix + EXTRA_STATE, layer.delta(adapter_name).get_extra_state())
 
@@ -106,19 +107,17 @@ def with_identities(state_dict: dict[str, Tensor], modules: Iterable[tuple[str, 
 def alike_no_more(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Other adapters that this one shares its identities with now, and will not once it is loaded."""
     parted: set[str] = set()
-    for prefix, layer in _layers(model.named_modules(), adapter_name):
+    for name, layer in adapted_layers(model.named_modules(), adapter_name):
         own = layer.delta(adapter_name)
         others = (other for other in layer.structune_delta if other != adapter_name)
-        if own.has_identity and own.stored_identity(state_dict, prefix) != own.identity:
+        if own.has_identity and own.stored_identity(state_dict, _prefix(name, adapter_name)) != own.identity:
             parted |= {other for other in others if layer.delta(other).identity == own.identity}
     return sorted(parted)
 
 
-def _layers(modules: Iterable[tuple[str, nn.Module]], adapter_name: str) -> Iterator[tuple[str, StructuneLayer]]:
-    """The layers that have the adapter, and what the names of its tensors begin with."""
-    for name, module in modules:
-        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
-            yield f"{name}.structune_delta.{adapter_name}.", module
+def _prefix(layer: str, adapter_name: str) -> str:
+    """What the names of a layer's tensors of an adapter begin with."""
+    return f"{layer}.structune_delta.{adapter_name}."
 
 
 def place_old_seeds(state_dict: Mapping[str, Tensor], adapter_name: str) -> dict[str, Tensor]:

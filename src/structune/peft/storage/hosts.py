@@ -17,6 +17,7 @@ from transformers.integrations.peft import PeftAdapterMixin
 
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
+from structune.peft.layers import adapted_layers
 from structune.peft.several.hotswap import hotswap_adapter
 from structune.peft.storage.rollback import as_before_if_failing
 
@@ -137,11 +138,10 @@ def _completed(load: Callable[..., Any]) -> Callable[..., Any]:
 
 def set_training(model: nn.Module, adapter_name: str) -> None:
     """Put an adapter's own parts into training mode, whatever mode the model around them is in, as LoRA's are."""
-    for layer in model.modules():
-        if isinstance(layer, StructuneLayer) and adapter_name in layer.structune_delta:
-            layer.training = True
-            layer.structune_delta[adapter_name].train()
-            layer.structune_dropout[adapter_name].train()
+    for _, layer in adapted_layers(model.named_modules(), adapter_name):
+        layer.training = True
+        layer.structune_delta[adapter_name].train()
+        layer.structune_dropout[adapter_name].train()
 
 
 def _has_ours(model: nn.Module) -> bool:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from structune.peft.config import StructuneConfig
-from structune.peft.convert.converted import PREFIX, Converted
-from structune.peft.layer import StructuneLayer
+from structune.peft.convert.converted import Converted
+from structune.peft.layers import adapted_layers
 from structune.peft.storage.hosts import set_training
+from structune.peft.storage.keys import PREFIX, bare
 from structune.peft.storage.rollback import as_before_if_failing
 
 
@@ -57,12 +58,9 @@ def load_adapter(
     config.inference_mode = not is_trainable
     with as_before_if_failing(model):
         inject_adapter_in_model(config, model, adapter_name)
-        set_peft_model_state_dict(
-            model, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}, adapter_name
-        )
-    for module in model.modules():
-        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
-            module.set_adapter(adapter_name, inference_mode=not is_trainable)
+        set_peft_model_state_dict(model, {bare(name): tensor for name, tensor in tensors.items()}, adapter_name)
+    for _, layer in adapted_layers(model.named_modules(), adapter_name):
+        layer.set_adapter(adapter_name, inference_mode=not is_trainable)
     if is_trainable:
         set_training(model, adapter_name)
     if hasattr(model, "_hf_peft_config_loaded"):  # what add_adapter of diffusers and transformers marks

@@ -10,6 +10,8 @@ from peft import PeftConfig, PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 
+from structune.files import write_text
+
 CLASSES = {
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
     "TOKEN_CLS": "AutoPeftModelForTokenClassification",
@@ -73,9 +75,7 @@ def add_to_card(folder: Path, config: PeftConfig) -> None:
     text = card.read_text(encoding="utf-8") if card.exists() else "---\nlibrary_name: peft\n---\n"
     new = _tagged(text if "import structune" in text else _with_section(text, _section(config)))
     if new != text or not card.exists():
-        partial = card.with_name(f".{card.name}.partial")
-        partial.write_text(new, encoding="utf-8")
-        partial.replace(card)
+        write_text(card, new)
 
 
 def _tagged(text: str) -> str:

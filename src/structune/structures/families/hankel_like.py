@@ -9,9 +9,11 @@ from torch import Tensor
 
 from structune.structures.convolution import Convolution
 from structune.structures.diagonals import DiagonalRecursion, convolution, thin_steps
+from structune.structures.registry import register
 from structune.structures.shift import shift
 
 
+@register
 @dataclass(frozen=True)
 class HankelLike(DiagonalRecursion):
     """The solution W of Z_1 W − W Z_0ᵀ = Σ_l g_l h_lᵀ with G, H (R, n), n = max(M, N), cropped to M×N.
@@ -38,7 +40,7 @@ class HankelLike(DiagonalRecursion):
             last_column=convolution(below, used, n).roll(1 - N, dims=-1)[..., start:stop].flip(-1),
         )
 
-    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:
         return super().strip(start, stop, G, H).flip(-2)
 
     def pullback(self, grad: Tensor, start: int = 0, **generators: Tensor) -> dict[str, Tensor]:
@@ -47,7 +49,7 @@ class HankelLike(DiagonalRecursion):
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
         return shift(self.rows, 1.0), shift(self.cols, 0.0).T
 
-    def convolutions(self, G: Tensor, H: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, G: Tensor, H: Tensor) -> tuple[Convolution, ...]:
         n = self.order
         upper_triangular = Convolution(H[..., : self.cols].flip(-1), n, self.cols, offset=self.cols - 1)
         hankel_circulant = Convolution(G, self.rows, n, period=n, reverse=True)

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import Structure, nodes_on_interval
+from structune.structures.generator import Generator, uniform
+from structune.structures.registry import register
 
 
 def reciprocal_differences(u: Tensor, v: Tensor) -> Tensor:
@@ -28,6 +30,7 @@ def interlaced_nodes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return rows + nodes_on_interval(u) / 8, cols + 0.5 + nodes_on_interval(v) / 8
 
 
+@register
 @dataclass(frozen=True)
 class Cauchy(Structure):
     """W[i, j] = 1 / (u_i − v_j) with nodes u (M,), v (N,). Displacement pair (diag u, diag v), rank 1.
@@ -41,27 +44,27 @@ class Cauchy(Structure):
     name: ClassVar[str] = "cauchy"
     raw_step: ClassVar[float] = 10.0  # nodes move by an eighth at most, and only entries near the diagonal feel it
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"u": (self.rows,), "v": (self.cols,)}
+    def generators(self) -> dict[str, Generator]:
+        return {"u": uniform(self.rows), "v": uniform(self.cols)}
 
-    def entries(self, u: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, u: Tensor, v: Tensor) -> Tensor:
         return reciprocal_differences(u, v)
 
-    def strip(self, start: int, stop: int, u: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, u: Tensor, v: Tensor) -> Tensor:
         return reciprocal_differences(u[..., start:stop], v)
 
-    def pullback(self, grad: Tensor, start: int = 0, *, u: Tensor, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         stop = start + grad.shape[-2]
         of_differences = grad * reciprocal_differences(u[..., start:stop], v).square()  # d(1/x) = −1/x²
         return {"u": pad(-of_differences.sum(dim=-1), (start, self.rows - stop)), "v": of_differences.sum(dim=-2)}
 
-    def operators(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return torch.diag(u), torch.diag(v)
 
     @property
     def displacement_rank(self) -> int:
         return 1
 
-    def from_raw(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def from_raw(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         u, v = interlaced_nodes(u, v)
         return {"u": u, "v": v}

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import Structure, nodes_on_interval
+from structune.structures.generator import Generator, uniform
+from structune.structures.registry import register
 from structune.structures.shift import shift
 
 
@@ -31,6 +33,7 @@ def powers_pullback(grad: Tensor, V: Tensor) -> Tensor:
     return (V[..., :-1] * grad[..., 1:]) @ exponents
 
 
+@register
 @dataclass(frozen=True)
 class Vandermonde(Structure):
     """W[i, j] = v_i^j with nodes v (M,). Displacement pair (diag v, Z_0), rank 1.
@@ -46,26 +49,26 @@ class Vandermonde(Structure):
     name: ClassVar[str] = "vandermonde"
     raw_step: ClassVar[float] = 0.1  # a node moves its whole row at once, its high powers most
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"v": (self.rows,)}
+    def generators(self) -> dict[str, Generator]:
+        return {"v": uniform(self.rows)}
 
-    def entries(self, v: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, v: Tensor) -> Tensor:
         return powers(v, self.cols)
 
-    def strip(self, start: int, stop: int, v: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, v: Tensor) -> Tensor:
         return powers(v[..., start:stop], self.cols)
 
-    def pullback(self, grad: Tensor, start: int = 0, *, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, v: Tensor) -> dict[str, Tensor]:
         stop = start + grad.shape[-2]
         V = powers(v[..., start:stop], self.cols)
         return {"v": pad(powers_pullback(grad, V), (start, self.rows - stop))}
 
-    def operators(self, v: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, v: Tensor) -> tuple[Tensor, Tensor]:
         return torch.diag(v), shift(self.cols, 0.0)
 
     @property
     def displacement_rank(self) -> int:
         return 1
 
-    def from_raw(self, v: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def from_raw(self, v: Tensor) -> dict[str, Tensor]:
         return {"v": nodes_on_interval(v)}

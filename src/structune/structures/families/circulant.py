@@ -11,8 +11,10 @@ from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
+from structune.structures.families.toeplitz import diagonal_sums, toeplitz_entries
+from structune.structures.generator import Generator, zeros
+from structune.structures.registry import register
 from structune.structures.shift import shift
-from structune.structures.toeplitz import diagonal_sums, toeplitz_entries
 
 
 def first_column(first_row: Tensor) -> Tensor:
@@ -24,6 +26,7 @@ def first_column(first_row: Tensor) -> Tensor:
     return first_row.flip(-1).roll(1, -1)
 
 
+@register
 @dataclass(frozen=True)
 class Circulant(Structure):
     """W[i, j] = c[(i − j) mod L] with c (L,), L = max(M, N), cropped to M×N.
@@ -37,35 +40,34 @@ class Circulant(Structure):
     """
 
     name: ClassVar[str] = "circulant"
-    linear_in: ClassVar[tuple[str, ...]] = ("c",)
 
     @property
     def period(self) -> int:
         """L = max(M, N), the length of the full circulant."""
         return max(self.rows, self.cols)
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"c": (self.period,)}
+    def generators(self) -> dict[str, Generator]:
+        return {"c": zeros(self.period)}
 
-    def entries(self, c: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, c: Tensor) -> Tensor:
         return self.strip(0, self.rows, c)
 
-    def strip(self, start: int, stop: int, c: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, c: Tensor) -> Tensor:
         from_top_right = c.roll(self.cols - 1 - start, dims=-1)
         diagonals = torch.cat((from_top_right, from_top_right), dim=-1)[..., : stop - start + self.cols - 1]
         return toeplitz_entries(diagonals, self.cols)
 
-    def pullback(self, grad: Tensor, start: int = 0, *, c: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, c: Tensor) -> dict[str, Tensor]:
         diagonals = diagonal_sums(grad)
         twice = pad(diagonals, (0, 2 * self.period - diagonals.shape[-1])).unflatten(-1, (2, self.period))
         return {"c": twice.sum(dim=-2).roll(start - self.cols + 1, dims=-1)}
 
-    def operators(self, c: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return shift(self.rows, 1.0), shift(self.cols, 1.0)
 
     @property
     def displacement_rank(self) -> int:
         return 0
 
-    def convolutions(self, c: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, c: Tensor) -> tuple[Convolution, ...]:
         return (Convolution(c, self.rows, self.cols, period=self.period),)

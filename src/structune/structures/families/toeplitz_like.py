@@ -10,9 +10,11 @@ from torch import Tensor
 
 from structune.structures.convolution import Convolution
 from structune.structures.diagonals import DiagonalRecursion, convolution, thin_steps
+from structune.structures.registry import register
 from structune.structures.shift import shift
 
 
+@register
 @dataclass(frozen=True)
 class ToeplitzLike(DiagonalRecursion):
     """W = Σ_l K(Z_1, g_l) K(Z_−1, h_l) with G, H (R, n), n = max(M, N), cropped to M×N; g_l, h_l are their rows.
@@ -43,7 +45,7 @@ class ToeplitzLike(DiagonalRecursion):
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
         return shift(self.rows, 1.0), shift(self.cols, -1.0)
 
-    def convolutions(self, G: Tensor, H: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, G: Tensor, H: Tensor) -> tuple[Convolution, ...]:
         n = self.order
         skew_circulant = Convolution(H, n, self.cols, period=n, wrap=-1)
         circulant = Convolution(G, self.rows, n, period=n)

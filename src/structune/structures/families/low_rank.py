@@ -11,24 +11,27 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import RankedStructure, Structure, telescoped, unit_scale
+from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class LowRank(RankedStructure):
     """W = G H with G (M, R) and H (R, N). Displacement pair (I, 0), rank R. Source: TR2024-157, Table 1."""
 
     name: ClassVar[str] = "low_rank"
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"G": (self.rows, self.rank), "H": (self.rank, self.cols)}
+    def generators(self) -> dict[str, Generator]:
+        return {"G": zeros(self.rows, self.rank), "H": uniform(self.rank, self.cols)}
 
-    def entries(self, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, G: Tensor, H: Tensor) -> Tensor:
         return G @ H
 
-    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:
         return G[..., start:stop, :] @ H
 
-    def pullback(self, grad: Tensor, start: int = 0, *, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         stop = start + grad.shape[-2]
         return {
             "G": pad(grad @ H.mT, (0, 0, start, self.rows - stop)),
@@ -46,11 +49,11 @@ class LowRank(RankedStructure):
     def multiplications(self, num_block_rows: int, num_block_cols: int) -> int:
         return num_block_rows * num_block_cols * self.rank * (self.rows + self.cols)
 
-    def lookup(self, block_row: Tensor, row: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def lookup(self, block_row: Tensor, row: Tensor, G: Tensor, H: Tensor) -> Tensor:
         rows_TQ1R = G[block_row, :, row].unsqueeze(-2)
         return (rows_TQ1R @ H[block_row]).squeeze(-2)
 
-    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         scale = unit_scale(self.rank)
         return {"G": G * scale, "H": H * scale}
 

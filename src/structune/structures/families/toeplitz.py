@@ -11,7 +11,9 @@ from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
-from structune.structures.hankel import antidiagonal_sums, hankel_entries
+from structune.structures.families.hankel import antidiagonal_sums, hankel_entries
+from structune.structures.generator import Generator, zeros
+from structune.structures.registry import register
 from structune.structures.shift import shift
 
 
@@ -26,6 +28,7 @@ def diagonal_sums(matrix: Tensor) -> Tensor:
     return antidiagonal_sums(matrix.flip(-2)).flip(-1)
 
 
+@register
 @dataclass(frozen=True)
 class Toeplitz(Structure):
     """W[i, j] = t[i − j + N − 1] with t (M + N − 1,): the first row backwards, then the first column.
@@ -38,26 +41,25 @@ class Toeplitz(Structure):
     """
 
     name: ClassVar[str] = "toeplitz"
-    linear_in: ClassVar[tuple[str, ...]] = ("t",)
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"t": (self.rows + self.cols - 1,)}
+    def generators(self) -> dict[str, Generator]:
+        return {"t": zeros(self.rows + self.cols - 1)}
 
-    def entries(self, t: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, t: Tensor) -> Tensor:
         return toeplitz_entries(t, self.cols)
 
-    def strip(self, start: int, stop: int, t: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, t: Tensor) -> Tensor:
         return toeplitz_entries(t[..., start : stop + self.cols - 1], self.cols)
 
-    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, t: Tensor) -> dict[str, Tensor]:
         return {"t": pad(diagonal_sums(grad), (start, self.rows - start - grad.shape[-2]))}
 
-    def operators(self, t: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return shift(self.rows, 1.0), shift(self.cols, -1.0)
 
     @property
     def displacement_rank(self) -> int:
         return 2
 
-    def convolutions(self, t: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, t: Tensor) -> tuple[Convolution, ...]:
         return (Convolution(t, self.rows, self.cols, offset=self.cols - 1),)

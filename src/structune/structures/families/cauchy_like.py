@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import RankedStructure, unit_scale
-from structune.structures.cauchy import interlaced_nodes, reciprocal_differences
+from structune.structures.families.cauchy import interlaced_nodes, reciprocal_differences
+from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.registry import register
 
 
+@register
 @dataclass(frozen=True)
 class CauchyLike(RankedStructure):
     """W[i, j] = Σ_l g_l[i] h_l[j] / (u_i − v_j) with nodes u (M,), v (N,), G (R, M), H (R, N).
@@ -22,21 +25,21 @@ class CauchyLike(RankedStructure):
 
     name: ClassVar[str] = "cauchy_like"
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
+    def generators(self) -> dict[str, Generator]:
         return {
-            "u": (self.rows,),
-            "v": (self.cols,),
-            "G": (self.rank, self.rows),
-            "H": (self.rank, self.cols),
+            "u": uniform(self.rows),
+            "v": uniform(self.cols),
+            "G": zeros(self.rank, self.rows),
+            "H": uniform(self.rank, self.cols),
         }
 
-    def entries(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         return (G.mT @ H) * reciprocal_differences(u, v)
 
-    def strip(self, start: int, stop: int, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         return self.entries(u[..., start:stop], v, G[..., start:stop], H)
 
-    def pullback(  # type: ignore[override]
+    def pullback(
         self, grad: Tensor, start: int = 0, *, u: Tensor, v: Tensor, G: Tensor, H: Tensor
     ) -> dict[str, Tensor]:
         stop = start + grad.shape[-2]
@@ -51,10 +54,10 @@ class CauchyLike(RankedStructure):
             "H": G @ of_products,
         }
 
-    def operators(self, u: Tensor, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, u: Tensor, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:
         return torch.diag(u), torch.diag(v)
 
-    def from_raw(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def from_raw(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         u, v = interlaced_nodes(u, v)
         scale = unit_scale(self.rank)
         return {"u": u, "v": v, "G": G * scale, "H": H * scale}

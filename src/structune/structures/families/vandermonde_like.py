@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.base import RankedStructure, nodes_on_interval, unit_scale
+from structune.structures.families.vandermonde import powers, powers_pullback
+from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.registry import register
 from structune.structures.shift import shift
-from structune.structures.vandermonde import powers, powers_pullback
 
 
+@register
 @dataclass(frozen=True)
 class VandermondeLike(RankedStructure):
     """W = Σ_l diag(g_l) V(v) K(Z_0, h_l) with nodes v (M,), G (R, M), H (R, N).
@@ -26,19 +29,21 @@ class VandermondeLike(RankedStructure):
 
     name: ClassVar[str] = "vandermonde_like"
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"v": (self.rows,), "G": (self.rank, self.rows), "H": (self.rank, self.cols)}
+    def generators(self) -> dict[str, Generator]:
+        return {
+            "v": uniform(self.rows),
+            "G": zeros(self.rank, self.rows),
+            "H": uniform(self.rank, self.cols),
+        }
 
-    def entries(self, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         V = powers(v, self.cols)
         return V * (V * (G.mT @ H)).cumsum(dim=-1).flip(-1)
 
-    def strip(self, start: int, stop: int, v: Tensor, G: Tensor, H: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         return self.entries(v[..., start:stop], G[..., start:stop], H)
 
-    def pullback(  # type: ignore[override]
-        self, grad: Tensor, start: int = 0, *, v: Tensor, G: Tensor, H: Tensor
-    ) -> dict[str, Tensor]:
+    def pullback(self, grad: Tensor, start: int = 0, *, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         stop = start + grad.shape[-2]
         around = (start, self.rows - stop)
         v, G = v[..., start:stop], G[..., start:stop]
@@ -52,9 +57,9 @@ class VandermondeLike(RankedStructure):
             "H": G @ of_products,
         }
 
-    def operators(self, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:
         return torch.diag(v), shift(self.cols, 0.0)
 
-    def from_raw(self, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def from_raw(self, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         scale = unit_scale(self.rank * math.sqrt(self.cols))
         return {"v": nodes_on_interval(v), "G": G * scale, "H": H * scale}

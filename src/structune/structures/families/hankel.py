@@ -11,6 +11,8 @@ from torch.nn.functional import pad
 
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
+from structune.structures.generator import Generator, zeros
+from structune.structures.registry import register
 from structune.structures.shift import shift
 from structune.surroundings import natively
 
@@ -35,6 +37,7 @@ def antidiagonal_sums(matrix: Tensor) -> Tensor:
     return sums
 
 
+@register
 @dataclass(frozen=True)
 class Hankel(Structure):
     """W[i, j] = h[i + j] with h (M + N − 1,): the first column, then the last row.
@@ -47,26 +50,25 @@ class Hankel(Structure):
     """
 
     name: ClassVar[str] = "hankel"
-    linear_in: ClassVar[tuple[str, ...]] = ("h",)
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"h": (self.rows + self.cols - 1,)}
+    def generators(self) -> dict[str, Generator]:
+        return {"h": zeros(self.rows + self.cols - 1)}
 
-    def entries(self, h: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, h: Tensor) -> Tensor:
         return hankel_entries(h, self.cols)
 
-    def strip(self, start: int, stop: int, h: Tensor) -> Tensor:  # type: ignore[override]
+    def strip(self, start: int, stop: int, h: Tensor) -> Tensor:
         return hankel_entries(h[..., start : stop + self.cols - 1], self.cols)
 
-    def pullback(self, grad: Tensor, start: int = 0, *, h: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def pullback(self, grad: Tensor, start: int = 0, *, h: Tensor) -> dict[str, Tensor]:
         return {"h": pad(antidiagonal_sums(grad), (start, self.rows - start - grad.shape[-2]))}
 
-    def operators(self, h: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def operators(self, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return shift(self.rows, 1.0), shift(self.cols, 0.0).T
 
     @property
     def displacement_rank(self) -> int:
         return 2
 
-    def convolutions(self, h: Tensor) -> tuple[Convolution, ...]:  # type: ignore[override]
+    def convolutions(self, h: Tensor) -> tuple[Convolution, ...]:
         return (Convolution(h, self.rows, self.cols, offset=self.cols - 1, reverse=True),)

@@ -1,0 +1,16 @@
+"""Which layers have an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+
+from structune.peft.layer import StructuneLayer
+
+
+def adapted_layers(modules: Iterable[tuple[str, nn.Module]], adapter_name: str) -> Iterator[tuple[str, StructuneLayer]]:
+    """Name and layer, for each of these named modules that has the adapter."""
+    for name, module in modules:
+        if isinstance(module, StructuneLayer) and adapter_name in module.structune_delta:
+            yield name, module
