@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from structune.bench.growth import curves, exponent, is_growth, theory
-from structune.bench.lines import Line, Spread, lines
+from structune.bench.lines import Line, lines
 from structune.bench.machine import in_words
 from structune.bench.method import FROZEN
 from structune.bench.results import Results
 from structune.finetune.markdown import markdown_table
 
+MOST = 6
+"""Columns of numbers in a table."""
+
 
 def to_markdown(results: Results, picture: str) -> str:
-    """One suite on one machine: what it ran on, the table, notes, the figure.
+    """One suite on one machine: the figure, what it ran on, and the tables, folded where they are long.
 
     Args:
         results: of the suite.
         picture: the figure's path from the page.
     """
     if is_growth(results):
-        table = _growth_table(results)
+        tables = [_growth_table(results)]
     elif "time" in results.suite["measure"]:
-        table = _time_table(results)
+        tables = _time_tables(results)
     else:
-        table = _memory_table(results)
-    parts = [_where(results), table, *_notes(results), f"![{results.suite['title']}]({picture})"]
+        tables = _memory_tables(results)
+    figure = f"[![{results.suite['title']}]({picture})]({picture})"  # a click shows it in full size
+    parts = [figure, _where(results), *tables, *_notes(results)]
     return "\n\n".join(parts)
 
 
@@ -37,33 +43,104 @@ def _where(results: Results) -> str:
         at = f", commit {results.commit['id'][:10]}{' with changes' if results.commit['dirty'] else ''}"
     dtypes = " and ".join(dict.fromkeys(case.dtype for case in results.cases))
     return (
-        f"{in_words(results.machine)}, {dtypes}, {settings['rounds']} rounds, {results.date[:10]}; "
+        f"{in_words(results.machine)}, {dtypes}, {settings['rounds']} rounds, {results.date[:10]};\n"
         f"torch {versions['torch']}, peft {versions['peft']}, structune {versions['structune']}{at}."
     )
 
 
-def _time_table(results: Results) -> str:
-    header = ["method", *(case.name for case in results.cases)]
-    cells = [[_time_cell(line) for line in lines(results, case)] for case in results.cases]
-    return _table(header, results, cells)
+def _time_tables(results: Results) -> list[str]:
+    def median(line: Line) -> str:
+        if line.ratio is None:
+            return "–"
+        if line.row.method == FROZEN and line.ms:
+            return f"{line.ms.median:.3g} ms"
+        return f"{line.ratio.median:.2f}{_mark(line, 'time')}"
+
+    def spread(line: Line) -> str:
+        return "–" if line.ratio is None else f"{line.ratio.p20:.2f}–{line.ratio.p80:.2f}"
+
+    return [
+        _folded(f"Medians, the frozen layer = 1{_one_target(results, 'time')}", _by_case(results, median)),
+        _folded("Spread, from the 20th to the 80th percentile", _by_case(results, spread)),
+        *_targets(results, "time"),
+    ]
 
 
-def _time_cell(line: Line) -> str:
-    if line.ratio is None:
-        return "–"
-    if line.row.method == FROZEN and line.ms:
-        return f"1 = {line.ms.median:.3g} ms"
-    return _join(f"{line.ratio.median:.2f} ({_range(line.ratio)})", line, "time")
+def _memory_tables(results: Results) -> list[str]:
+    tables = []
+    for quantity, heading in {"saved": "Saved for backward, MB", "peak": "Peak, MB"}.items():
+
+        def megabytes(line: Line, quantity: str = quantity) -> str:
+            count = getattr(line, quantity)
+            return "–" if count is None else f"{count / 1e6:,.1f}{_mark(line, quantity)}"
+
+        tables.append(_folded(f"{heading}{_one_target(results, quantity)}", _by_case(results, megabytes)))
+        tables += _targets(results, quantity)
+    return tables
 
 
-def _memory_table(results: Results) -> str:
-    header, cells = ["method"], []
-    for case in results.cases:
-        header += [f"{case.name}: saved MB", "peak MB"]
-        found = lines(results, case)
-        for quantity in ("saved", "peak"):
-            cells.append([_join(_megabytes(getattr(line, quantity)), line, quantity) for line in found])
-    return _table(header, results, cells)
+def _bounds(results: Results, quantity: str) -> set[str]:
+    verdicts = (line.verdicts.get(quantity, ()) for case in results.cases for line in lines(results, case))
+    return {verdict.bound for some in verdicts for verdict in some}
+
+
+def _one_target(results: Results, quantity: str) -> str:
+    """For a heading: what the marks are about, where it is the same for all."""
+    bounds = _bounds(results, quantity)
+    return f"; target ≤ {bounds.pop()}" if len(bounds) == 1 else ""
+
+
+def _targets(results: Results, quantity: str) -> list[str]:
+    """What the marks are about, where it differs: each bound of each method that has some, kept or missed."""
+
+    def told(line: Line) -> str:
+        return ", ".join(f"{_sign(verdict.met)} ≤ {verdict.bound}" for verdict in line.verdicts.get(quantity, []))
+
+    if len(_bounds(results, quantity)) < 2:
+        return []
+    return [_folded("Targets", _by_case(results, told, empty_too=False))]
+
+
+def _by_case(
+    results: Results,
+    cell: Callable[[Line], str],
+    empty_too: bool = True,
+) -> list[str]:
+    """A row a method and a column a case, in as many tables as keep each narrow.
+
+    `empty_too`: methods with nothing in any cell are shown as well.
+    """
+    columns = [[cell(line) for line in lines(results, case)] for case in results.cases]
+    rows = [
+        (row.method, cells)
+        for row, cells in zip(results.cases[0].rows, zip(*columns, strict=True), strict=True)
+        if empty_too or any(cells)
+    ]
+    count = math.ceil(len(columns) / MOST)
+    edges = [round(len(columns) * number / count) for number in range(count + 1)]
+    return [
+        markdown_table(
+            ["method", *(case.name for case in results.cases[start:end])],
+            [[method, *cells[start:end]] for method, cells in rows],
+        )
+        for start, end in pairwise(edges)
+    ]
+
+
+def _folded(summary: str, tables: Sequence[str]) -> str:
+    """What opens with a click, on the site and on GitHub."""
+    inside = "\n\n".join(tables)
+    return f'<details markdown="1"><summary>{summary}</summary>\n\n{inside}\n\n</details>'
+
+
+def _mark(line: Line, quantity: str) -> str:
+    """Whether all targets are kept; nothing where there are none."""
+    verdicts = line.verdicts.get(quantity, [])
+    return f" {_sign(all(verdict.met for verdict in verdicts))}" if verdicts else ""
+
+
+def _sign(met: bool) -> str:
+    return "✓" if met else "✗"
 
 
 def growth_cells(results: Results) -> list[list[str]]:
@@ -96,24 +173,6 @@ def _notes(results: Results) -> list[str]:
                 reasons.setdefault((row.method, row.note), []).append(case.name)
     notes = [f"- {method} ({'; '.join(names)}): {note}" for (method, note), names in reasons.items()]
     return ["\n".join(notes)] if notes else []
-
-
-def _table(header: Sequence[str], results: Results, columns: Sequence[Sequence[str]]) -> str:
-    methods = [row.method for row in results.cases[0].rows]
-    return markdown_table(header, list(zip(methods, *columns, strict=True)))
-
-
-def _join(value: str, line: Line, quantity: str) -> str:
-    marks = [f"{'✓' if v.met else '✗'} ≤ {v.bound}" for v in line.verdicts.get(quantity, [])]
-    return " ".join([value, *([", ".join(marks)] if marks and value != "–" else [])])
-
-
-def _range(spread: Spread) -> str:
-    return f"{spread.p20:.2f}–{spread.p80:.2f}"
-
-
-def _megabytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 1e6:,.1f}"
 
 
 def _number(value: Any) -> str:
