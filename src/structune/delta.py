@@ -251,9 +251,7 @@ class StructuredDelta(nn.Module):
             return self._fold(x, None, None)
         if algorithm == "fft" and self._may_keep_spectra(x):
             return self._infer(x)
-        start = self._start_generators() if self.centred else None
-        y = products.block_matmul(self.structure, self.grid.split(x), self.generators(), algorithm, start)
-        return self.grid.join(y) * self.scale
+        return self._multiply(x, algorithm)
 
     def fold(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x (W + ΔW)ᵀ + b: (…, in) to (…, out).
@@ -323,6 +321,12 @@ class StructuredDelta(nn.Module):
         )
         return y.view(*x.shape[:-1], self.grid.out_features)
 
+    def _multiply(self, x: Tensor, algorithm: str) -> Tensor:
+        """ΔW x by an algorithm that multiplies blocks."""
+        start = self._start_generators() if self.centred else None
+        y = products.block_matmul(self.structure, self.grid.split(x), self.generators(), algorithm, start)
+        return self.grid.join(y) * self.scale
+
     def _may_keep_spectra(self, x: Tensor) -> bool:
         """In inference on a CPU, where comparing numbers costs next to nothing."""
         cheap = not torch.is_grad_enabled() and x.device.type == "cpu"
@@ -333,7 +337,9 @@ class StructuredDelta(nn.Module):
         pool, kept = self.pool, self._kept
         dtype = working_dtype(x, pool)
         if kept is None or kept[1] != self.scale or kept[2].dtype != dtype or not torch.equal(kept[0], pool):
-            structure, generators, _ = self._update()  # families of convolutions have differences
+            structure, generators, start = self._update()
+            if start is not None:
+                return self._multiply(x, "fft")  # the difference of two blocks is none, so it has no spectra
             prepared = Chain.of(structure, generators).prepared("fft", dtype, self.scale)
             kept = pool.detach().clone(), self.scale, prepared
             self._kept = kept

@@ -10,7 +10,7 @@ import torch
 
 from structune import products, structures
 from structune.products import ALGORITHMS, block_matmul
-from structune.testing import algorithms, make_structure, normalised_error, sample_generators, sample_inputs
+from structune.testing import algorithms, make_structure, sample_generators, sample_inputs
 
 P, Q, M, N = 2, 3, 5, 4
 
@@ -67,37 +67,3 @@ def test_unknown_algorithm() -> None:
     structure: Any = make_structure("toeplitz", M, N)
     with pytest.raises(ValueError, match="algorithm='FFT'"):
         products.check("FFT", structure)
-
-
-@pytest.mark.parametrize("name", structures.names())
-@pytest.mark.parametrize("tokens", [1, 100_000])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_choice_can_be_carried_out(name: str, tokens: int, dtype: torch.dtype, device: str) -> None:
-    """`auto` stands for one algorithm that supports the family; an explicit name stands for itself."""
-    for size in ((1, 1), (192, 192), (768, 1024)):
-        structure = make_structure(name, *size)
-        chosen = products.choose(structure, (4, 4), tokens, dtype, device)
-        assert chosen in algorithms(structure)
-        assert products.resolve("auto", structure, (4, 4), tokens, dtype, device) == chosen
-        for explicit in algorithms(structure):
-            assert products.resolve(explicit, structure, (4, 4), tokens, dtype, device) == explicit
-
-
-@pytest.mark.parametrize("name", structures.names())
-@pytest.mark.parametrize("x_dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_mixed_dtypes(name: str, x_dtype: torch.dtype, dtype: torch.dtype) -> None:
-    """y has x's dtype whatever the generators' is, and gradients have that of what they belong to."""
-    structure = make_structure(name, M, N)
-    generators = sample_generators(structure, P, Q, dtype=dtype)
-    x = sample_inputs(6, Q, N, dtype=x_dtype)
-    exact = block_matmul(structure, x.double(), {g: v.double() for g, v in generators.items()}, "dense")
-    for leaf in (x, *generators.values()):
-        leaf.requires_grad_()
-    for algorithm in algorithms(structure):
-        y = block_matmul(structure, x, generators, algorithm)
-        assert y.dtype == x_dtype
-        assert normalised_error(y.detach(), exact) < 4 * max(torch.finfo(x_dtype).eps, torch.finfo(torch.float32).eps)
-        gradients = torch.autograd.grad(y.sum(), (x, *generators.values()))
-        assert [g.dtype for g in gradients] == [x_dtype] + [dtype] * len(generators)

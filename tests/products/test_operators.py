@@ -93,12 +93,6 @@ def _check_compiled(family: str, algorithm: str, backend: str, rows: int = M, co
             assert_close({algorithm: actual.detach()}, {algorithm: wanted.detach()}, 1e-12, family)
 
 
-@pytest.mark.parametrize(("family", "algorithm"), PAIRS)
-def test_compiles_whole(family: str, algorithm: str) -> None:
-    """Forward and backward in one graph each, with any number of tokens; results are those without compilation."""
-    _check_compiled(family, algorithm, "aot_eager")
-
-
 @pytest.mark.parametrize("size", [4, 6])
 @pytest.mark.parametrize(("family", "algorithm"), [p for p in PAIRS if p[1] in ("fft", "dft_gemm")])
 def test_compiled_with_periods(family: str, algorithm: str, size: int) -> None:

@@ -1,4 +1,4 @@
-"""From raw numbers to generators: valid whatever the numbers, and of the same scale in every family."""
+"""From raw numbers to generators: valid whatever the numbers; scale and start are the conformance suite's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from structune import structures
 from structune.structures import Structure
-from structune.testing import make_structure, sample_inputs
+from structune.testing import make_structure
 
 
 def _raw(structure: Structure, value: Tensor | float | None = None, seed: int = 0) -> dict[str, Tensor]:
@@ -34,32 +34,6 @@ def test_any_number_is_valid(name: str, value: float) -> None:
     W = structure.dense(**structure.from_raw(**_raw(structure, value)))
     assert W.isfinite().all()
     assert W.abs().max() <= max(4.0, 100 * value * value, 100 * abs(value))
-
-
-@pytest.mark.parametrize("name", structures.names())
-@pytest.mark.parametrize("rank", [1, 4])
-@pytest.mark.parametrize("size", [(4, 4), (48, 48), (192, 64)])
-def test_raw_numbers_of_order_one_give_entries_of_order_one(name: str, size: tuple[int, int], rank: int) -> None:
-    """Root mean square of W for uniform raw numbers; least for Vandermonde and Cauchy forms, whose entries decay."""
-    structure = make_structure(name, *size, rank=rank)
-    W = structure.dense(**structure.from_raw(**_raw(structure)))
-    assert 0.04 < W.square().mean().sqrt() < 2
-
-
-@pytest.mark.parametrize("name", structures.names())
-@pytest.mark.parametrize("rank", [1, 4])
-@pytest.mark.parametrize("size", [(4, 4), (48, 48), (192, 64)])
-def test_a_step_moves_entries_by_about_as_much(name: str, size: tuple[int, int], rank: int) -> None:
-    """AdamW's first step moves every raw number by ± lr: the root mean square change of an entry is about lr."""
-    structure = make_structure(name, *size, rank=rank)
-    raw = _raw(structure)
-    step = {key: sample_inputs(*value.shape, seed=5).sign() * 1e-4 for key, value in raw.items()}
-    after, before = (
-        structure.dense(**structure.from_raw(**{key: raw[key] + sign * step[key] for key in raw})) for sign in (1, -1)
-    )
-    speed = (after - before) / 2e-4
-    assert 0.05 < speed.square().mean().sqrt() < 2.5
-    assert speed.abs().max() < 20
 
 
 def test_nodes() -> None:
@@ -84,22 +58,6 @@ def test_cauchy_nodes_keep_their_distance(seed: int, magnitude: float) -> None:
     raw = {name: value * magnitude for name, value in _raw(structure, seed=seed).items()}
     generators = structure.from_raw(**raw)
     assert (generators["u"][:, None] - generators["v"][None, :]).abs().min() >= 0.25 - 1e-12
-
-
-@pytest.mark.parametrize("name", structures.names())
-def test_zero_where_linear(name: str) -> None:
-    """With the generators that start at zero at zero W is zero, and W is homogeneous in them."""
-    structure = make_structure(name, 5, 4)
-    raw = _raw(structure)
-    zero = {key for key, generator in structure.generators().items() if generator.starts_at_zero}
-    zeroed = {key: torch.zeros_like(v) if key in zero else v for key, v in raw.items()}
-    doubled = {key: 2 * v if key in zero else v for key, v in raw.items()}
-    W, W0, W2 = (structure.dense(**structure.from_raw(**numbers)) for numbers in (raw, zeroed, doubled))
-    assert W.any()
-    if zero:
-        assert not W0.any()
-        torch.testing.assert_close(W2, 2 * W)
-    assert structure.is_linear == (name in ("circulant", "toeplitz", "hankel"))
 
 
 def test_steps_that_files_rely_on() -> None:

@@ -17,8 +17,9 @@ def normalised_error(actual: Tensor, expected: Tensor) -> float:
         AssertionError: the shapes differ.
     """
     assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, {tuple(expected.shape)} expected"
-    difference = torch.linalg.vector_norm(actual.double() - expected.double())
-    return 0.0 if difference == 0 else float(difference / torch.linalg.vector_norm(expected.double()))
+    actual, expected = actual.detach().double(), expected.detach().double()
+    difference = torch.linalg.vector_norm(actual - expected)
+    return 0.0 if difference == 0 else float(difference / torch.linalg.vector_norm(expected))
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:

@@ -42,12 +42,15 @@ def oracle_dense(structure: Structure, **generators: Tensor) -> Tensor:
     shapes = structure.shapes
     first = next(iter(shapes))
     batch = generators[first].shape[: generators[first].dim() - len(shapes[first])]
-    flat = {name: generators[name].detach().double().reshape(-1, *shape).numpy() for name, shape in shapes.items()}
+    flat = {
+        name: generators[name].detach().double().reshape(-1, *shape).cpu().numpy() for name, shape in shapes.items()
+    }
     blocks = [
         ORACLES[structure.name](structure, **{name: values[k] for name, values in flat.items()})
         for k in range(batch.numel())
     ]
-    return torch.from_numpy(np.stack(blocks)).reshape(*batch, structure.rows, structure.cols)
+    W = torch.from_numpy(np.stack(blocks)).reshape(*batch, structure.rows, structure.cols)
+    return W.to(generators[first].device)
 
 
 def shift_matrix(n: int, f: float) -> Array:

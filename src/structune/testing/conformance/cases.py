@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from structune import structures
 from structune.structures import Structure
+from structune.testing.device import DEVICE
 from structune.testing.outcomes import Matmul, outcomes
 from structune.testing.samples import make_structure, sample_generators, sample_inputs
 
@@ -22,10 +24,19 @@ ROUNDING_FLOOR = 1.5
 TRANSFORM_FLOOR = 8
 """The same in fp32, 5e-7: a transform spreads rounding over its whole length, a short dense product does not."""
 
+ROUNDED = 0.02
+"""Normalised error allowed where numbers are rounded to bf16 or fp16 on their way, whatever the size of the truth."""
+
 TOKENS = 3
 
 DRAWS = 8
 """How many random cases an error is averaged over."""
+
+NONDETERMINISM = 0.0 if DEVICE.type == "cpu" else EXACT
+"""How far two backward passes may be apart: elsewhere sums are taken in the order in which threads arrive."""
+
+REACH = 128
+"""How far from the sizes of a test those are looked for that a family takes."""
 
 Size: TypeAlias = tuple[int, int]
 Draw: TypeAlias = tuple[Tensor, dict[str, Tensor]]
@@ -50,27 +61,54 @@ wide_dtypes = _dtypes(torch.float64, torch.float32)
 all_dtypes = _dtypes(torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
+def block(family: str, size: Size, **options: int) -> Structure:
+    """A block of that size, or where the family refuses it, of the next larger one that it takes."""
+    refusal: Exception | None = None
+    for more in range(REACH + 1):
+        for cols in range(more + 1):
+            try:
+                return make_structure(family, size[0] + more - cols, size[1] + cols, **options)
+            except ValueError as error:
+                refusal = refusal or error
+    raise AssertionError(f"{family} takes no block near {size}: {refusal}")
+
+
+def forms(family: str, size: Size) -> list[Structure]:
+    """Blocks with all own options above their defaults, at their defaults, and with each further above in turn."""
+    defaults = structures.get(family).own_options()
+    chosen = [{}, defaults, *({**defaults, name: default + 2} for name, default in defaults.items())]
+    return list(dict.fromkeys(block(family, size, **options) for options in chosen))
+
+
+def with_generators(structure: Structure, grid: Size) -> Draw:
+    """Inputs (T, Q, N) and generators (P, Q, …), fp64."""
+    return sample_inputs(TOKENS, grid[1], structure.cols), sample_generators(structure, *grid)
+
+
 def case(
     family: str, size: Size, grid: Size, dtype: torch.dtype = torch.float64, tokens: int = TOKENS
 ) -> tuple[Structure, Tensor, dict[str, Tensor]]:
     """A block, inputs (T, Q, N) in `dtype`, and generators (P, Q, …) in at least fp32."""
-    structure = make_structure(family, *size)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    structure = block(family, size)
     return (
         structure,
-        sample_inputs(tokens, grid[1], size[1], dtype=dtype),
-        sample_generators(structure, *grid, dtype=wide),
+        sample_inputs(tokens, grid[1], structure.cols, dtype=dtype),
+        sample_generators(structure, *grid, dtype=widened(dtype)),
     )
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """What generators are held in beside inputs of `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def draws_of(family: str, size: Size, grid: Size, dtype: torch.dtype) -> tuple[Structure, list[Draw]]:
     """A block and `DRAWS` random inputs with generators, as `case` makes them."""
-    structure = make_structure(family, *size)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    structure = block(family, size)
     return structure, [
         (
-            sample_inputs(TOKENS, grid[1], size[1], dtype=dtype, seed=1000 + seed),
-            sample_generators(structure, *grid, dtype=wide, seed=seed),
+            sample_inputs(TOKENS, grid[1], structure.cols, dtype=dtype, seed=1000 + seed),
+            sample_generators(structure, *grid, dtype=widened(dtype), seed=seed),
         )
         for seed in range(DRAWS)
     ]

@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 
-from structune.testing.conformance.cases import EXACT, Size, case, grids, sizes, small_sizes
+from structune import structures
+from structune.testing.conformance.cases import (
+    EXACT,
+    NONDETERMINISM,
+    Size,
+    block,
+    case,
+    forms,
+    grids,
+    sizes,
+    small_sizes,
+    wide_dtypes,
+)
 from structune.testing.errors import assert_close
 from structune.testing.oracles import oracle_dense
-from structune.testing.samples import make_structure, sample_generators
+from structune.testing.samples import make_structure, sample_generators, sample_inputs
+
+TRIED = 12
+"""Blocks of all sizes up to this are asked for, to see what is refused and how."""
 
 
 class Definition:
-    """Blocks, their derivatives and their displacement."""
+    """Blocks, their sizes and options, their derivatives and their displacement."""
 
     @sizes
     @grids
     def test_dense_is_the_definition(self, family: str, size: Size, grid: Size) -> None:
-        structure, _, generators = case(family, size, grid)
-        assert_close(
-            {"W": structure.dense(**generators)}, {"W": oracle_dense(structure, **generators)}, EXACT, str(structure)
-        )
+        for structure in forms(family, size):
+            generators = sample_generators(structure, *grid)
+            assert_close(
+                {"W": structure.dense(**generators)},
+                {"W": oracle_dense(structure, **generators)},
+                EXACT,
+                str(structure),
+            )
 
     @small_sizes
     def test_dense_broadcasts_leading_dimensions(self, family: str, size: Size) -> None:
         """Each generator has a leading dimension of its own; the blocks are those of the expanded generators."""
-        structure = make_structure(family, *size)
+        structure = block(family, size)
         names = list(structure.shapes)
         narrow, full = {}, {}
         for k, name in enumerate(names):
             batch = [2 if axis == k else 1 for axis in range(len(names))]
             narrow[name] = sample_generators(structure, *batch, seed=k)[name]
-            shape = structure.shapes[name]
-            full[name] = narrow[name].expand(*[2] * len(names), *shape)
+            full[name] = narrow[name].expand(*[2] * len(names), *structure.shapes[name])
         assert_close({"W": structure.dense(**narrow)}, {"W": oracle_dense(structure, **full)}, EXACT, str(structure))
 
     @small_sizes
@@ -46,23 +68,115 @@ class Definition:
             def dense(*numbers: Tensor) -> Tensor:
                 return structure.dense(**dict(zip(names, numbers, strict=True)))
 
-            torch.autograd.gradcheck(dense, inputs)
-            torch.autograd.gradgradcheck(dense, inputs)
+            torch.autograd.gradcheck(dense, inputs, nondet_tol=NONDETERMINISM)
+            torch.autograd.gradgradcheck(dense, inputs, nondet_tol=NONDETERMINISM)
+
+    @small_sizes
+    def test_a_block_is_known_by_its_integers(self, family: str, size: Size) -> None:
+        """Generators have names and shapes; name, sizes and options make an equal block with the same generators."""
+        for structure in forms(family, size):
+            assert structure.shapes, f"{structure} has no generators"
+            for name, shape in structure.shapes.items():
+                assert all(type(n) is int and n >= 1 for n in shape), f"{name} has the shape {shape}"
+            again = structures.get(family)(*astuple(structure))
+            assert again == structure, f"{again} is made of the integers of {structure}"
+            assert hash(again) == hash(structure), f"{again} has another hash"
+            assert list(again.shapes.items()) == list(structure.shapes.items()), "generators change their order"
+
+    def test_sizes(self, family: str) -> None:
+        """A block is either made, with M×N entries, or refused in words that name the family and the sizes."""
+        taken = 0
+        for rows in range(1, TRIED + 1):
+            for cols in range(1, TRIED + 1):
+                try:
+                    structure = make_structure(family, rows, cols)
+                except ValueError as error:
+                    said = str(error)
+                    named = family in said and (str(rows) in said or str(cols) in said)
+                    assert named, f"{rows}×{cols} is refused without family and sizes: {said}"
+                    continue
+                taken += 1
+                W = structure.dense(**sample_generators(structure))
+                assert W.shape == (rows, cols), f"{structure} has a matrix of {tuple(W.shape)}"
+        if not taken:
+            block(family, (TRIED, TRIED))  # raises where larger ones are refused too
+
+    def test_own_options(self, family: str) -> None:
+        """Each has a default, refuses what is no integer of at least 1, and changes the block."""
+        defaults = structures.get(family).own_options()
+        usual = block(family, (12, 7), **defaults)
+        for name, default in defaults.items():
+            assert default == getattr(usual, name), f"{name}={getattr(usual, name)} where {default} is the default"
+            for wrong in (0, -1, 1.5, True, "2"):
+                given: dict[str, Any] = {**defaults, name: wrong}
+                with pytest.raises(ValueError, match=name):
+                    structures.get(family)(usual.rows, usual.cols, **given)
+            other = block(family, (usual.rows, usual.cols), **{**defaults, name: default + 1})
+            if other.shapes == usual.shapes and (other.rows, other.cols) == (usual.rows, usual.cols):
+                generators = sample_generators(usual)
+                same = torch.equal(usual.dense(**generators), other.dense(**generators))
+                assert not same, f"{name} changes nothing"
+
+    @small_sizes
+    @wide_dtypes
+    def test_dtypes_are_kept(self, family: str, size: Size, dtype: torch.dtype) -> None:
+        """Whatever is made of generators has their dtype, and so have generators made of raw numbers."""
+        structure = block(family, size)
+        raw = {name: value.to(dtype) for name, value in sample_generators(structure, 1, 1).items()}
+        generators = structure.from_raw(**raw)
+        first = torch.zeros(1, dtype=torch.int64, device=next(iter(raw.values())).device)
+        made = {f"from_raw {name}": value for name, value in generators.items()} | {
+            "dense": structure.dense(**generators),
+            "strip": structure.strip(0, 1, **generators),
+            "lookup": structure.lookup(first, first, **generators),
+        }
+        grad = sample_inputs(1, 1, structure.rows, structure.cols, dtype=dtype)
+        made |= {f"pullback {name}": value for name, value in structure.pullback(grad, 0, **generators).items()}
+        for what, value in made.items():
+            assert value.dtype == dtype, f"{what} gives {value.dtype} from {dtype}"
+
+    @small_sizes
+    def test_stays_on_its_device(self, family: str, size: Size) -> None:
+        """Nothing is made on another device than that of the numbers: here meta, which holds none."""
+        structure = block(family, size)
+        raw = {name: value.to("meta") for name, value in sample_generators(structure, 2, 3).items()}
+        generators = structure.from_raw(**raw)
+        first = torch.zeros(1, dtype=torch.int64, device="meta")
+        made = {f"from_raw {name}": value for name, value in generators.items()} | {
+            "dense": structure.dense(**generators),
+            "strip": structure.strip(0, 1, **generators),
+            "lookup": structure.lookup(first, first, **generators),
+        }
+        grad = torch.ones(2, 3, structure.rows, structure.cols, dtype=torch.float64, device="meta")
+        made |= {f"pullback {name}": value for name, value in structure.pullback(grad, 0, **generators).items()}
+        for what, value in made.items():
+            assert value.is_meta, f"{what} is on {value.device}"
 
     @sizes
     def test_displacement_rank(self, family: str, size: Size) -> None:
-        """rank(A W − W B) is at most the rank declared, which is below n; without a square there is no displacement."""
-        structure = make_structure(family, *size)
+        """rank(A W − W B) is at most the rank declared, which is below n, and a random matrix's is larger.
+
+        Without a square there is no displacement, and a family need not have any.
+        """
+        structure = block(family, size)
         generators = sample_generators(structure)
         pair, declared = structure.displacement(**generators), structure.displacement_rank
-        if size[0] != size[1] or declared is None:
-            assert pair is None
+        if structure.rows != structure.cols or declared is None:
+            assert pair is None, f"a pair without a square, or without a rank: {structure}"
             return
-        assert pair is not None
-        A, B = pair
+        assert pair is not None, f"a displacement rank of {declared}, and no pair"
         W = structure.dense(**generators)
-        singular_values = torch.linalg.svdvals(A @ W - W @ B)
-        scale = torch.linalg.matrix_norm(W, 2) * (torch.linalg.matrix_norm(A, 2) + torch.linalg.matrix_norm(B, 2))
-        rank = int((singular_values > EXACT * scale).sum())
+        A, B = (operator.to(W) for operator in pair)
+        rank = _displacement_rank(A, B, W)
         assert rank <= declared, f"rank {rank}, at most {declared} declared"
-        assert declared < max(size[0], 3), "a displacement rank of n says nothing"
+        assert declared < max(structure.rows, 3), "a displacement rank of n says nothing"
+        if declared < structure.rows and structure.rows > 1:
+            other = _displacement_rank(A, B, sample_inputs(*W.shape) * W.square().mean().sqrt())
+            assert other > declared, f"a random matrix has the displacement rank {other} too: the pair says nothing"
+
+
+def _displacement_rank(A: Tensor, B: Tensor, W: Tensor) -> int:
+    """rank(A W − W B), up to rounding."""
+    singular_values = torch.linalg.svdvals(A @ W - W @ B)
+    scale = torch.linalg.matrix_norm(W, 2) * (torch.linalg.matrix_norm(A, 2) + torch.linalg.matrix_norm(B, 2))
+    return int((singular_values > EXACT * scale).sum())

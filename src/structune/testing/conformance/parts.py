@@ -16,36 +16,39 @@ from structune.testing.conformance.cases import (
     Size,
     case,
     draws_of,
+    forms,
     grids,
     sizes,
     sizes_from_two,
     wide_dtypes,
     with_strides,
 )
+from structune.testing.device import DEVICE
 from structune.testing.errors import assert_close, normalised_error, unit_roundoff
 from structune.testing.mutations import MUTATIONS
 from structune.testing.poison import poisoned_memory
-from structune.testing.samples import sample_inputs
+from structune.testing.samples import sample_generators, sample_inputs
 
 
 class Parts:
-    """`strip` and `pullback`, whether the family overrides them or not."""
+    """`strip`, `pullback` and `lookup`, whether the family overrides them or not."""
 
     @sizes
     @grids
     def test_strip_is_rows_of_dense(self, family: str, size: Size, grid: Size) -> None:
-        structure, _, generators = case(family, size, grid)
-        W = structure.dense(**generators)
-        for start, stop in _strips(size[0]):
-            strip = structure.strip(start, stop, **generators)
-            assert_close({"rows": strip}, {"rows": W[..., start:stop, :]}, EXACT, f"strip({start}, {stop})")
+        for structure in forms(family, size):
+            generators = sample_generators(structure, *grid)
+            W = structure.dense(**generators)
+            for start, stop in _strips(structure.rows):
+                strip = structure.strip(start, stop, **generators)
+                assert_close({"rows": strip}, {"rows": W[..., start:stop, :]}, EXACT, f"strip({start}, {stop})")
 
     @sizes
     @grids
     def test_pullback_is_the_gradient_of_dense(self, family: str, size: Size, grid: Size) -> None:
         """For the whole block and for strips, fp64."""
         structure, draws = draws_of(family, size, grid, torch.float64)
-        for start, stop in _strips(size[0]):
+        for start, stop in _strips(structure.rows):
             exact, bounds, actual = _pullbacks(structure, draws, start, stop)
             assert_close(actual, exact, bounds, f"pullback of rows {start} to {stop - 1}")
 
@@ -54,7 +57,7 @@ class Parts:
     def test_precision_of_a_pullback(self, family: str, size: Size, grid: Size) -> None:
         """In fp32 it is no more than twice as far from the truth as autograd through `dense`."""
         structure, draws = draws_of(family, size, grid, torch.float32)
-        exact, bounds, actual = _pullbacks(structure, draws, 0, size[0])
+        exact, bounds, actual = _pullbacks(structure, draws, 0, structure.rows)
         assert all(value.dtype == torch.float32 for value in actual.values())
         assert_close(actual, exact, bounds)
 
@@ -64,7 +67,7 @@ class Parts:
     def test_mistakes_in_a_pullback_are_noticed(self, family: str, size: Size, grid: Size, dtype: torch.dtype) -> None:
         """The bounds of the two tests before reject gradients that are wrong in a common way."""
         structure, draws = draws_of(family, size, grid, dtype)
-        exact, bounds, actual = _pullbacks(structure, draws, 0, size[0])
+        exact, bounds, actual = _pullbacks(structure, draws, 0, structure.rows)
         for name, value in actual.items():
             for mutation, mutate in MUTATIONS.items():
                 if value.shape[-1] > 1 or mutation in ("zeros", "sign flip"):
@@ -76,8 +79,8 @@ class Parts:
     def test_pullback_reads_only_what_it_is_given(self, family: str, size: Size, grid: Size) -> None:
         """Strided arguments and new memory full of NaN change nothing; the arguments stay untouched."""
         structure, _, generators = case(family, size, grid)
-        start = size[0] // 2
-        grad = sample_inputs(*grid, size[0] - start, size[1])
+        start = structure.rows // 2
+        grad = sample_inputs(*grid, structure.rows - start, structure.cols)
         copies = {"grad": grad.clone(), **{g: v.clone() for g, v in generators.items()}}
         expected = structure.pullback(grad, start, **generators)
         strided = {g: with_strides(v) for g, v in generators.items()}
@@ -85,6 +88,34 @@ class Parts:
         with poisoned_memory():
             assert_close(structure.pullback(grad, start, **generators), expected, EXACT, "poisoned")
         assert all(torch.equal({"grad": grad, **generators}[name], copy) for name, copy in copies.items())
+
+    @sizes
+    @grids
+    def test_lookup_is_rows_of_dense(self, family: str, size: Size, grid: Size) -> None:
+        """Rows of any blocks in any order, the same ones twice, one and none; gradients as well."""
+        for structure in forms(family, size):
+            generators = {name: g.requires_grad_() for name, g in sample_generators(structure, *grid).items()}
+            W = structure.dense(**generators)
+            for tokens in (0, 1, 2 * structure.rows + 1):
+                random = torch.Generator().manual_seed(tokens)
+                block_row, row = (
+                    torch.randint(count, (tokens,), generator=random).to(DEVICE) for count in (grid[0], structure.rows)
+                )
+                found, expected = structure.lookup(block_row, row, **generators), W[block_row, :, row]
+                assert found.dtype == expected.dtype, f"lookup gives {found.dtype} from {expected.dtype}"
+                assert_close({"rows": found.detach()}, {"rows": expected.detach()}, EXACT, f"lookup in {structure}")
+                if tokens:
+                    grad = sample_inputs(*expected.shape, seed=4)
+                    actual, wanted = (
+                        torch.autograd.grad(rows, tuple(generators.values()), grad, retain_graph=True)
+                        for rows in (found, expected)
+                    )
+                    assert_close(
+                        dict(zip(generators, actual, strict=True)),
+                        dict(zip(generators, wanted, strict=True)),
+                        EXACT,
+                        f"gradient of lookup in {structure}",
+                    )
 
 
 def _strips(rows: int) -> list[Size]:

@@ -1,0 +1,63 @@
+"""What is one block again: the difference of two, and a sum of several."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from structune.structures import Structure
+from structune.testing.conformance.cases import EXACT, Size, forms, small_sizes
+from structune.testing.errors import assert_close
+from structune.testing.samples import sample_generators, sample_inputs
+
+CLOSE = 1e-4
+"""How far two blocks are apart whose difference must not cancel."""
+
+UNCANCELLED = 1e-5
+"""How precise it then is in fp32; subtracting two matrices would leave three digits."""
+
+
+class Differences:
+    """`difference` and `sum_of`, for families that have them."""
+
+    @small_sizes
+    def test_difference(self, family: str, size: Size) -> None:
+        """S(a) − S(b) is the block that `difference` says, with the gradient of a, fp64."""
+        for structure in forms(family, size):
+            a, b = (sample_generators(structure, 1, 2, seed=seed) for seed in (0, 1))
+            leaves = {name: value.requires_grad_() for name, value in a.items()}
+            merged = structure.difference(leaves, b)
+            if merged is None:
+                continue
+            found, expected = _dense(merged, structure), structure.dense(**leaves) - structure.dense(**b)
+            assert_close({"W": found.detach()}, {"W": expected.detach()}, EXACT, f"difference of {structure}")
+            grad = sample_inputs(*expected.shape, seed=3)
+            gradients = [torch.autograd.grad(W, tuple(leaves.values()), grad) for W in (found, expected)]
+            actual, wanted = (dict(zip(leaves, g, strict=True)) for g in gradients)
+            assert_close(actual, wanted, EXACT, f"gradient of a difference of {structure}")
+
+    @small_sizes
+    def test_small_differences(self, family: str, size: Size) -> None:
+        """Nothing cancels in fp32, however close the two are."""
+        for structure in forms(family, size):
+            b = sample_generators(structure, 1, 2, dtype=torch.float32)
+            a = {
+                name: value + CLOSE * sample_inputs(*value.shape, dtype=torch.float32, seed=k)
+                for k, (name, value) in enumerate(b.items())
+            }
+            merged = structure.difference(a, b)
+            if merged is None:
+                continue
+            exact = structure.dense(**_doubled(a)) - structure.dense(**_doubled(b))
+            assert_close({"W": _dense(merged, structure)}, {"W": exact}, UNCANCELLED, f"difference of {structure}")
+
+
+def _dense(merged: tuple[Structure, dict[str, Tensor]], one: Structure) -> Tensor:
+    """The matrix of a merged block, which has the sizes of the one it was made of."""
+    structure, generators = merged
+    assert (structure.rows, structure.cols) == (one.rows, one.cols), f"{structure} was made of {one}"
+    return structure.dense(**generators)
+
+
+def _doubled(generators: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.double() for name, value in generators.items()}

@@ -1,0 +1,45 @@
+"""The suite, and families, products and sources that are wrong on purpose put where it finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import pytest
+from torch import Tensor
+
+from structune import products
+from structune.structures import Structure, registry
+from structune.testing import StructureConformance
+from structune.testing.oracles import ORACLES
+
+suite = StructureConformance()
+
+SIZE, GRID = (7, 12), (2, 3)
+
+Family: TypeAlias = Callable[[type[Structure]], str]
+
+
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> Family:
+    """Register a family, in the place of another of its name if there is one; gives its name."""
+
+    def put(kind: type[Structure]) -> str:
+        monkeypatch.setitem(registry._families, kind.name, kind)
+        if oracle := getattr(kind, "oracle", None):
+            monkeypatch.setitem(ORACLES, kind.name, oracle)
+        return kind.name
+
+    return put
+
+
+@pytest.fixture
+def algorithm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Add an algorithm for every family."""
+
+    def add(multiply: Callable[[Structure, Tensor, Mapping[str, Tensor]], Tensor]) -> None:
+        module: Any = SimpleNamespace(supports=lambda structure: True, multiply=multiply)
+        monkeypatch.setitem(products.ALGORITHMS, "wrong", module)
+
+    return add
