@@ -15,6 +15,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import structune
+from structune.lazy import plain_attribute
 
 HEAVY = ("torch", "peft", "transformers", "numpy", "datasets", "matplotlib", "pydantic", "typer", "rich", "yaml")
 
@@ -130,3 +131,91 @@ except ValueError as error:
     print(str(error)[:20], before == [name for name, _ in model.named_modules()])
 """
     assert python(program).splitlines()[-1] == "the checkpoint lacks True"
+
+
+DECLARED = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import module_that_is_not_there
+
+if TYPE_CHECKING:
+    from structune.structures import Structure as Base
+
+
+class Plain(Base):
+    learning_rate: ClassVar[float] = 3e-4
+    marker = other = "8"
+
+
+class Heir(Plain):
+    marker = "H"
+
+
+class Silent(Base):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "attribute", "value"),
+    [
+        ("Plain", "learning_rate", 3e-4),
+        ("Plain", "marker", "8"),
+        ("Heir", "marker", "H"),
+        ("Heir", "learning_rate", 3e-4),
+        ("Heir", "num_splits", 4),  # Structure's own, which `structures` passes on from `base`
+        ("Silent", "learning_rate", 2e-3),
+    ],
+)
+def test_plain_attributes_are_read_and_not_imported(
+    place: str, attribute: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "declared_families.py").write_text(DECLARED)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plain_attribute(f"declared_families:{place}", attribute) == value
+    assert "declared_families" not in sys.modules
+
+
+WORKED_OUT = """
+class First:
+    learning_rate = 1e-3
+
+class Second:
+    learning_rate = 2e-3
+
+class Sum:
+    learning_rate = First.learning_rate + Second.learning_rate
+
+class Both(First, Second):
+    pass
+
+Made = type("Made", (Second,), {})
+"""
+
+
+@pytest.mark.parametrize(("place", "value"), [("Sum", 3e-3), ("Both", 1e-3), ("Made", 2e-3)])
+def test_what_is_not_plain_is_imported(
+    place: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"worked_out_{place}.py").write_text(WORKED_OUT)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plain_attribute(f"worked_out_{place}:{place}", "learning_rate") == value
+    with pytest.raises(AttributeError, match="marker"):
+        plain_attribute(f"worked_out_{place}:{place}", "marker")
+
+
+def test_families_say_the_same_before_and_after_they_are_imported() -> None:
+    program = """
+import sys
+from structune import structures
+attributes = ("learning_rate", "num_splits", "marker")
+before = [(name, a, structures.declared(name, a)) for name in structures.names() for a in attributes]
+print("torch" in sys.modules)
+print(all(value == getattr(structures.get(name), a) for name, a, value in before))
+print(len({value for _, a, value in before if a == "marker"}))
+"""
+    torch_there, *rest = python(program).split()
+    assert torch_there == "False"
+    assert rest == ["True", str(len(structune.structures.names()))]

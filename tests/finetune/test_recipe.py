@@ -276,6 +276,7 @@ def test_sections_say_the_same_as_the_core() -> None:
 
 def test_a_family_from_outside_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_families", dict(registry._families))
+    monkeypatch.setattr(methods, "PRESETS", dict(methods.PRESETS))
     method = {"name": "hydra", "structure": "upside_down"}
     expected = r"method\.structure = 'upside_down': is unknown: known are cauchy, .*, vandermonde_like"
     with pytest.raises(UserError, match=expected):
@@ -284,8 +285,13 @@ def test_a_family_from_outside_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatc
     @structune.structures.register
     class UpsideDown(structune.structures.Structure):
         name = "upside_down"
+        num_splits = 3
+        learning_rate = 0.125
 
     assert Recipe.parse({**DATA, "method": method}).resolved().method.label == "hydra-upside-down"
+    preset = Recipe.parse({**DATA, "method": "hydra-upside-down"}).resolved()
+    assert preset.method == methods.Hydra(structure="upside_down", num_splits=3)
+    assert preset.train.learning_rate == 0.125
 
 
 def test_recipes_and_data_are_checked_without_torch(tmp_path: Path) -> None:

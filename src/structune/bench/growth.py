@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from structune import structures
 from structune.bench.lines import Line, lines
 from structune.bench.results import Results
+from structune.study.style import family_of
 
 
 @dataclass(frozen=True)
@@ -73,23 +75,18 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
 
 
 def theory(kind: str, sizes: Sequence[float]) -> float | None:
-    """The exponent that HyDRA's Table 1 promises over the same sizes, for the product with one vector of n numbers.
+    """The exponent that theory promises over the same sizes, for the product with one vector of n numbers.
 
-    n for low rank, n log n for circulant, Toeplitz and Hankel blocks, n log² n for Vandermonde and Cauchy blocks (times
-    the rank for the "-like" ones), n² for a dense matrix; fitted like the measurements, so that log n counts.
+    That of the method's family (`Structure.growth`, HyDRA's Table 1), or n² for a dense matrix; fitted like the
+    measurements, so that log n counts.
     """
-    growth = _growth(kind)
-    return None if growth is None else exponent(sizes, [growth(size) for size in sizes])
+    found = growth(kind)
+    return None if found is None else exponent(sizes, [found(size) for size in sizes])
 
 
-def _growth(kind: str) -> Callable[[float], float] | None:
+def growth(kind: str) -> Callable[[float], float] | None:
+    """How the cost of a kind of method grows with n; None where nothing is promised."""
     if kind in ("frozen", "full"):
-        return lambda n: n * n
-    family = kind.partition("-")[2].removesuffix("-like")
-    if kind == "lora" or family == "low-rank":
-        return lambda n: n
-    if kind == "c3a" or family in ("circulant", "toeplitz", "hankel"):
-        return lambda n: n * math.log2(n)
-    if family in ("vandermonde", "cauchy"):
-        return lambda n: n * math.log2(n) ** 2
-    return None
+        return lambda n: n**2
+    family = {"lora": "low_rank", "c3a": "circulant"}.get(kind) or family_of(kind)
+    return None if family is None else structures.get(family).growth

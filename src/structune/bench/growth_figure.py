@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structune import structures
 from structune.bench.growth import Curve, curves, exponent, theory
 from structune.bench.method import FROZEN
 from structune.bench.results import Results
-from structune.study.style import method_style, save, tidy
+from structune.study.style import family_of, method_style, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ SERIES = {"width": "d of a d×d layer", "tokens": "tokens"}
 def draw_growth(results: Results, path: Path) -> None:
     """Draw the whole time and the time beyond the frozen layer, against d and against tokens.
 
-    A colour is a kind of structure; one block is a hollow marker, "-like" families are dashed.
+    A colour is a line of the theory; one block is a hollow marker; families with options, such as a rank, are dashed.
     """
     from matplotlib.figure import Figure
 
@@ -47,7 +48,7 @@ def _draw_curves(axes: Axes, found: Sequence[Curve], series: str, whole: bool) -
         values = curve.ms if whole else [value if value > 0 else float("nan") for value in curve.extra_ms]
         axes.plot(
             curve.sizes, values, marker=marker, color=_colour(curve.kind), markersize=5, linewidth=1.1,
-            linestyle="--" if curve.kind.endswith("-like") or curve.method == FROZEN else "-",
+            linestyle="--" if curve.method == FROZEN or _has_options(curve.kind) else "-",
             fillstyle="none" if "-k1" in curve.method else "full", label=_label(curve, series, whole),
         )  # fmt: skip
     axes.set_xscale("log", base=2)
@@ -72,10 +73,15 @@ def _label(curve: Curve, series: str, whole: bool) -> str:
     return label if expected is None else f"{label} (theory {expected:.2f})"
 
 
+def _has_options(kind: str) -> bool:
+    family = family_of(kind)
+    return family is not None and bool(structures.get(family).own_options())
+
+
 def _colour(kind: str) -> str:
-    """One for each line of the theory: its own for convolutions, for Vandermonde and Cauchy, for low rank."""
-    family = kind.partition("-")[2].removesuffix("-like")
-    group = {"low-rank": "lora", "vandermonde": "vera", "cauchy": "vera"}.get(family)
-    if group is None:
-        group = "hydra" if family in ("circulant", "toeplitz", "hankel") else kind
-    return method_style(group)[0]
+    """That of the method; families have one for each line of the theory: for n, up to n log n, and up to n log² n."""
+    family = family_of(kind)
+    if family is None:
+        return method_style(kind)[0]
+    times = structures.get(family).growth(1024) / 1024
+    return method_style("lora" if times <= 1 else "hydra" if times <= 10 else "vera" if times <= 100 else "full")[0]

@@ -1,6 +1,6 @@
 """The fine-tuning methods a recipe can name: their settings, and presets such as `hydra-toeplitz`.
 
-A *method section* is the settings of one method; `PRESETS` gives sections by a short name, for `structune compare`
+A *method section* is the settings of one method; `preset` gives sections by a short name, for `structune compare`
 and for the shorthand `method: hydra-toeplitz` in a recipe. `recommended` gives learning rates. Nothing here imports
 torch: `structune.finetune.adapters` turns a section into a trainable model.
 """
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_type_
 
 from pydantic import AfterValidator, Field, create_model, model_validator
 
+from structune import structures
 from structune.errors import UserError
 from structune.finetune.section import Section, closest, wrong_text
 from structune.options import OPTIONS, OptionsByModule, default_of, gathered
@@ -212,18 +213,18 @@ Method = Annotated[
     Field(discriminator="name"),
 ]
 
+
+def _hydra_name(family: str) -> str:
+    return f"hydra-{family.replace('_', '-')}"
+
+
+def _hydra(family: str) -> Hydra:
+    return Hydra(structure=family, num_splits=structures.declared(family, "num_splits"))
+
+
 PRESETS: dict[str, MethodSection] = {
     "c3a": C3A(),
-    "hydra-low-rank": Hydra(structure="low_rank", num_splits=1),
-    "hydra-circulant": Hydra(structure="circulant"),
-    "hydra-toeplitz": Hydra(structure="toeplitz"),
-    "hydra-hankel": Hydra(structure="hankel"),
-    "hydra-vandermonde": Hydra(structure="vandermonde"),
-    "hydra-cauchy": Hydra(structure="cauchy"),
-    "hydra-toeplitz-like": Hydra(structure="toeplitz_like"),
-    "hydra-hankel-like": Hydra(structure="hankel_like"),
-    "hydra-vandermonde-like": Hydra(structure="vandermonde_like"),
-    "hydra-cauchy-like": Hydra(structure="cauchy_like"),
+    **{_hydra_name(family): _hydra(family) for family in structures.names()},
     "lora": LoRA(),
     "vera": VeRA(),
     "boft": BOFT(),
@@ -242,6 +243,9 @@ def preset(name: str) -> MethodSection:
         UserError: no preset has this name.
     """
     key = name.strip().lower().replace("_", "-")
+    for family in structures.names():
+        if key == _hydra_name(family) and key not in PRESETS:  # registered since
+            PRESETS[key] = _hydra(family)
     if key not in PRESETS:
         raise UserError(f"method {name!r}: unknown{closest(key, list(PRESETS))}; known: {', '.join(PRESETS)}")
     return PRESETS[key]
@@ -255,7 +259,6 @@ class LearningRates(NamedTuple):
 
 
 _HEAD = 1e-3
-_STRUCTURED: dict[str, float] = {"vandermonde": 1e-2, "low_rank": 4e-3}
 _OTHERS: dict[str, LearningRates] = {
     "lora": LearningRates(1e-3, _HEAD),
     "vera": LearningRates(1e-2, _HEAD),
@@ -271,8 +274,8 @@ _OTHERS: dict[str, LearningRates] = {
 def recommended(method: Any) -> LearningRates:
     """Learning rates to start from when the recipe gives none.
 
-    The structured families follow HyDRA's Appendix B: 0.002, with 0.01 for Vandermonde and 0.004 for low rank.
+    Structured families say theirs: HyDRA's Appendix B has 0.002, 0.01 for Vandermonde and 0.004 for low rank.
     """
     if isinstance(method, UpdateSection):
-        return LearningRates(_STRUCTURED.get(method.family, 2e-3), _HEAD)
+        return LearningRates(structures.declared(method.family, "learning_rate"), _HEAD)
     return _OTHERS[method.name]

@@ -6,14 +6,14 @@ The names of the families are known at once; the families, and torch with them, 
 from typing import TYPE_CHECKING
 
 from structune.lazy import lazy
-from structune.structures.registry import PLACES, class_name, get, names, register
+from structune.structures.registry import PLACES, class_name, declared, get, names, register
 
 if TYPE_CHECKING:
     from structune.structures.base import RankedStructure, Structure
     from structune.structures.convolution import Convolution
     from structune.structures.generator import Generator
 
-__all__ = ["Convolution", "Generator", "RankedStructure", "Structure", "get", "names", "register"]
+__all__ = ["Convolution", "Generator", "RankedStructure", "Structure", "declared", "get", "names", "register"]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy(

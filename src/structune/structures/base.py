@@ -39,6 +39,15 @@ class Structure(ABC):
     name: ClassVar[str]
     """The name under which the family is registered."""
 
+    learning_rate: ClassVar[float] = 2e-3
+    """Recommended for the family's numbers; like the next two a plain number or text, which is read without torch."""
+
+    num_splits: ClassVar[int] = 4
+    """Recommended blocks per axis, where blocks share a pool."""
+
+    marker: ClassVar[str] = "*"
+    """In figures, as Matplotlib names it; no two families of the package have the same."""
+
     raw_step: ClassVar[float] = 1.0
     """How far a raw number moves per unit of its trained difference: what makes learning rates comparable."""
 
@@ -60,6 +69,16 @@ class Structure(ABC):
         if bare := [name for name, default in defaults.items() if default is MISSING]:
             raise TypeError(f"{cls.__qualname__}.{bare[0]} needs a default: every option of a family has one")
         return defaults
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The family's own options as they are for this block."""
+        return {name: getattr(self, name) for name in self.own_options()}
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        """How the product of an n×n block with one vector grows in theory, up to a factor. Default: as a matrix's."""
+        return n**2
 
     def check_sizes(self) -> None:  # noqa: B027 (nothing to refuse is the default)
         """Raise ValueError, with the fix, where the family has no block of these sizes and options. Default: it has."""

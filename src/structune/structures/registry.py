@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pkgutil
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from structune.lazy import plain_attribute
 from structune.structures import families
 
 if TYPE_CHECKING:
@@ -48,14 +49,30 @@ def get(name: str) -> type[Structure]:
     Raises:
         ValueError: no family has that name; the message lists those that are known.
     """
+    family = _find(name)
+    if isinstance(family, str):
+        family = _families[name] = pkgutil.resolve_name(family)
+    return family
+
+
+def declared(name: str, attribute: str) -> Any:
+    """What the family registered as `name` says of itself in a plain number or text, its `learning_rate` for example.
+
+    It is read off the family's file where nobody has asked for the family yet: neither it nor torch is imported.
+
+    Raises:
+        ValueError: no family has that name.
+    """
+    family = _find(name)
+    return plain_attribute(family, attribute) if isinstance(family, str) else getattr(family, attribute)
+
+
+def _find(name: str) -> type[Structure] | str:
     if not isinstance(name, str) or name not in _families:
         close = get_close_matches(str(name), _families, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"structure={name!r} is unknown: {hint}known are {', '.join(_families)}")
-    family = _families[name]
-    if isinstance(family, str):
-        family = _families[name] = pkgutil.resolve_name(family)
-    return family
+    return _families[name]
 
 
 def names() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structune import structures
 from structune.errors import UserError
 from structune.files import write_bytes
 
@@ -31,29 +32,22 @@ _COLOURS = {
     "full": _BLACK,
     "head": GREY,
 }
-_MARKERS = {
-    "circulant": "s",
-    "toeplitz": "o",
-    "hankel": "^",
-    "vandermonde": "v",
-    "cauchy": "D",
-    "low-rank": "P",
-    "toeplitz-like": "h",
-    "hankel-like": "X",
-    "vandermonde-like": "p",
-    "cauchy-like": "d",
-    "boft": "s",
-    "ia3": "^",
-    "full": "D",
-}
+_MARKERS = {"boft": "s", "ia3": "^", "full": "D"}
 
 
 def method_style(method: str) -> tuple[str, str]:
     """(colour, marker) of a method by its short name: the same in every figure, a colour a kind, a marker a family."""
-    kind, _, structure = method.partition("-")
-    if method == "peft-c3a":
-        kind, structure = method, ""
-    return _COLOURS.get(kind, _BLACK), _MARKERS.get(structure or kind, "o")
+    kind = method if method in _COLOURS else method.partition("-")[0]
+    family = family_of(method)
+    marker = _MARKERS.get(kind, "o") if family is None else structures.declared(family, "marker")
+    return _COLOURS.get(kind, _BLACK), marker
+
+
+def family_of(method: str) -> str | None:
+    """The family in the short name of a method, as hydra-toeplitz has it; None where there is none that is known."""
+    kind, _, family = method.partition("-")
+    family = family.replace("-", "_")
+    return family if kind in ("hydra", "structune") and family in structures.names() else None
 
 
 def tidy(axes: Axes, grid: str = "both") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,7 +43,12 @@ class Cauchy(Structure):
     """
 
     name: ClassVar[str] = "cauchy"
+    marker: ClassVar[str] = "D"
     raw_step: ClassVar[float] = 10.0  # nodes move by an eighth at most, and only entries near the diagonal feel it
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n) ** 2
 
     def generators(self) -> dict[str, Generator]:
         return {"u": uniform(self.rows), "v": uniform(self.cols)}

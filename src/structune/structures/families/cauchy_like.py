@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,11 @@ class CauchyLike(RankedStructure):
     """
 
     name: ClassVar[str] = "cauchy_like"
+    marker: ClassVar[str] = "d"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n) ** 2
 
     def generators(self) -> dict[str, Generator]:
         return {

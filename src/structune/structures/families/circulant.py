@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,6 +41,11 @@ class Circulant(Structure):
     """
 
     name: ClassVar[str] = "circulant"
+    marker: ClassVar[str] = "s"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n)
 
     @property
     def period(self) -> int:

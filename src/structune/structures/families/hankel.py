@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +51,11 @@ class Hankel(Structure):
     """
 
     name: ClassVar[str] = "hankel"
+    marker: ClassVar[str] = "^"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n)
 
     def generators(self) -> dict[str, Generator]:
         return {"h": zeros(self.rows + self.cols - 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,11 @@ class HankelLike(DiagonalRecursion):
     """
 
     name: ClassVar[str] = "hankel_like"
+    marker: ClassVar[str] = "X"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n)
 
     def steps(self, start: int, stop: int, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
         """Of the strip upside down."""

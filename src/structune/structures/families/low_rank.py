@@ -21,6 +21,13 @@ class LowRank(RankedStructure):
     """W = G H with G (M, R) and H (R, N). Displacement pair (I, 0), rank R. Source: TR2024-157, Table 1."""
 
     name: ClassVar[str] = "low_rank"
+    learning_rate: ClassVar[float] = 4e-3  # TR2024-157, Appendix B
+    num_splits: ClassVar[int] = 1
+    marker: ClassVar[str] = "P"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n
 
     def generators(self) -> dict[str, Generator]:
         return {"G": zeros(self.rows, self.rank), "H": uniform(self.rank, self.cols)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +42,11 @@ class Toeplitz(Structure):
     """
 
     name: ClassVar[str] = "toeplitz"
+    marker: ClassVar[str] = "o"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n)
 
     def generators(self) -> dict[str, Generator]:
         return {"t": zeros(self.rows + self.cols - 1)}

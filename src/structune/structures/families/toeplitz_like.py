@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,11 @@ class ToeplitzLike(DiagonalRecursion):
     """
 
     name: ClassVar[str] = "toeplitz_like"
+    marker: ClassVar[str] = "h"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n)
 
     def steps(self, start: int, stop: int, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
         n, N = self.order, self.cols

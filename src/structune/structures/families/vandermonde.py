@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,7 +48,13 @@ class Vandermonde(Structure):
     """
 
     name: ClassVar[str] = "vandermonde"
+    learning_rate: ClassVar[float] = 1e-2  # TR2024-157, Appendix B
+    marker: ClassVar[str] = "v"
     raw_step: ClassVar[float] = 0.1  # a node moves its whole row at once, its high powers most
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n) ** 2
 
     def generators(self) -> dict[str, Generator]:
         return {"v": uniform(self.rows)}

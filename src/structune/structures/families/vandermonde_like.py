@@ -28,6 +28,12 @@ class VandermondeLike(RankedStructure):
     """
 
     name: ClassVar[str] = "vandermonde_like"
+    learning_rate: ClassVar[float] = 2e-3  # G and H move as those of the other families do, unlike nodes alone
+    marker: ClassVar[str] = "p"
+
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return n * math.log2(n) ** 2
 
     def generators(self) -> dict[str, Generator]:
         return {
