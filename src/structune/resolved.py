@@ -126,8 +126,9 @@ def _check_own(options: UpdateOptions) -> None:
     for name, value in options.structure_options.items():
         if name not in has:
             others = families_with(name)
-            fix = f"use one of {', '.join(others)}" if others else f"it has {', '.join(has) or 'none of its own'}"
-            raise ValueError(f"{name}={value} does not go with structure={options.structure!r}: leave it out, or {fix}")
+            mine = f"; {options.structure} has {', '.join(has) or 'no options of its own'}"
+            fix = f", or use one of {', '.join(others)}" if others else mine
+            raise ValueError(f"{name}={value} does not go with structure={options.structure!r}: leave it out{fix}")
 
 
 def _check_amount(pool_size: int, demand: int, entries: int, own: Collection[str], saved: bool) -> None:

@@ -65,6 +65,40 @@ def test_a_preset_stands_for_its_section_and_has_learning_rates(name: str) -> No
     assert recipe.output == f"runs/recipe-{name}"
 
 
+def test_own_options_of_a_family_are_keys_of_the_section(tmp_path: Path) -> None:
+    """Runs made before `structure_options` have them as keys, null where the family had none."""
+    text = "data: {train: a.csv}\nmethod: {name: hydra, structure: low_rank, num_splits: 1}\n"
+    recipe = load(tmp_path, text, "method.rank=4", "method.rank_pattern={query: 2}")
+    assert recipe.method.structure_options == {"rank": 4}
+    assert recipe.method.structure_options_pattern == {"query": {"rank": 2}}
+    assert load(tmp_path, recipe.to_yaml()) == recipe
+    assert load(tmp_path, text, "method.rank=null") == load(tmp_path, text)
+    assert load(tmp_path, text, "method.structure_options={rank: 4}").method.structure_options == {"rank": 4}
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"name": "hydra", "pool_szie": 8}, "method.pool_szie: unknown key (did you mean 'pool_size'?)"),
+        ({"name": "hydra", "rank": "four"}, "method.rank: unknown key"),
+        ({"name": "hydra", "rank": True}, "method.rank: unknown key"),
+        ({"name": "hydra", "rank_pattern": 4}, "method.rank_pattern: unknown key"),
+        ({"name": "hydra", "rank": 0}, "method.structure_options = {'rank': 0}: rank=0 must be an integer of at least"),
+        ({"name": "hydra", "structure_options": [4]}, "method: structure_options=[4] must map names"),
+        ({"name": "c3a", "rank": 4}, "method.rank: unknown key"),
+        ({"name": "c3a", "structure": "toeplitz"}, "method.structure: unknown key"),
+        ({"name": "hydra", "pool_size_pattern": {"query": 0}}, "pool_size=0 must be an integer of at least 1"),
+        ({"name": "lora", "pool_size": 4}, "method.pool_size: unknown key"),
+    ],
+)
+def test_keys_that_are_no_option(method: dict[str, Any], message: str) -> None:
+    if "structure_options" in method:
+        method = method | {"rank": 2}
+    with pytest.raises(UserError) as caught:
+        Recipe.parse({**DATA, "method": method})
+    assert message in str(caught.value)
+
+
 def test_preset_names_take_underscores_too() -> None:
     assert methods.preset("hydra_low_rank") is methods.PRESETS["hydra-low-rank"]
 

@@ -268,6 +268,27 @@ def test_a_folder_that_is_no_run_is_never_touched(recipe: MakeRecipe, tmp_path: 
     assert thesis.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "hydra", "rank": 2}, "method hydra-toeplitz: rank=2 does not go with structure='toeplitz'"),
+        (
+            {"name": "hydra", "structure": "low_rank", "rnak": 2},
+            "rnak=2 does not go .*: leave it out; low_rank has rank$",
+        ),
+        ({"name": "structune"}, "method structune-circulant: block_size=None and num_splits=None: give exactly one"),
+        ({"name": "c3a", "algorithm": "factored"}, "method c3a: algorithm='factored' does not multiply circulant"),
+    ],
+)
+def test_what_no_model_can_have_is_told_before_data_and_model_are_read(
+    recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("structune.finetune.train.load_data", lambda *_: pytest.fail("read"))
+    with pytest.raises(UserError, match=said):
+        train(recipe(settings))
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_is_written_when_something_is_wrong(recipe: MakeRecipe, reviews: Path, tmp_path: Path) -> None:
     wrong = recipe({"name": "lora", "target_modules": ["querry"]})
     with pytest.raises(

@@ -6,7 +6,8 @@ of the model itself: their trained tensors go, under the model's own names, into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,32 @@ def apply_method(base: Base, method: methods.MethodSection) -> nn.Module:
     targets = method.target_modules or _query_and_value(base.model)
     if not isinstance(targets, str):
         _check_targets(base.model, targets)
+    with _of(method):
+        return peft.get_peft_model(base.model, _config(method, targets, base.head))
+
+
+def check_method(method: methods.MethodSection) -> None:
+    """Refuse settings that no model can have, before a model is loaded.
+
+    Raises:
+        UserError: settings do not go together, or a family has not an option that is given as its own.
+    """
+    if isinstance(method, methods.PeftSection):
+        with _of(method):
+            _config(method, method.target_modules or [], [])
+
+
+@contextmanager
+def _of(method: methods.MethodSection) -> Iterator[None]:
+    """What PEFT or the method itself refuses is the user's mistake."""
     try:
-        config = _CONFIGS[type(method)](method, target_modules=targets, modules_to_save=base.head, task_type="SEQ_CLS")
-        return peft.get_peft_model(base.model, config)
+        yield
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise UserError(f"method {method.label}: {error}") from None
+
+
+def _config(method: methods.PeftSection, targets: Sequence[str] | str, head: list[str]) -> peft.PeftConfig:
+    return _CONFIGS[type(method)](method, target_modules=targets, modules_to_save=head, task_type="SEQ_CLS")
 
 
 def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:

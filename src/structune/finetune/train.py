@@ -19,7 +19,14 @@ from torch import nn
 
 from structune.errors import Diverged, Interrupted, UserError
 from structune.files import NotWritten, new_folder, write_json, write_text, written
-from structune.finetune.adapters import WEIGHTS_FILE, apply_method, in_head, save_trained, split_parameters
+from structune.finetune.adapters import (
+    WEIGHTS_FILE,
+    apply_method,
+    check_method,
+    in_head,
+    save_trained,
+    split_parameters,
+)
 from structune.finetune.card import model_card
 from structune.finetune.curve import draw_curve
 from structune.finetune.data import TaskData, load_data
@@ -86,6 +93,7 @@ def train(
     check_writable(run.folder, run.where)
     run.refuse_locked()
     check_settings(recipe, run.checkpoints)
+    check_method(recipe.method)
     data = load_data(recipe.data)
     fingerprint = Fingerprint.of(data)
     unchecked = run.check_data(fingerprint) if resume else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from peft import PeftConfig
 
-from structune import pool
+from structune import pool, structures
 from structune.options import OPTIONS, PATTERNED, OptionsByModule, described, takes_own_options
 from structune.peft.registration import peft_type
 from structune.peft.storage.checkpoint import check_adapter_folder
@@ -16,6 +17,7 @@ from structune.peft.storage.ordered import in_order
 from structune.peft.storage.pretrained import add_to_card
 from structune.peft.targets import check_layer_numbers, check_names, check_tokens
 from structune.resolved import check_options
+from structune.structures import registry
 
 
 @takes_own_options
@@ -138,6 +140,24 @@ class StructuneConfig(OptionsByModule, PeftConfig):
                 f"layers_pattern={self.layers_pattern!r} says nothing without layers_to_transform: give both or neither"
             )
 
+
+def _signature_with_own_options() -> inspect.Signature:
+    """The constructor's, with the keywords that families of the package have for options of their own.
+
+    Where a file has a key from a later version, PEFT drops all keys that are not in the signature: old files have the
+    families' own among them.
+    """
+    names = dict.fromkeys(own for family in registry.PLACES for own in structures.get(family).own_options())
+    own = [
+        inspect.Parameter(name + suffix, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name in names
+        for suffix in ("", "_pattern")
+    ]
+    plain = inspect.signature(StructuneConfig)
+    return plain.replace(parameters=[*plain.parameters.values(), *own])
+
+
+vars(StructuneConfig.__init__)["__signature__"] = _signature_with_own_options()
 
 if StructuneConfig.__doc__:
     names = ", ".join(f"{name}_pattern" for name in PATTERNED)

@@ -96,10 +96,13 @@ def compare(
     _check_kept(plan, Fingerprint.of(data))
 
     with without_remarks():  # brings in transformers, which no mistake above waits for
+        from structune.finetune.adapters import check_method
         from structune.finetune.model import load_tokenizer
         from structune.finetune.trainer import check_settings
 
     check_settings(recipe, out)
+    for planned in plan:
+        check_method(planned.recipe.method)
     warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
     go_on = _go_on(recipe_path, methods, out, overrides, seeds)
     out.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
     Args:
         source: a live model with a LoRA adapter, or the folder of a saved one.
         adapter_name: which adapter of the live model.
-        **options: of `StructuneConfig`: structure, block_size or num_splits, rank, pool_size, seed …
+        **options: of `StructuneConfig`: structure, block_size or num_splits, pool_size, seed …
 
     Raises:
         ValueError: it is no plain LoRA adapter, or the family has no projection.

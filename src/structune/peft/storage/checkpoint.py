@@ -137,8 +137,8 @@ def _check_numbers(key: str, stored: Tensor, own: Tensor) -> None:
     if stored.shape != own.shape:
         raise ValueError(
             f"{key} has shape {tuple(stored.shape)} in the checkpoint and {tuple(own.shape)} in the model: "
-            "block_size, num_splits, rank, pool_size or fixed_ratio differ, or the layer itself has another size than "
-            "where the adapter was trained"
+            "options that decide how many numbers there are, such as block_size, pool_size or the family's own, are "
+            "not those that it was trained with, or the layer itself has another size"
         )
     if not stored.is_floating_point():
         raise ValueError(f"{key} has dtype {stored.dtype} in the checkpoint, {own.dtype} expected")
