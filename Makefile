@@ -27,6 +27,10 @@ test: $(VENV)/.dev $(VENV)/timm ## run the tests
 test-floor: $(FLOOR)/.dev ## run the tests with the oldest versions that pyproject.toml allows
 	$(FLOOR)/bin/python -m pytest -n 2
 
+# A machine's own torch is used, and what is missing beside it is installed into .venv-gpu: see tests/gpu/environment.py.
+test-gpu: ## run the conformance suite and the adapters' tests on CUDA; writes runs/test-gpu.json
+	@PYTHONPATH=tests $(PYTHON) -m gpu
+
 test-peft: $(VENV)/.dev ## run PEFT's own tests on our method (fetches PEFT's source distribution)
 	PYTHONPATH=tests $(BIN)/python -m peft_suite
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def normalised_error(actual: Tensor, expected: Tensor) -> float:
-    """‖actual − expected‖ / ‖expected‖ in fp64, Frobenius norms; 0 where both are equal, NaN where one holds a NaN.
+    """‖actual − expected‖ / ‖expected‖ in Frobenius norms, fp64, on the CPU; 0 where both are equal, NaN with a NaN.
 
     Zeros have error 1 and a flipped sign error 2 whatever the size of the numbers, which an absolute tolerance misses.
 
@@ -17,7 +17,7 @@ def normalised_error(actual: Tensor, expected: Tensor) -> float:
         AssertionError: the shapes differ.
     """
     assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, {tuple(expected.shape)} expected"
-    actual, expected = actual.detach().double(), expected.detach().double()
+    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
     difference = torch.linalg.vector_norm(actual - expected)
     return 0.0 if difference == 0 else float(difference / torch.linalg.vector_norm(expected))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from structune.numerics.thin import thin_product
 from structune.structures.base import RankedStructure, unit_scale
 from structune.structures.families.cauchy import interlaced_nodes, reciprocal_differences
 from structune.structures.generator import Generator, uniform, zeros
@@ -40,7 +41,7 @@ class CauchyLike(RankedStructure):
         }
 
     def entries(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
-        return (G.mT @ H) * reciprocal_differences(u, v)
+        return thin_product(G, H) * reciprocal_differences(u, v)
 
     def strip(self, start: int, stop: int, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         return self.entries(u[..., start:stop], v, G[..., start:stop], H)
@@ -52,7 +53,7 @@ class CauchyLike(RankedStructure):
         around = (start, self.rows - stop)
         C, G = reciprocal_differences(u[..., start:stop], v), G[..., start:stop]
         of_products = grad * C
-        of_differences = of_products * C * (G.mT @ H)
+        of_differences = of_products * C * thin_product(G, H)
         return {
             "u": pad(-of_differences.sum(dim=-1), around),
             "v": of_differences.sum(dim=-2),

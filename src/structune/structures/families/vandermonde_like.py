@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from structune.numerics.thin import thin_product
 from structune.structures.base import RankedStructure, nodes_on_interval, unit_scale
 from structune.structures.families.vandermonde import powers, powers_pullback
 from structune.structures.generator import Generator, uniform, zeros
@@ -44,7 +45,7 @@ class VandermondeLike(RankedStructure):
 
     def entries(self, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         V = powers(v, self.cols)
-        return V * (V * (G.mT @ H)).cumsum(dim=-1).flip(-1)
+        return V * (V * thin_product(G, H)).cumsum(dim=-1).flip(-1)
 
     def strip(self, start: int, stop: int, v: Tensor, G: Tensor, H: Tensor) -> Tensor:
         return self.entries(v[..., start:stop], G[..., start:stop], H)
@@ -53,7 +54,7 @@ class VandermondeLike(RankedStructure):
         stop = start + grad.shape[-2]
         around = (start, self.rows - stop)
         v, G = v[..., start:stop], G[..., start:stop]
-        V, products = powers(v, self.cols), G.mT @ H
+        V, products = powers(v, self.cols), thin_product(G, H)
         suffixes = (V * grad).cumsum_(dim=-1).flip(-1)  # the gradient of V ∘ GᵀH
         of_powers = (V * products).cumsum_(dim=-1).flip(-1).mul_(grad).addcmul_(products, suffixes)
         of_products = suffixes.mul_(V)
