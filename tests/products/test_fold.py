@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from structune import structures
 from structune.products import fold, strips
 from structune.products.convolution_chain import Chain, is_chain
-from structune.products.fold import gradient_by_transforms
+from structune.products.devices import DEVICES
+from structune.products.folding import gradient_by_transforms
 from structune.structures import Structure
 from structune.testing import assert_close, make_structure, sample_generators, sample_inputs
 
@@ -56,7 +58,7 @@ def _definition(
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cheaper way to the gradient is that one."""
     cost = 1e9 if request.param == "products" else 0
-    monkeypatch.setattr(sys.modules["structune.products.fold"], "TRANSFORM_COST", cost)
+    monkeypatch.setattr(type(DEVICES["cpu"]), "transform_cost", lambda self, dtype: cost)
     if request.param == "transforms of two tokens":
         for module in ("convolve", "convolution_chain"):
             monkeypatch.setattr(sys.modules[f"structune.products.{module}"], "chunk_size", lambda *_: 2)
@@ -76,7 +78,7 @@ def test_value_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cropped, centred, scaled, whatever the strips' height: the definition's result and its five kinds of gradient."""
-    monkeypatch.setattr(strips, "STRIP_ENTRIES", strip_rows * Q * size[1])
+    monkeypatch.setattr(DEVICES["cpu"], "strip_entries", strip_rows * Q * size[1])
     structure, generators, start, x, weight, bias = _case(family, size, features)
     given = start if centred else None
     y = fold(structure, x, generators, given, weight=weight, bias=bias, out_features=features[0], scale=0.5)
@@ -157,12 +159,14 @@ def test_transformed_numbers(family: str, num_splits: int, monkeypatch: pytest.M
 
 def test_cheaper_way_to_the_gradient() -> None:
     """A single convolution at once, a chain of two only for large blocks."""
-    assert all(gradient_by_transforms(_chain(family, 768, 4)) for family in ("circulant", "toeplitz", "hankel"))
-    assert not any(
-        gradient_by_transforms(_chain(family, 768, 1, rank=2)) for family in ("toeplitz_like", "hankel_like")
-    )
-    assert all(gradient_by_transforms(_chain(family, 2048, 1, rank=2)) for family in ("toeplitz_like", "hankel_like"))
-    assert not gradient_by_transforms(_chain("circulant", 16))
+
+    def by_transforms(*chain: Any, **rank: int) -> bool:
+        return gradient_by_transforms(_chain(*chain, **rank), DEVICES["cpu"].transform_cost(torch.float32))
+
+    assert all(by_transforms(family, 768, 4) for family in ("circulant", "toeplitz", "hankel"))
+    assert not any(by_transforms(family, 768, 1, rank=2) for family in ("toeplitz_like", "hankel_like"))
+    assert all(by_transforms(family, 2048, 1, rank=2) for family in ("toeplitz_like", "hankel_like"))
+    assert not by_transforms("circulant", 16)
 
 
 @pytest.mark.parametrize("family", ["low_rank", "toeplitz_like", "hankel_like"])
@@ -183,15 +187,18 @@ def test_differences_do_not_cancel(family: str) -> None:
         assert_close({"W": structure.dense(**moved) - structure.dense(**start)}, {"W": exact}, 2e-4, family)
 
 
+ENTRIES = 1 << 20
+
+
 def test_strips_cover_every_row_once() -> None:
     for block_rows in (1, 3, 7, 1024, 1500, 4096):
         for num_block_rows in (1, 2, 5):
             for missing in {0, 1, block_rows - 1}:
                 out_features = num_block_rows * block_rows - missing
-                pieces = list(strips.strips(num_block_rows, block_rows, out_features, cols=1024))
+                pieces = list(strips.strips(num_block_rows, block_rows, out_features, cols=1024, most_entries=ENTRIES))
                 rows = [row for piece in pieces for row in range(piece.rows.start, piece.rows.stop)]
                 assert rows == list(range(out_features))
-                assert all((piece.rows.stop - piece.rows.start) * 1024 <= strips.STRIP_ENTRIES for piece in pieces)
+                assert all((piece.rows.stop - piece.rows.start) * 1024 <= ENTRIES for piece in pieces)
                 for piece in pieces:
                     whole = piece.inside == slice(0, block_rows)
                     assert whole or piece.blocks.stop - piece.blocks.start == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor
 from structune import structures
 from structune.products import ALGORITHMS, block_matmul
 from structune.products.convolution_chain import Chain
+from structune.products.folding import Folded
 from structune.products.operator import NAMES
 from structune.structures import Structure
 from structune.testing import algorithms, assert_close, make_structure, sample_generators, sample_inputs
@@ -25,16 +25,16 @@ def _fold_arguments(name: str, *, by_transforms: bool) -> tuple[Any, ...]:
     structure = make_structure(name, M, N)
     generators = list(sample_generators(structure, P, Q).values())
     start = list(sample_generators(structure, P, Q, seed=5).values())
-    kernels, geometry = [], []
+    kernels, geometries = [], []
     if by_transforms:
         chain = Chain.of(structure, dict(zip(structure.shapes, generators, strict=True)))
-        kernels, geometry = list(chain.kernels), [n for link in chain.geometries for n in link.numbers()]
+        kernels, geometries = list(chain.kernels), list(chain.geometries)
     out_features, in_features = P * M - 1, Q * N - 2
     x, weight = sample_inputs(T, in_features), sample_inputs(out_features, in_features, seed=3)
     for trained in (x, weight, *(kernels or generators)):
         trained.requires_grad_()
     bias = sample_inputs(out_features, seed=4).requires_grad_()
-    return x, weight, bias, generators, start, kernels, name, [out_features, *astuple(structure)], geometry, 0.5
+    return x, weight, bias, *Folded(structure, generators, start, kernels, geometries, out_features, 0.5).pack()
 
 
 def _arguments(operator: str) -> list[tuple[Any, ...]]:
@@ -49,8 +49,8 @@ def _arguments(operator: str) -> list[tuple[Any, ...]]:
         "adjoint": [(grad, kernel, geometry, "fft")],
         "correlate": [(grad, x, geometry, "fft")],
         "fold": folds,
-        "fold_input_gradient": [(output, *_detached(f[:2]), *_detached(f[3:5]), *f[6:8], f[9]) for f in folds],
-        "fold_gradients": [(output, *_detached((f[0], f[3], f[5])), *f[6:]) for f in folds],
+        "fold_input_gradient": [(output, *_detached((f[0], f[1], f[3])), *f[4:]) for f in folds],
+        "fold_gradients": [(output, *_detached((f[0], f[3])), *f[4:]) for f in folds],
     }[operator]
 
 

@@ -2,6 +2,6 @@
 
 from structune.products.block_matmul import block_matmul
 from structune.products.choice import ALGORITHMS, check, choose, resolve
-from structune.products.fold import fold
+from structune.products.folding import fold
 
 __all__ = ["ALGORITHMS", "block_matmul", "check", "choose", "fold", "resolve"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from structune.products import dense, dft_gemm, factored, fft, fold
+from structune.products import dense, dft_gemm, factored, fft, folding
 from structune.products.algorithm import Algorithm
 from structune.products.devices import Case, device
 from structune.structures import Structure
@@ -15,7 +15,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "factored": factored,
     "fft": fft,
     "dft_gemm": dft_gemm,
-    "fold": fold,
+    "fold": folding,
 }
 """Every algorithm by name: modules with `supports(structure)` and `multiply(structure, x, generators)`."""
 
@@ -41,7 +41,7 @@ def choose(
         weight: whether ΔW may be added to a frozen W of x's dtype.
         grad: whether gradients are recorded.
     """
-    return device(device_type).choose(Case(structure, *grid, tokens, dtype, fold.supports(structure), weight, grad))
+    return device(device_type).choose(Case(structure, *grid, tokens, dtype, folding.supports(structure), weight, grad))
 
 
 def resolve(

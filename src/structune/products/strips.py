@@ -10,10 +10,6 @@ from torch import Tensor
 
 from structune.structures import Structure
 
-STRIP_ENTRIES = 1 << 20
-"""Entries of a strip. Fewer rows make products slower, most of all where the matrix is small; with 2,048 columns 512
-rows at once are as fast as 2,048."""
-
 
 @dataclass(frozen=True)
 class Strip:
@@ -27,11 +23,14 @@ class Strip:
     rows: slice
 
 
-def strips(num_block_rows: int, block_rows: int, out_features: int, cols: int) -> Iterator[Strip]:
-    """The strips of a matrix of `num_block_rows` rows of blocks and `cols` columns, cropped to `out_features` rows."""
-    most_rows = max(1, STRIP_ENTRIES // cols)
-    group = max(1, most_rows // block_rows)
-    parts = -(-block_rows // most_rows)
+def strips(num_block_rows: int, block_rows: int, out_features: int, cols: int, most_entries: int) -> Iterator[Strip]:
+    """The strips of a matrix of `num_block_rows` rows of blocks and `cols` columns, cropped to `out_features` rows.
+
+    None has more than `most_entries` entries, where a row has no more. Within one block they are equally high.
+    """
+    most_rows = max(1, most_entries // cols)
+    group = max(1, most_rows // block_rows)  # whole rows of blocks in a strip
+    parts = -(-block_rows // most_rows)  # strips of a row of blocks, where a strip is a part of one
     height = -(-block_rows // parts)
     for p in range(0, num_block_rows, group):
         last = min(p + group, num_block_rows)
