@@ -12,6 +12,7 @@ from torch import Tensor
 from structune import products, structures
 from structune.products.devices import DEVICES, device
 from structune.structures import Structure
+from structune.structures.generator import Generator, zeros
 from structune.testing import algorithms, make_structure
 
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -89,18 +90,11 @@ class Costly(Structure):
     of_entries: ClassVar[float]
     to_and_fro: ClassVar[int] = 0
 
-    def generators(self) -> dict[str, tuple[int, ...]]:
-        return {"W": (self.rows, self.cols)}
+    def generators(self) -> dict[str, Generator]:
+        return {"W": zeros(self.rows, self.cols)}
 
-    def entries(self, W: Tensor) -> Tensor:  # type: ignore[override]
+    def entries(self, W: Tensor) -> Tensor:
         return W
-
-    def operators(self, **generators: Tensor) -> Any:
-        raise NotImplementedError
-
-    @property
-    def displacement_rank(self) -> int:
-        return 1
 
     def multiply(self, x_TQN: Tensor, W: Tensor) -> Tensor:
         return torch.einsum("pqmn,tqn->tpm", W.to(x_TQN.dtype), x_TQN)
