@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from structune.identity import POOL_MAPS, SCOPES, STARTS, Identity, Share, mark
+from structune.identity import SCOPES, STARTS, Identity, Share, mark
+from structune.pool_maps import NAMES
 
 WORDS = st.integers(-(2**63), 2**63 - 1)
 SIZES = st.integers(0, 2**64 - 1)
@@ -18,7 +19,7 @@ OF_FORMAT_1 = st.builds(Identity, WORDS, WORDS, st.sampled_from(STARTS), st.inte
 SHARING = st.builds(
     replace,
     OF_FORMAT_1,
-    pool_map=st.sampled_from(POOL_MAPS),
+    pool_map=st.sampled_from(NAMES),
     share=st.builds(Share, st.sampled_from(SCOPES[1:]), WORDS, SIZES),
     pool_size=SIZES,
 )
@@ -116,7 +117,7 @@ def test_the_digits_of_a_shared_pool() -> None:
         *(2, 1, 0, 0, 0, 0, 0, 0),
         *(164, 206, 28, 129),
     ]
-    assert (SCOPES[:4], POOL_MAPS[0]) == (("matrix", "module", "model", "groups"), "index")
+    assert (SCOPES[:4], NAMES[:3]) == (("matrix", "module", "model", "groups"), ("index", "signed", "projection"))
 
 
 def test_the_part_in_a_pool_is_taken_over_but_not_its_kind() -> None:

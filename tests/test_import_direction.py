@@ -35,7 +35,9 @@ def part(parts: str = "", libraries: str | None = None) -> Part:
 ROOT = "structune"
 """The package's own `__init__`, which gathers what users import."""
 
-MATHS = "surroundings numerics structures products pool grid options identity shared_pool start resolved delta"
+MATHS = (
+    "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
+)
 HELPERS = "errors files"
 PARTS = {
     "errors": part("", ""),
@@ -46,14 +48,15 @@ PARTS = {
     "structures": part("lazy surroundings numerics", "torch"),
     "products": part("surroundings structures", "torch"),
     "pool": part("numerics", "torch"),
+    "pool_maps": part("numerics pool", "torch"),
     "grid": part("", "torch"),
-    "options": part("structures", ""),
-    "identity": part("pool options", "torch"),
+    "options": part("structures pool_maps", ""),
+    "identity": part("pool pool_maps options", "torch"),
     "shared_pool": part("identity", "torch"),
     "start": part("numerics structures options", "torch"),
-    "resolved": part("structures products grid options start", ""),
+    "resolved": part("structures products pool_maps grid options start", ""),
     "delta": part(
-        "surroundings numerics structures products pool options identity shared_pool start resolved", "torch"
+        "surroundings numerics structures products pool pool_maps options identity shared_pool start resolved", "torch"
     ),
     "peft": part(f"{MATHS} {HELPERS}", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
@@ -65,6 +68,7 @@ PARTS = {
 }
 
 INSIDE = {
+    "pool_maps": "pool_map | index | *",
     "products": "transforms | * | choice | block_matmul",
     "peft": """
         computed_weight own_forward quantised readers registration strengths targets undo watched

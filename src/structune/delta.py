@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structune import pool, products
+from structune import pool_maps, products
 from structune.identity import Identity, Share, mark
 from structune.numerics.hashing import derive_seed
 from structune.options import InitWeights, UpdateOptions, as_python, check_seed, described
+from structune.pool_maps.pool_map import PoolMap
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
 from structune.products.precision import working_dtype
@@ -36,7 +37,7 @@ class StructuredDelta(nn.Module):
     S maps raw numbers to blocks (`Structure.from_raw`, then `entries`). The raw numbers are θ = θ⁰ + step · δ, with the
     family's `raw_step`: `pool` holds δ, the only trainable thing, zeros at first; the start θ⁰ is regenerated from the
     seed and never stored. Blocks read their numbers in order when there is no `pool_size` (own generators, as in C3A),
-    or through `pool.index_map` from P = `pool_size` numbers shared by all blocks (HyDRA). The first
+    or through a `pool_map` from P = `pool_size` numbers shared by all blocks (HyDRA). The first
     ⌈fixed_ratio · P⌉ numbers have no δ and stay at θ⁰.
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
@@ -70,8 +71,11 @@ class StructuredDelta(nn.Module):
     shared_pool: SharedPool | None = None
     """The pool that `pool` is, where others read it, too."""
 
-    index: Tensor | None
-    """The index map. It and `start` follow from `identity`, so they are no buffers, which averages and casts reach."""
+    pool_map: PoolMap | None
+    """How numbers of a pool reach the blocks; None where blocks have numbers of their own."""
+
+    tables: tuple[Tensor, ...]
+    """Its tables. They and `start` follow from `identity`, so they are no buffers, which averages and casts reach."""
 
     start: Tensor | None
     """θ⁰ as integers, in units of the start's step."""
@@ -104,6 +108,9 @@ class StructuredDelta(nn.Module):
         block, seed, init_weights = self.structure, self.options.seed, self.options.init_weights
         blocks = mark(block.name, block.rows, block.cols, self.pooled)
         self.identity = Identity(seed, stream, init_weights, blocks)
+        self.pool_map = resolved.pool_map
+        if self.pool_map is not None and self.pool_map.name != pool_maps.OF_OLD:
+            self.identity = replace(self.identity, pool_map=self.pool_map.name, pool_size=self.pool_size)
         if shared_pool is not None:
             share = shared_pool.take(resolved.demand, self.pool_size, self.num_fixed, seed)
             self.identity = replace(self.identity, share=share, pool_size=self.pool_size)
@@ -113,7 +120,7 @@ class StructuredDelta(nn.Module):
         if shared_pool is not None:
             shared_pool.join(self)
             self.shared_pool = shared_pool
-        self.index = self.start = None
+        self.tables, self.start = (), None
         self._draw = 0
         self._kept: tuple[Tensor, float, PreparedChain] | None = None
         self._derive()
@@ -178,7 +185,7 @@ class StructuredDelta(nn.Module):
 
     @torch.no_grad()
     def identify(self, identity: Identity) -> None:
-        """Take another identity: index map and start are made anew, in place; δ stays."""
+        """Take another identity: tables and start are made anew, in place; δ stays."""
         if identity != self.identity:
             self.identity, self._start = identity, self._start_of(identity.init_weights)
             self._derive()
@@ -191,6 +198,12 @@ class StructuredDelta(nn.Module):
     def seed(self) -> Tensor:
         """(seed, stream), int64 (2,) on the CPU."""
         return torch.tensor((self.identity.seed, self.identity.stream), dtype=torch.int64, device="cpu")
+
+    @property
+    def index(self) -> Tensor | None:
+        """The index map (num_blocks, numel), where the blocks read single numbers as they are."""
+        single = self.pool_map is not None and self.pool_map.name == "index"
+        return self.tables[0] if single else None
 
     @property
     def has_identity(self) -> bool:
@@ -386,7 +399,7 @@ class StructuredDelta(nn.Module):
 
     def _deal(self, numbers: Tensor) -> Tensor:
         self._follow()
-        dealt = numbers if self.index is None else numbers[self.index]
+        dealt = numbers if self.pool_map is None else self.pool_map.read(numbers, self.tables)
         stacked = () if self.stack is None else (self.stack,)
         return dealt.view(*stacked, self.grid.block_rows, self.grid.block_cols, self.structure.numel)
 
@@ -404,36 +417,32 @@ class StructuredDelta(nn.Module):
         return self.identity.share.offset if self.identity.share else 0
 
     def _derive(self) -> None:
-        """Make index map and start from the identity, where the trained numbers are; on meta only their shapes."""
+        """Make tables and start from the identity, where the trained numbers are; on meta only their shapes."""
         self._kept = None
         device, block = self.pool.device, self.structure
         meta = device.type == "meta"
         seed = 0 if meta else self._effective_seed()
-        index = start = None
-        if self.pooled:
-            shape = self.num_blocks, block.numel
-            index = (
-                torch.empty(shape, dtype=torch.int64, device=device)
-                if meta
-                else (pool.index_map(self.pool_size, *shape, seed, self._offset()).to(device))
-            )
+        tables = () if self.pool_map is None else self.pool_map.tables(seed, self._offset(), device)
+        start = None
         if self._start.random:
             start = (
                 torch.empty(self.pool_size, dtype=torch.int32, device=device)
                 if meta
                 else (self._start.integers(block, self.pool_size, seed).to(device))
             )
-        self.index, self.start = _put(index, self.index), _put(start, self.start)
+        places = self.tables or (None,) * len(tables)
+        self.tables = tuple(_put(table, place) for table, place in zip(tables, places, strict=True))
+        self.start = None if start is None else _put(start, self.start)
 
     def _follow(self) -> None:
-        """Bring index map and start to the trained numbers, which some hosts move by themselves."""
+        """Bring tables and start to the trained numbers, which some hosts move by themselves."""
         device = self.pool.device
-        for values in (self.index, self.start):
+        for values in (*self.tables, self.start):
             if values is not None and values.device != device:
                 if values.is_meta or device.type == "meta":
                     self._derive()
                     return
-                self.index = None if self.index is None else self.index.to(device)
+                self.tables = tuple(table.to(device) for table in self.tables)
                 self.start = None if self.start is None else self.start.to(device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StructuredDelta:
@@ -526,9 +535,9 @@ class StructuredDelta(nn.Module):
         self._follow()
 
 
-def _put(values: Tensor | None, place: Tensor | None) -> Tensor | None:
+def _put(values: Tensor, place: Tensor | None) -> Tensor:
     """The values, in the tensor that stands there already if it is like them: compiled graphs hold on to it."""
-    if values is None or place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
+    if place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
         return values
     return place.copy_(values)
 

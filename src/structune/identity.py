@@ -11,6 +11,8 @@ from torch import Tensor
 
 from structune import pool
 from structune.options import InitWeights
+from structune.pool_maps import NAMES as POOL_MAPS
+from structune.pool_maps import OF_OLD
 
 FORMAT = 2
 """Version of the digits; 1 is written still where nothing is said that came with 2."""
@@ -20,9 +22,6 @@ STARTS: tuple[InitWeights, ...] = (True, False, "xavier_uniform", "kaiming_unifo
 
 SCOPES = ("matrix", "module", "model", "groups")
 """What matrices share a pool, by its number in a file: only ever append to it."""
-
-POOL_MAPS = ("index",)
-"""How a number of the pool reaches a generator, by its number in a file: only ever append to it."""
 
 _FIELDS = struct.Struct("<BBBqqI")  # format, sampler version, start, seed, stream, blocks
 _MORE = struct.Struct("<BBQqQ")  # since format 2: pool map, scope, pool size, group, offset
@@ -68,7 +67,7 @@ class Identity:
     init_weights: InitWeights
     blocks: int
     sampler_version: int = pool.SAMPLER_VERSION
-    pool_map: str = POOL_MAPS[0]
+    pool_map: str = OF_OLD
     share: Share | None = None
     pool_size: int = 0
 
@@ -135,8 +134,8 @@ class Identity:
         mine, theirs = self.share or _ALONE, stored.share or _ALONE
         for option, own, other in (
             ("pool_scope", mine.scope, theirs.scope),
-            ("pool_size", self.pool_size, stored.pool_size),
             ("pool_map", self.pool_map, stored.pool_map),
+            ("pool_size", self.pool_size, stored.pool_size),
         ):
             if own != other:
                 raise ValueError(
@@ -164,7 +163,7 @@ class Identity:
                 "again, and its numbers alone"
             )
         seed, stream = (int(value) for value in stored)
-        return self.taking_over(replace(self, seed=seed, stream=stream, pool_map="index", share=None, pool_size=0))
+        return self.taking_over(replace(self, seed=seed, stream=stream, pool_map=OF_OLD, share=None, pool_size=0))
 
 
 _ALONE = Share("matrix", 0, 0)

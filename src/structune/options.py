@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from structune import structures
+from structune import pool_maps, structures
 
 InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
 Scale: TypeAlias = float | Literal["1/in_features"]
@@ -59,6 +59,11 @@ def _check_own_options(name: str, value: Any) -> None:
 
 def _check_pool_size(name: str, value: Any) -> None:
     check_count(name, value, ", or None for numbers of each block's own")
+
+
+def _check_pool_map(name: str, value: Any) -> None:
+    if value is not None:
+        pool_maps.check(value)
 
 
 def _check_fixed_ratio(name: str, value: Any) -> None:
@@ -187,6 +192,13 @@ class UpdateOptions:
         None,
         "numbers per matrix, shared by its blocks, at most what they read; None gives each block its own",
         _check_pool_size,
+    )
+    pool_map: str | None = option(
+        None,
+        "how those numbers reach the blocks: 'index' (single numbers, as HyDRA has it), 'signed' (single numbers with "
+        "random signs) or 'projection' (random sums of all of them, for tiny pools); None takes '"
+        f"{pool_maps.DEFAULT}'",
+        _check_pool_map,
     )
     fixed_ratio: float = option(0.0, "share of those numbers that is random and frozen, in [0, 1)", _check_fixed_ratio)
     seed: int = option(

@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from structune import products
+from structune import pool_maps, products
 from structune.grid import Grid
 from structune.options import UpdateOptions, check_count, families_with
+from structune.pool_maps.pool_map import PoolMap
 from structune.start import Start
 from structune.structures import Structure, get
 
@@ -28,6 +29,7 @@ class ResolvedOptions:
         pooled: whether blocks share their numbers.
         demand: numbers that all blocks read.
         pool_size: P, numbers that there are; the demand where nothing is shared.
+        pool_map: how they reach the blocks; None where those have numbers of their own.
         num_fixed: how many of them, the first ones, are frozen.
         scale: the factor of ΔW.
         start: where training starts.
@@ -39,6 +41,7 @@ class ResolvedOptions:
     pooled: bool
     demand: int
     pool_size: int
+    pool_map: PoolMap | None
     num_fixed: int
     scale: float
     start: Start
@@ -82,6 +85,7 @@ class ResolvedOptions:
         if num_fixed == pool_size:
             raise ValueError(f"fixed_ratio={ratio} freezes all {pool_size} numbers: lower it or raise pool_size")
         pooled = options.pool_size is not None or ratio > 0
+        read_by = pool_maps.get(options.pool_map or pool_maps.DEFAULT)
         sizes = out_features, in_features
         return cls(
             grid=grid,
@@ -90,6 +94,7 @@ class ResolvedOptions:
             pooled=pooled,
             demand=demand,
             pool_size=pool_size,
+            pool_map=read_by(pool_size, demand // structure.numel, structure.numel) if pooled else None,
             num_fixed=num_fixed,
             scale=1.0 / in_features if options.scale == "1/in_features" else float(options.scale),
             start=Start.of(options.init_weights, structure, pooled=pooled, sizes=sizes),

@@ -66,7 +66,7 @@ def test_a_circulant_is_a_pooled_grid_of_toeplitz_blocks(rows: int, size: int) -
     ]
     assert delta.index is not None
     assert delta.index.shape == (len(index), 2 * size - 1)
-    delta.index = torch.tensor(index)
+    delta.tables = (torch.tensor(index),)
     c = trained(delta).pool.detach()
     circulant = structures.get("circulant")(rows, rows).dense(c=c)
     assert torch.equal(delta.dense().detach(), circulant)

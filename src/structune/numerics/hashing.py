@@ -10,6 +10,7 @@ MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 
 SHUFFLE_STREAM, UNIFORM_STREAM, NORMAL_STREAM = 1, 2, 3
+SIGN_STREAM, PROJECTION_STREAM = 11, 12
 """Streams of a seed, for `derive_seed`, by what is drawn with them: only ever append, adapters depend on them."""
 
 

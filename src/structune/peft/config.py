@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from peft import PeftConfig
 
-from structune import pool, structures
+from structune import pool, pool_maps, structures
 from structune.options import OPTIONS, PATTERNED, OptionsByModule, described, takes_own_options
 from structune.peft.registration import peft_type
 from structune.peft.storage.checkpoint import check_adapter_folder
@@ -67,6 +67,8 @@ class StructuneConfig(OptionsByModule, PeftConfig):
         self._saved = self.peft_type is not None  # files say it, whoever makes a new configuration does not
         self.peft_type = peft_type()
         self.normalise()
+        if self.pool_map is None:
+            self.pool_map = pool_maps.OF_OLD if self._saved else pool_maps.DEFAULT
         if self.sampler_version != pool.SAMPLER_VERSION:
             raise ValueError(
                 f"sampler_version={self.sampler_version!r} is not known to this version of structune "

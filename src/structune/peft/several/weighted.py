@@ -63,7 +63,8 @@ def add_weighted_adapter(
         own: Terms = [(w, layer.delta(a)) for a, w in zip(adapters, weights, strict=True) if a in layer.structune_delta]
         if own:
             terms[name] = own
-    shared = all(_share_a_pool(own) for own in terms.values())
+    maps = {delta.options.pool_map for own in terms.values() for _, delta in own}
+    shared = len(maps) == 1 and all(_share_a_pool(own) for own in terms.values())
     sums = {}
     for name, own in terms.items():
         try:
@@ -141,9 +142,9 @@ def _share_a_pool(terms: Terms) -> bool:
         and delta.structure.is_linear
         and delta.start is None
         and delta.num_fixed == first.num_fixed
-        and delta.index is not None
-        and first.index is not None
-        and torch.equal(delta.index, first.index)
+        and delta.pool_map is not None
+        and delta.pool_map == first.pool_map
+        and all(torch.equal(own, its) for own, its in zip(delta.tables, first.tables, strict=True))
         for _, delta in terms
     )
 
