@@ -203,3 +203,25 @@ def test_dtypes(family: Family) -> None:
 def test_devices(family: Family) -> None:
     with pytest.raises((AssertionError, RuntimeError), match="device"):
         suite.test_stays_on_its_device(family(Homebound), (3, 5))
+
+
+class Shrinking(Toeplitz):
+    @classmethod
+    def growth(cls, n: float) -> float:
+        return 1 / n
+
+
+class Timeless(Toeplitz):
+    learning_rate: ClassVar[float] = 0.0
+
+
+class Unmarked(Toeplitz):
+    marker: ClassVar[str] = ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(Shrinking, "does not grow"), (Timeless, "learning_rate=0"), (Unmarked, "no marker")]
+)
+def test_advice(family: Family, wrong: type[Structure], said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        suite.test_what_it_recommends(family(wrong))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from structune import pool
 from structune.delta import StructuredDelta
+from structune.structures import Structure
 from structune.structures.families.cauchy_like import CauchyLike
 from structune.structures.families.toeplitz import Toeplitz
 from structune.structures.generator import Generator, uniform
@@ -37,6 +38,20 @@ def test_a_convolution_that_is_not_linear_in_its_numbers(family: Family, source:
     suite.test_an_update_is_a_grid_of_blocks(name, source)
     suite.test_inference_is_the_product_with_dense(name, source)
     suite.test_starts_at_zero_with_a_gradient(name, source, torch.float32)
+
+
+class Slow(Toeplitz):
+    learning_rate: ClassVar[float] = 1e-5
+
+
+class Wild(Toeplitz):
+    learning_rate: ClassVar[float] = 0.9
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(Slow, "of the loss are left"), (Wild, "the loss rises")])
+def test_rates(family: Family, wrong: type[Structure], said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        suite.test_trains_at_its_learning_rate(family(wrong), "own")
 
 
 class NarrowUnderAutocast(CauchyLike):

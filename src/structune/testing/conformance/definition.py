@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -173,6 +175,18 @@ class Definition:
         if declared < structure.rows and structure.rows > 1:
             other = _displacement_rank(A, B, sample_inputs(*W.shape) * W.square().mean().sqrt())
             assert other > declared, f"a random matrix has the displacement rank {other} too: the pair says nothing"
+
+    def test_what_it_recommends(self, family: str) -> None:
+        """A learning rate, a number of blocks, a marker for figures, and a growth of its products that is a growth."""
+        kind = structures.get(family)
+        assert 0 < kind.learning_rate < 1, f"learning_rate={kind.learning_rate}"
+        assert kind.num_splits >= 1, f"num_splits={kind.num_splits}"
+        assert isinstance(kind.marker, str), f"marker={kind.marker!r}"
+        assert kind.marker, "no marker"
+        steps = [2**k for k in range(1, 14)]
+        growth = [float(kind.growth(n)) for n in steps]
+        assert all(math.isfinite(value) and value > 0 for value in growth), f"growth {growth} at {steps}"
+        assert all(a < b for a, b in pairwise(growth)), f"growth {growth} at {steps} does not grow"
 
 
 def _displacement_rank(A: Tensor, B: Tensor, W: Tensor) -> int:

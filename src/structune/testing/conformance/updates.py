@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
+from structune import structures
+from structune.delta import StructuredDelta
 from structune.structures import Structure
 from structune.testing.conformance.cases import EXACT, ROUNDED, block
 from structune.testing.device import DEVICE
 from structune.testing.errors import assert_close, normalised_error
 from structune.testing.samples import sample_inputs
 from structune.testing.updates import SOURCES, by_every_algorithm, dense_by_oracle, moved, sample_update
+
+DOWNHILL = 200
+"""Steps of AdamW, after which"""
+LEFT = 0.5
+"""no more than this is left of the loss."""
 
 _every_source = pytest.mark.parametrize("source", list(SOURCES))
 _own_and_pooled = pytest.mark.parametrize("source", ["own", "pooled"])
@@ -115,6 +124,34 @@ class Updates:
             assert y.dtype == torch.bfloat16
             error = normalised_error(y.detach(), expected)
             assert error < ROUNDED, f"{other.algorithm}: error {error:.2g} for an update of {size:g}"
+
+    @_own_and_pooled
+    def test_trains_at_its_learning_rate(self, family: str, source: str) -> None:
+        """AdamW finds its way to a target that the family can express: downhill all along, and well below the start."""
+        kind, like = structures.get(family), block(family, (8, 6))
+        own: dict[str, Any] = {name: getattr(like, name) for name in kind.own_options()}
+        own |= {"pool_size": min(60, 4 * like.numel)} if source == "pooled" else {}
+        sizes = 2 * like.rows, 2 * like.cols
+        target, delta = (
+            StructuredDelta(*sizes, structure=family, num_splits=2, device=DEVICE, **own) for _ in range(2)
+        )
+        x, goal = sample_inputs(64, sizes[1], dtype=torch.float32), moved(target).dense().detach()
+        optimizer = torch.optim.AdamW([delta.pool], lr=kind.learning_rate, weight_decay=0.0)
+        losses = []
+        for _ in range(DOWNHILL):
+            loss = (delta(x) - x @ goal.T).square().mean()
+            losses.append(float(loss.detach()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        tens = [sum(losses[k : k + 10]) for k in range(0, DOWNHILL, 10)]
+        assert all(math.isfinite(loss) for loss in losses), f"a loss is not finite at the rate {kind.learning_rate}"
+        assert max(losses) <= losses[0] * 1.01, f"the loss rises at the rate {kind.learning_rate}"
+        assert all(later < 1.05 * earlier for earlier, later in pairwise(tens)), (
+            f"the loss goes up and down at the rate {kind.learning_rate}: {tens}"
+        )
+        left = losses[-1] / losses[0]
+        assert left < LEFT, f"{left:.0%} of the loss are left after {DOWNHILL} steps at the rate {kind.learning_rate}"
 
     @_every_source
     def test_files_bring_it_back(self, family: str, source: str) -> None:
