@@ -1,10 +1,9 @@
-"""The conformance suite fails on families and algorithms that are wrong on purpose, one mistake at a time."""
+"""The suite notices entries, rows, gradients and products that are wrong on purpose, one mistake at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,38 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
-from structune import products
 from structune.products import dense
 from structune.structures import Convolution, Structure, diagonals, registry
 from structune.structures.diagonals import running_sums
 from structune.structures.families import hankel, hankel_like, low_rank, toeplitz, toeplitz_like
 from structune.structures.families import vandermonde as vandermonde_file
-from structune.testing import StructureConformance
 
-SIZE, GRID = (7, 12), (2, 3)
-suite = StructureConformance()
-
-
-@pytest.fixture
-def family(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Structure]], str]:
-    """Put a family in the place of the registered one of its name."""
-
-    def replace_by(wrong: type[Structure]) -> str:
-        monkeypatch.setitem(registry._families, wrong.name, wrong)
-        return wrong.name
-
-    return replace_by
-
-
-@pytest.fixture
-def algorithm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Add an algorithm for every family."""
-
-    def add(multiply: Callable[[Structure, Tensor, Mapping[str, Tensor]], Tensor]) -> None:
-        module: Any = SimpleNamespace(supports=lambda structure: True, multiply=multiply)
-        monkeypatch.setitem(products.ALGORITHMS, "wrong", module)
-
-    return add
+from .conftest import GRID, SIZE, suite
 
 
 class OffByOneToeplitz(toeplitz.Toeplitz):
