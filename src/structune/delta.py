@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from structune import pool_maps, products
 from structune.identity import Identity, Share, mark
 from structune.numerics.hashing import derive_seed
-from structune.options import InitWeights, UpdateOptions, as_python, check_seed, described
+from structune.options import InitWeights, UpdateOptions, as_python, check_seed, describes_options
 from structune.pool_maps.pool_map import PoolMap
 from structune.products import dense
 from structune.products.convolution_chain import Chain, PreparedChain
@@ -31,6 +31,7 @@ EXTRA_STATE = "_extra_state"
 """The name that PyTorch gives in state dicts to what `get_extra_state` returns."""
 
 
+@describes_options
 class StructuredDelta(nn.Module):
     """ΔW = scale · crop(grid of S(θ_pq) − S(θ⁰_pq)), a structured out×in matrix made of few trainable numbers.
 
@@ -56,7 +57,7 @@ class StructuredDelta(nn.Module):
         shared_pool: a pool of that size that other ΔW read, too; None for one of its own.
         device: of the parameters.
         dtype: of the parameters; blocks are built in at least fp32.
-        **options: of `UpdateOptions`, those of the family's own among them:{options}
+        **options: what the update is made of, by name; the family's own among them:
 
     Raises:
         ValueError: an argument is out of range or does not go with another; the message names it and the fix.
@@ -540,7 +541,3 @@ def _put(values: Tensor, place: Tensor | None) -> Tensor:
     if place is None or place.is_meta or place.shape != values.shape or place.device != values.device:
         return values
     return place.copy_(values)
-
-
-if StructuredDelta.__doc__:
-    StructuredDelta.__doc__ = StructuredDelta.__doc__.replace("{options}", described(12))

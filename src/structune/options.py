@@ -93,6 +93,17 @@ def _check_algorithm(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r} must be a text: 'auto' or the name of an algorithm")
 
 
+Described = TypeVar("Described", bound=type)
+
+
+def describes_options(cls: Described) -> Described:
+    """Adds each option's help to the docstring of a class, below the line on `**options`."""
+    if cls.__doc__ and (line := re.search(r"( *)\*\*options: .*\n", cls.__doc__)):
+        listed = "".join(f"{line[1]}    {each.name}: {each.metadata['help']}.\n" for each in fields(UpdateOptions))
+        cls.__doc__ = cls.__doc__.replace(line[0], line[0] + listed)
+    return cls
+
+
 def option(
     default: Any, help: str, check: Check, *, instead_of: tuple[str, ...] = (), makes_the_update: bool = True
 ) -> Any:
@@ -166,7 +177,8 @@ def gathered(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]
 class UpdateOptions:
     """What a user says about one ΔW. Options of a family's own, such as the rank of low_rank, are keywords as well.
 
-    Args:{options}
+    Args:
+        **options: each by name:
 
     Raises:
         ValueError: an option is out of range; the message names it and the fix.
@@ -283,6 +295,8 @@ class UpdateOptions:
         return {name: vars(self)[name] for name in known if name.startswith("structure_options") and name in vars(self)}
 
 
+describes_options(UpdateOptions)
+
 OPTIONS: dict[str, Field[Any]] = {each.name: each for each in fields(UpdateOptions)}
 """Every option of an update by name; `metadata` has its help, check and the rest that `option` says."""
 
@@ -382,11 +396,6 @@ def as_python(value: Any) -> Any:
     return value.tolist() if hasattr(value, "shape") and hasattr(value, "tolist") else value
 
 
-def described(indent: int) -> str:
-    """A line of a docstring for every option."""
-    return "".join(f"\n{' ' * indent}{name}: {each.metadata['help']}." for name, each in OPTIONS.items())
-
-
 def _is_own(name: str, known: Collection[str]) -> bool:
     """Whether it is the name of a family's own option, or of its pattern where patterns are known."""
     if name.endswith("_pattern") and "structure_options_pattern" not in known:
@@ -403,7 +412,3 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name}={value!r} must map module names to values")
     return value or {}
-
-
-if UpdateOptions.__doc__:
-    UpdateOptions.__doc__ = UpdateOptions.__doc__.format(options=described(8))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from peft import PeftConfig
 
 from structune import pool, pool_maps, structures
-from structune.options import OPTIONS, PATTERNED, OptionsByModule, described, takes_own_options
+from structune.options import OPTIONS, OptionsByModule, describes_options, takes_own_options
 from structune.peft.registration import peft_type
 from structune.peft.storage.checkpoint import check_adapter_folder
 from structune.peft.storage.ordered import in_order
@@ -20,15 +20,17 @@ from structune.resolved import check_options
 from structune.structures import registry
 
 
+@describes_options
 @takes_own_options
 @dataclass
 class StructuneConfig(OptionsByModule, PeftConfig):
     """Configuration of a structured adapter: structure × generators × grid, and where it goes.
 
     Options of the family's own, such as the rank of low_rank, are keywords as well (`rank=4`,
-    `rank_pattern={{"fc1": 8}}`) and are kept in `structure_options`.
+    `rank_pattern={"fc1": 8}`) and are kept in `structure_options`.
 
-    Args:{options}
+    Args:
+        **options: what each update is made of, by name:
         dropout: probability with which entries of the adapter's input are zeroed during training, in [0, 1).
         target_modules: module names (list), a regular expression (str), or "all-linear"; None takes the usual ones of
             the architecture.
@@ -41,8 +43,8 @@ class StructuneConfig(OptionsByModule, PeftConfig):
         layers_to_transform: only layers of these indices (with a list of target_modules).
         layers_pattern: name of the layer list, where it is not one of the usual names.
         bias: which biases are trained: "none", "all" or "structune_only".
-        {patterns}: overrides by module name or
-            regular expression, e.g. block_size_pattern={{"fc1": 256}}.
+        <option>_pattern: other values of an option by module name or regular expression, such as
+            block_size_pattern={"fc1": 256}.
         sampler_version: version of the index map and random numbers; set by the library.
 
     Raises:
@@ -160,7 +162,3 @@ def _signature_with_own_options() -> inspect.Signature:
 
 
 vars(StructuneConfig.__init__)["__signature__"] = _signature_with_own_options()
-
-if StructuneConfig.__doc__:
-    names = ", ".join(f"{name}_pattern" for name in PATTERNED)
-    StructuneConfig.__doc__ = StructuneConfig.__doc__.format(options=described(8), patterns=names)
