@@ -164,6 +164,25 @@ class StructuredDelta(nn.Module):
             raise ValueError(f"the first {self.num_fixed} numbers are frozen and cannot be set")
         self.pool.copy_(moved[self.num_fixed :] / self.structure.raw_step)
 
+    @torch.no_grad()
+    def set_generators(self, **generators: Tensor) -> None:
+        """Set δ so that the blocks have these generators, up to rounding.
+
+        Args:
+            **generators: (P, Q, *shape), or (stack, P, Q, *shape).
+
+        Raises:
+            ValueError: blocks share their numbers, or none are known that the family maps to these generators.
+        """
+        if self.pooled:
+            raise ValueError("blocks that share their numbers have no generators of their own to set")
+        self.structure.check(generators)
+        raw = self.structure.to_raw(**generators)
+        if raw is None:
+            raise ValueError(f"{self.structure.name} blocks do not say which numbers have these generators (to_raw)")
+        parts = [raw[name].reshape(self.num_blocks, math.prod(shape)) for name, shape in self.structure.shapes.items()]
+        self.set_numbers(torch.cat(parts, dim=1).flatten())
+
     def draw_anew(self, number: int) -> None:
         """Move δ so that the trained raw numbers are another draw of the random start; the frozen ones stay.
 
@@ -215,16 +234,13 @@ class StructuredDelta(nn.Module):
         """The raw numbers as blocks read them: (P, Q, numel) or (stack, P, Q, numel), in at least fp32."""
         return self._deal(self.numbers())
 
-    def as_one_block(self) -> tuple[Structure, dict[str, Tensor]]:
+    def as_one_block(self) -> tuple[Structure, dict[str, Tensor]] | None:
         """The family whose blocks ΔW / scale is made of, with their generators, the start taken off.
 
-        Raises:
-            ValueError: a start is subtracted that leaves no blocks of one family.
+        None where a start is subtracted that leaves no blocks of one family.
         """
         structure, generators, start = self._update()
-        if start is not None:
-            raise ValueError(f"the difference of two {structure.name} blocks is not one block")
-        return structure, generators
+        return None if start is not None else (structure, generators)
 
     def generators(self) -> dict[str, Tensor]:
         """The generators (P, Q, *shape), or (stack, P, Q, *shape), of all blocks at θ, in at least fp32."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from structune import structures
 from structune.delta import StructuredDelta
-from structune.structures import RankedStructure
 from structune.testing import algorithms, oracle_dense, sample_inputs
 
 OUT, IN = 10, 7
@@ -34,7 +33,7 @@ every_start = pytest.mark.parametrize("start", STARTS)
 def make(family: str, source: str = "own", **changes: Any) -> StructuredDelta:
     """A ΔW of 10×7 in a 3×3 grid of 4×3 blocks, which pads both ways."""
     kwargs: dict[str, Any] = {"num_splits": 3, "seed": 5} | SOURCES[source]
-    if issubclass(structures.get(family), RankedStructure):
+    if "rank" in structures.get(family).own_options():
         kwargs["rank"] = 2
     return StructuredDelta(OUT, IN, structure=family, **kwargs | changes)
 

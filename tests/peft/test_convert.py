@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import peft
@@ -18,8 +19,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import structune
-from structune import StructuneConfig, convert
+from structune import StructuneConfig, convert, structures
 from structune.peft import StructuneLayer
+from structune.structures import registry
+from structune.structures.generator import zeros
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -171,6 +174,51 @@ def test_from_lora_projects(structure, source, bert, randomise) -> None:
             assert 0.1 < converted.errors[name] < 1
             checked += 1
     assert checked == 6
+
+
+def test_from_lora_solves_for_numbers_that_depend_on_one_another(randomise, monkeypatch) -> None:
+    """Every entry is the sum of two numbers: SᵀS is not diagonal, and singular besides."""
+    monkeypatch.setattr(registry, "_families", dict(registry._families))
+
+    @structures.register
+    @dataclass(frozen=True)
+    class RowsAndColumns(structures.Structure):
+        name = "rows_and_columns"
+
+        def generators(self):
+            return {"row": zeros(self.rows), "col": zeros(self.cols)}
+
+        def entries(self, row, col):
+            return row.unsqueeze(-1) + col.unsqueeze(-2)
+
+    theirs = linear_model(LoraConfig(r=4, target_modules=["0"], init_lora_weights=False), randomise)
+    target = theirs.base_model.model[0].get_delta_weight("default").detach()
+    rows = target.shape[0]
+    for options in (
+        {"structure": "rows_and_columns", "num_splits": 1},
+        {"structure": "rows_and_columns", "num_splits": 2, "pool_size": rows},
+        {"structure": "toeplitz", "num_splits": 2, "pool_size": 7, "pool_map": "signed"},
+        {"structure": "toeplitz", "num_splits": 2, "pool_size": 7, "pool_map": "projection"},
+    ):
+        converted = convert.from_lora(theirs, **options)
+        base = copy.deepcopy(theirs.base_model.model[0].base_layer)
+        (layer,) = [m for m in converted.load_into(nn.Sequential(base)).modules() if isinstance(m, StructuneLayer)]
+        delta = layer.delta("default")
+        (slope,) = torch.autograd.grad(delta.dense(), delta.pool, (target - delta.dense()).detach())
+        assert slope.abs().max() < 1e-5 * target.norm()
+        assert 0.1 < converted.errors["0"] < 1
+
+
+def test_from_lora_to_several_low_rank_blocks(randomise) -> None:
+    """Each block is the nearest to its part of the matrix; blocks that are cropped have no such nearest."""
+    theirs = linear_model(LoraConfig(r=4, target_modules=["0"], init_lora_weights=False), randomise)
+    target = theirs.base_model.model[0].get_delta_weight("default").detach()
+    converted = convert.from_lora(theirs, structure="low_rank", num_splits=2, rank=1)
+    parts = target.unflatten(1, (2, -1)).unflatten(0, (2, -1)).transpose(1, 2)
+    left = torch.linalg.svdvals(parts)[..., 1:].square().sum().sqrt()
+    assert converted.errors["0"] == pytest.approx(float(left / target.norm()), rel=1e-4)
+    with pytest.raises(ValueError, match="nothing is projected onto low_rank blocks"):
+        convert.from_lora(theirs, structure="low_rank", block_size=5)
 
 
 def test_a_lora_that_is_structured_comes_back_exactly(randomise, tmp_path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from structune.structures.convolution import Convolution
-from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.generator import Generator
+
+Term: TypeAlias = "tuple[float, Structure, Mapping[str, Tensor]]"
+"""weight · S(generators), one term of a sum."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +223,44 @@ class Structure(ABC):
         """Map raw numbers, any finite reals, to valid generators (node maps, unit scale). Default: themselves."""
         return raw
 
+    def to_raw(self, *args: Any, **generators: Any) -> dict[str, Tensor] | None:
+        """Raw numbers that `from_raw` maps to these generators, up to rounding; None where the family cannot tell.
+
+        Default: the generators themselves, where `from_raw` is not overridden.
+
+        Raises:
+            ValueError: no raw numbers are mapped there.
+        """
+        return dict(generators) if type(self).from_raw is Structure.from_raw else None
+
+    @classmethod
+    def sum_of(cls, terms: Sequence[Term]) -> tuple[Structure, dict[str, Tensor]] | None:
+        """Σ weight · S(generators) as one block of a family, with its generators; None where it is none.
+
+        Default: the weighted sum of the generators, where W is linear in them and all blocks have the same options.
+
+        Args:
+            terms: blocks of this family and of the same size, generators with the same leading dimensions.
+        """
+        structure = terms[0][1]
+        if not structure.is_linear or any(other != structure for _, other, _ in terms):
+            return None
+        return structure, {name: weighted_sum([(w, g[name]) for w, _, g in terms]) for name in structure.shapes}
+
+    def nearest(self, matrix: Tensor) -> dict[str, Tensor] | None:
+        """Generators of the block that is nearest to a matrix in the Frobenius norm; None where that is not known.
+
+        Families that are linear in their numbers need not say it: whoever asks solves for the numbers.
+
+        Args:
+            matrix: (…, M, N).
+        """
+        return None
+
+    def thin_factors(self, *args: Any, **generators: Any) -> tuple[Tensor, Tensor] | None:
+        """W as the product of two dense factors (…, M, R) and (…, R, N) with a small R; None where it is none."""
+        return None
+
     def difference(
         self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
     ) -> tuple[Structure, dict[str, Tensor]] | None:
@@ -279,52 +320,6 @@ class Structure(ABC):
         return all(generator.starts_at_zero for generator in self.generators().values())
 
 
-@dataclass(frozen=True)
-class RankedStructure(Structure):
-    """A family with a displacement rank of its own choosing.
-
-    Args:
-        rank: R, the number of generator pairs.
-    """
-
-    rank: int = 1
-
-    @property
-    def displacement_rank(self) -> int:
-        return self.rank
-
-
-@dataclass(frozen=True)
-class CroppedStructure(RankedStructure):
-    """A ranked family that is square by nature: G, H (R, n) with n = max(M, N), cropped to M×N."""
-
-    @property
-    def order(self) -> int:
-        """n = max(M, N), the size of the square matrix that is cropped."""
-        return max(self.rows, self.cols)
-
-    def generators(self) -> dict[str, Generator]:
-        return {"G": zeros(self.rank, self.order), "H": uniform(self.rank, self.order)}
-
-    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:
-        scale = unit_scale(self.rank * self.order)
-        return {"G": G * scale, "H": H * scale}
-
-    def difference(
-        self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
-    ) -> tuple[Structure, dict[str, Tensor]]:
-        G, H = telescoped(generators, start)
-        return replace(self, rank=2 * self.rank), {"G": torch.cat(G, dim=-2), "H": torch.cat(H, dim=-2)}
-
-
-def telescoped(
-    generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The pairs (G − G⁰, G⁰) and (H, H − H⁰): G H − G⁰ H⁰ = (G − G⁰) H + G⁰ (H − H⁰), for families bilinear in both."""
-    G, H, G_start, H_start = generators["G"], generators["H"], start["G"], start["H"]
-    return (G - G_start, G_start), (H, H - H_start)
-
-
 def unit_scale(fan: float) -> float:
     """Factor s for both sides of a bilinear family whose entries sum `fan` products G·H: s = fan^(−1/4).
 
@@ -333,6 +328,10 @@ def unit_scale(fan: float) -> float:
     return math.sqrt(1 / math.sqrt(fan))
 
 
-def nodes_on_interval(raw: Tensor) -> Tensor:
-    """sin(π raw / 2): any real to [−1, 1], and raw numbers uniform on (−1, 1) to Chebyshev-distributed nodes."""
-    return torch.sin(raw * (math.pi / 2))
+def weighted_sum(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Σ weight · tensor."""
+    weight, tensor = terms[0]
+    total = weight * tensor
+    for weight, tensor in terms[1:]:
+        total = total + weight * tensor
+    return total

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structune.structures.base import CroppedStructure
+from structune.structures.ranked import CroppedStructure
 from structune.surroundings import natively
 
 

@@ -107,7 +107,7 @@ def to_peft_c3a(model: PeftModel, adapter_name: str = "default") -> Converted:
 def _kernel(layer: StructuneLayer, adapter_name: str) -> Tensor:
     """(out/b, in/b, b), first rows, times in_features."""
     delta = layer.delta(adapter_name)
-    structure, generators = delta.as_one_block() if delta.structure.is_linear else (delta.structure, {})
+    structure, generators = delta.as_one_block() or (delta.structure, {})
     if type(layer) is not StructuneLinear or not isinstance(layer.get_base_layer(), nn.Linear):
         raise ValueError("PEFT's C3A adapts nn.Linear alone")
     if not isinstance(structure, Circulant):

@@ -22,7 +22,6 @@ from structune.peft.convert.converted import Converted, read
 from structune.peft.layers import adapted_layers
 from structune.peft.model import stream_of
 from structune.peft.storage.keys import PREFIX
-from structune.structures.families.low_rank import LowRank
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 PLAIN = (
@@ -154,10 +153,11 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
 def _factors(delta: StructuredDelta, rank: int | None, max_error: float) -> tuple[Tensor, Tensor, float]:
     """B (out, r), A (r, in) and the error, in ΔW's dtype."""
     grid = delta.grid
-    if isinstance(delta.structure, LowRank) and grid.num_blocks == 1:
-        structure, generators = delta.as_one_block()
-        if rank is None or rank == structure.rank:  # type: ignore[attr-defined]
-            return generators["G"][0, 0].clone(), generators["H"][0, 0] * delta.scale, 0.0
+    block = delta.as_one_block() if grid.num_blocks == 1 else None
+    thin = block and block[0].thin_factors(**block[1])
+    if thin is not None and rank in (None, thin[0].shape[-1]):
+        left, right = (factor[0, 0] for factor in thin)
+        return left.clone(), right * delta.scale, 0.0
     W = delta.dense()
     U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
     if rank is not None and rank > len(S):
@@ -171,30 +171,59 @@ def _factors(delta: StructuredDelta, rank: int | None, max_error: float) -> tupl
 
 def _project(delta: StructuredDelta, target: Tensor) -> None:
     """Set ΔW to its nearest to `target` (out, in)."""
-    if isinstance(delta.structure, LowRank) and delta.grid.num_blocks == 1 and not delta.pooled:
-        rank = min(delta.structure.rank, *target.shape)
-        U, S, Vh = torch.linalg.svd(target / delta.scale, full_matrices=False)
-        root = S[:rank].sqrt()
-        G, H = (
-            target.new_zeros(delta.structure.rows, delta.structure.rank),
-            target.new_zeros(delta.structure.rank, delta.structure.cols),
-        )
-        G[:, :rank], H[:rank] = U[:, :rank] * root, root[:, None] * Vh[:rank]
-        unit = delta.structure.from_raw(G=torch.ones_like(G), H=torch.ones_like(H))
-        delta.set_numbers(torch.cat(((G / unit["G"]).flatten(), (H / unit["H"]).flatten())))
+    structure, grid = delta.structure, delta.grid
+    if structure.is_linear and delta.start is None:
+        _least_squares(delta, target)
         return
-    if not delta.structure.is_linear or delta.start is not None:
-        raise ValueError(
-            f"nothing is projected onto {delta.structure.name} blocks with these options: use circulant, toeplitz or "
-            "hankel with the default start, or low_rank with num_splits=1 and no pool"
-        )
-    # ΔW = S δ, every entry of it a multiple of one number: SᵀS is diagonal
-    with torch.enable_grad():
-        (of_target,) = torch.autograd.grad(delta.dense(), delta.pool, target)
-        delta.pool.data.fill_(1.0)
-        ones = delta.dense()
-        (squares,) = torch.autograd.grad(ones, delta.pool, ones.detach())
-    delta.pool.copy_(of_target / squares)
+    # Blocks that do not overlap and are not cropped are the nearest one by one.
+    whole = (grid.block_rows * grid.rows, grid.block_cols * grid.cols) == target.shape
+    if whole and not delta.pooled:
+        blocks = (target / delta.scale).unflatten(1, (-1, grid.cols)).unflatten(0, (-1, grid.rows)).transpose(1, 2)
+        if (generators := structure.nearest(blocks)) is not None:
+            delta.set_generators(**generators)
+            return
+    raise ValueError(
+        f"nothing is projected onto {structure.name} blocks with these options: use a family that is linear in its "
+        "numbers, such as toeplitz, with the default start, or one that knows its nearest block, such as low_rank, "
+        "with num_splits=1 and no pool"
+    )
+
+
+def _least_squares(delta: StructuredDelta, target: Tensor) -> None:
+    """Set ΔW = S δ to its nearest to `target`: conjugate gradients on SᵀS δ = Sᵀ target, divided by the sums of rows.
+
+    Where every entry of ΔW is a multiple of one number, SᵀS is diagonal, the sums are what stands there, and the first
+    step arrives.
+
+    Raises:
+        ValueError: a thousand steps do not arrive.
+    """
+
+    def update(numbers: Tensor) -> Tensor:
+        delta.pool.copy_(numbers)
+        return delta.dense()
+
+    def transposed(matrix: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return torch.autograd.grad(delta.dense(), delta.pool, matrix)[0]
+
+    sums = transposed(update(torch.ones_like(delta.pool))).abs()
+    weights = sums.clamp_min(1e-3 * float(sums.max()))
+    found, residual = torch.zeros_like(delta.pool), target
+    gradient = transposed(residual)
+    direction, slope = gradient / weights, (gradient.square() / weights).sum()
+    enough = 1e-20 * slope
+    for _ in range(1000):
+        if slope <= enough:
+            delta.pool.copy_(found)
+            return
+        moved = update(direction)
+        step = slope / moved.square().sum()
+        found, residual = found + step * direction, residual - step * moved
+        gradient, before = transposed(residual), slope
+        slope = (gradient.square() / weights).sum()
+        direction = gradient / weights + slope / before * direction
+    raise ValueError(f"the nearest {delta.structure.name} blocks were not found: their numbers depend on one another")
 
 
 def lora_scale(config: LoraConfig, name: str) -> float:

@@ -10,27 +10,24 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
-from torch import Tensor
 
 from structune.delta import StructuredDelta
 from structune.options import PATTERNED, UpdateOptions, check_strength
 from structune.peft.base_layers import ParamWrapper, StructuneMultiheadAttention
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
+from structune.structures.base import weighted_sum
 
 Terms: TypeAlias = Sequence[tuple[float, StructuredDelta]]
 """Σ weight · ΔW, in one layer."""
 
-CONCATENATED = ("low_rank", "toeplitz_like", "hankel_like")
-"""Families in which a sum is a block with all the generator pairs of the terms."""
-
 
 @dataclass(frozen=True)
 class Sum:
-    """A weighted sum in one layer: the options that it needs, and its numbers, given the new ΔW that takes them."""
+    """A weighted sum in one layer: the options that it needs, and what gives a new ΔW its numbers."""
 
     options: Mapping[str, Any]
-    numbers: Callable[[StructuredDelta], Tensor]
+    fill: Callable[[StructuredDelta], None]
 
 
 def add_weighted_adapter(
@@ -38,10 +35,12 @@ def add_weighted_adapter(
 ) -> None:
     """Add the adapter with ΔW = Σ weight · ΔW of others in every layer, exact up to rounding.
 
-    - Circulant, Toeplitz and Hankel blocks add up in their generators. If all terms draw from pools with the same index
-      map, so does the sum; else it has own generators, which is more numbers.
-    - Low-rank, Toeplitz-like and Hankel-like blocks: the sum has the generator pairs of all terms; ranks add up.
-    - Sums of other families, or of different ones, are not one structured matrix: activate the adapters together.
+    - Families that are linear in their generators, as circulant, Toeplitz and Hankel blocks are, add up in them. If all
+      terms draw from pools with the same index map, so does the sum; else it has own generators, which is more numbers.
+    - Other families say themselves what a sum is (`Structure.sum_of`): one of low-rank, Toeplitz-like or Hankel-like
+      blocks has the generator pairs of all terms, and ranks add up.
+    - Sums for which there is no such block, or of different families, are not one structured matrix: activate the
+      adapters together.
 
     The terms' strengths (`set_scale`) are part of the sum. The new adapter is not activated, and its numbers are frozen
     until it is.
@@ -81,7 +80,7 @@ def add_weighted_adapter(
     for name, total in sums.items():
         delta = tuner.model.get_submodule(f"{name}.structune_delta.{adapter_name}")
         assert isinstance(delta, StructuredDelta)
-        delta.set_numbers(total.numbers(delta))
+        total.fill(delta)
 
 
 def sum_of(terms: Terms) -> Sum:
@@ -96,40 +95,16 @@ def sum_of(terms: Terms) -> Sum:
         raise ValueError(f"a sum of {' and '.join(names)} blocks is not one structured matrix; {_INSTEAD}")
     if any(delta.grid != first.grid or delta.stack != first.stack for _, delta in terms):
         raise ValueError(f"the adapters are cut into blocks of different sizes; {_INSTEAD}")
-    if first.structure.is_linear:
-        return Sum({}, lambda _: _added(terms))
-    if first.structure.name in CONCATENATED:
-        return _concatenated(terms)
-    raise ValueError(f"a sum of {names[0]} blocks with different nodes is not one {names[0]} block; {_INSTEAD}")
+    blocks = [(weight * delta.scale, delta.as_one_block()) for weight, delta in terms]
+    found = [(weight, *block) for weight, block in blocks if block is not None]
+    total = type(first.structure).sum_of(found) if len(found) == len(blocks) else None
+    if total is None or total[0].name != names[0]:
+        raise ValueError(f"a sum of these {names[0]} blocks is not one {names[0]} block; {_INSTEAD}")
+    structure, generators = total
+    return Sum(structure.options, lambda delta: delta.set_generators(**generators))
 
 
 _INSTEAD = "activate the adapters together, base_model.set_adapter([…]), and weigh them with set_scale, or merge them"
-
-
-def _added(terms: Terms) -> Tensor:
-    """The raw numbers of the sum, block by block, for families that are linear in them."""
-    total = sum(weight * delta.scale * delta.dealt() for weight, delta in terms)
-    assert isinstance(total, Tensor)
-    return total.flatten()
-
-
-def _concatenated(terms: Terms) -> Sum:
-    """All pairs of generators side by side, the weights on G."""
-    parts = [(weight * delta.scale, *delta.as_one_block()) for weight, delta in terms]
-    rank = sum(structure.rank for _, structure, _ in parts)  # type: ignore[attr-defined]
-
-    def numbers(delta: StructuredDelta) -> Tensor:
-        shapes = delta.structure.shapes
-        ones = delta.structure.from_raw(**{name: torch.ones(shape) for name, shape in shapes.items()})
-        raw = []
-        for name, shape in shapes.items():
-            pairs_first = shape.index(rank) - len(shape)
-            factors = [factor if name == "G" else 1.0 for factor, _, _ in parts]
-            found = [factor * generators[name] for factor, (_, _, generators) in zip(factors, parts, strict=True)]
-            raw.append((torch.cat(found, dim=pairs_first) / ones[name].to(found[0])).flatten(-len(shape)))
-        return torch.cat(raw, dim=-1).flatten()
-
-    return Sum({"rank": rank}, numbers)
 
 
 def _share_a_pool(terms: Terms) -> bool:
@@ -153,13 +128,11 @@ def _pooled_sum(terms: Terms) -> Sum:
     """Σ weight · ΔW from one pool, by adding up the pools."""
     first = terms[0][1]
 
-    def numbers(delta: StructuredDelta) -> Tensor:
+    def fill(delta: StructuredDelta) -> None:
         delta.identify(first.identity)
-        total = sum(weight * term.scale * term.numbers() for weight, term in terms)
-        assert isinstance(total, Tensor)
-        return total
+        delta.set_numbers(weighted_sum([(weight * term.scale, term.numbers()) for weight, term in terms]))
 
-    return Sum({"pool_size": first.pool_size}, numbers)
+    return Sum({"pool_size": first.pool_size}, fill)
 
 
 def _config_of(tuner: BaseTuner, adapters: Sequence[str], sums: Mapping[str, Sum], shared: bool) -> StructuneConfig:

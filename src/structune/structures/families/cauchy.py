@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structune.structures.base import Structure, nodes_on_interval
+from structune.structures.base import Structure
 from structune.structures.generator import Generator, uniform
+from structune.structures.nodes import nodes_on_interval, raw_of_nodes
 from structune.structures.registry import register
 
 
@@ -29,6 +30,17 @@ def interlaced_nodes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(u.shape[-1], device=u.device)
     cols = torch.arange(v.shape[-1], device=v.device)
     return rows + nodes_on_interval(u) / 8, cols + 0.5 + nodes_on_interval(v) / 8
+
+
+def raw_of_interlaced(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The raw numbers in [−1, 1] that `interlaced_nodes` maps to these nodes.
+
+    Raises:
+        ValueError: a node is farther than 1/8 from its place.
+    """
+    rows = torch.arange(u.shape[-1], device=u.device)
+    cols = torch.arange(v.shape[-1], device=v.device)
+    return raw_of_nodes((u - rows) * 8), raw_of_nodes((v - cols - 0.5) * 8)
 
 
 @register
@@ -73,4 +85,8 @@ class Cauchy(Structure):
 
     def from_raw(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         u, v = interlaced_nodes(u, v)
+        return {"u": u, "v": v}
+
+    def to_raw(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+        u, v = raw_of_interlaced(u, v)
         return {"u": u, "v": v}

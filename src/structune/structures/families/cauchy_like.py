@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.numerics.thin import thin_product
-from structune.structures.base import RankedStructure, unit_scale
-from structune.structures.families.cauchy import interlaced_nodes, reciprocal_differences
+from structune.structures.families.cauchy import interlaced_nodes, raw_of_interlaced, reciprocal_differences
 from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.ranked import RankedStructure
 from structune.structures.registry import register
 
 
@@ -66,5 +66,8 @@ class CauchyLike(RankedStructure):
 
     def from_raw(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
         u, v = interlaced_nodes(u, v)
-        scale = unit_scale(self.rank)
-        return {"u": u, "v": v, "G": G * scale, "H": H * scale}
+        return super().from_raw(u=u, v=v, G=G, H=H)
+
+    def to_raw(self, u: Tensor, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
+        u, v = raw_of_interlaced(u, v)
+        return super().to_raw(u=u, v=v, G=G, H=H)

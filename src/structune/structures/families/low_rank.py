@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structune.structures.base import RankedStructure, Structure, telescoped, unit_scale
+from structune.structures.base import Structure, Term
 from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.ranked import RankedStructure, pairs_of_all, telescoped
 from structune.structures.registry import register
 
 
@@ -60,9 +61,23 @@ class LowRank(RankedStructure):
         rows_TQ1R = G[block_row, :, row].unsqueeze(-2)
         return (rows_TQ1R @ H[block_row]).squeeze(-2)
 
-    def from_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:
-        scale = unit_scale(self.rank)
-        return {"G": G * scale, "H": H * scale}
+    @classmethod
+    def sum_of(cls, terms: Sequence[Term]) -> tuple[Structure, dict[str, Tensor]]:
+        """All columns of the terms' G beside one another, and all rows of H below."""
+        return pairs_of_all(terms, axes={"G": -1, "H": -2})
+
+    def nearest(self, matrix: Tensor) -> dict[str, Tensor]:
+        """The truncated singular value decomposition; the rest of a rank beyond min(M, N) is zero."""
+        U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+        rank = min(self.rank, S.shape[-1])
+        root, more = S[..., :rank].sqrt(), self.rank - rank
+        return {
+            "G": pad(U[..., :rank] * root.unsqueeze(-2), (0, more)),
+            "H": pad(root.unsqueeze(-1) * Vh[..., :rank, :], (0, 0, 0, more)),
+        }
+
+    def thin_factors(self, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+        return G, H
 
     def difference(
         self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structune.structures.base import Structure, nodes_on_interval
+from structune.structures.base import Structure
 from structune.structures.generator import Generator, uniform
+from structune.structures.nodes import nodes_on_interval, raw_of_nodes
 from structune.structures.registry import register
 from structune.structures.shift import shift
 
@@ -79,3 +80,6 @@ class Vandermonde(Structure):
 
     def from_raw(self, v: Tensor) -> dict[str, Tensor]:
         return {"v": nodes_on_interval(v)}
+
+    def to_raw(self, v: Tensor) -> dict[str, Tensor]:
+        return {"v": raw_of_nodes(v)}

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.numerics.thin import thin_product
-from structune.structures.base import RankedStructure, nodes_on_interval, unit_scale
 from structune.structures.families.vandermonde import powers, powers_pullback
 from structune.structures.generator import Generator, uniform, zeros
+from structune.structures.nodes import nodes_on_interval, raw_of_nodes
+from structune.structures.ranked import RankedStructure
 from structune.structures.registry import register
 from structune.structures.shift import shift
 
@@ -67,6 +68,12 @@ class VandermondeLike(RankedStructure):
     def operators(self, v: Tensor, **generators: Tensor) -> tuple[Tensor, Tensor]:
         return torch.diag(v), shift(self.cols, 0.0)
 
+    @property
+    def fan(self) -> float:
+        return self.rank * math.sqrt(self.cols)
+
     def from_raw(self, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
-        scale = unit_scale(self.rank * math.sqrt(self.cols))
-        return {"v": nodes_on_interval(v), "G": G * scale, "H": H * scale}
+        return super().from_raw(v=nodes_on_interval(v), G=G, H=H)
+
+    def to_raw(self, v: Tensor, G: Tensor, H: Tensor) -> dict[str, Tensor]:
+        return super().to_raw(v=raw_of_nodes(v), G=G, H=H)
