@@ -99,6 +99,8 @@ class StructuredDelta(nn.Module):
         check_seed("stream", stream)
         self.options = UpdateOptions(**options)
         scope = None if shared_pool is None else shared_pool.scope
+        if scope is None and (said := self.options.pool_scope) != "matrix":
+            raise ValueError(f"pool_scope={said!r} is for matrices that share a pool: give it to them as shared_pool")
         resolved = ResolvedOptions.of(self.options, out_features, in_features, stack, scope=scope, saved=saved)
         self.grid, self.stack, self.structure = resolved.grid, resolved.stack, resolved.structure
         self.algorithm = self.options.algorithm
@@ -536,12 +538,15 @@ class StructuredDelta(nn.Module):
                 sizes = f"size mismatch for {prefix}pool: {tuple(stored)} in the checkpoint, {tuple(own)} here"
                 error_msgs.append(f"{prefix}seed: {error}" if stored == own else sizes)
                 return
+        if shared is not None:
+            shared.compare(f"{prefix}pool", numbers, identity.share if identity else None, error_msgs)
+            if len(error_msgs) > errors:
+                return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         if shared is not None:
-            share = None if identity is None else identity.share
-            shared.loaded(f"{prefix}pool", numbers, share, missing_keys, error_msgs)
+            shared.complete(missing_keys)
         if len(error_msgs) > errors:
             self.identify(before)
         elif identity is not None:

@@ -18,6 +18,7 @@ from structune import pool_maps, structures
 
 InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
 Scale: TypeAlias = float | Literal["1/in_features"]
+PoolScope: TypeAlias = str | dict[str, str]
 Check: TypeAlias = Callable[[str, Any], None]
 """Called with an option's name and value: raises ValueError, naming both and the fix, if it can be that nowhere."""
 
@@ -64,6 +65,23 @@ def _check_pool_size(name: str, value: Any) -> None:
 def _check_pool_map(name: str, value: Any) -> None:
     if value is not None:
         pool_maps.check(value)
+
+
+def _check_pool_scope(name: str, value: Any) -> None:
+    if value in ("matrix", "module", "model"):
+        return
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f"{name}={value!r} must be 'matrix', 'module', 'model' or a dictionary of groups by name, each with an "
+            "expression for its modules"
+        )
+    for group, key in value.items():
+        if not isinstance(group, str) or not isinstance(key, str):
+            raise ValueError(f"{name}={value!r} must map names of groups to expressions for module names")
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise ValueError(f"{name}[{group!r}]={key!r} is no regular expression: {error}") from error
 
 
 def _check_fixed_ratio(name: str, value: Any) -> None:
@@ -202,7 +220,8 @@ class UpdateOptions:
     )
     pool_size: int | None = option(
         None,
-        "numbers per matrix, shared by its blocks, at most what they read; None gives each block its own",
+        "numbers per matrix, or per pool_scope, shared by its blocks, at most what they read; None gives each block "
+        "its own",
         _check_pool_size,
     )
     pool_map: str | None = option(
@@ -211,6 +230,12 @@ class UpdateOptions:
         "random signs) or 'projection' (random sums of all of them, for tiny pools); None takes '"
         f"{pool_maps.DEFAULT}'",
         _check_pool_map,
+    )
+    pool_scope: PoolScope = option(
+        "matrix",
+        "what shares a pool: 'matrix' (its blocks), 'module' (all matrices whose names end alike), 'model' (all), or a "
+        "dictionary of groups, each with an expression for its modules",
+        _check_pool_scope,
     )
     fixed_ratio: float = option(0.0, "share of those numbers that is random and frozen, in [0, 1)", _check_fixed_ratio)
     seed: int = option(

@@ -6,6 +6,8 @@ device, platform and library version. `SAMPLER_VERSION` names it; golden tests p
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,14 @@ from structune.numerics.hashing import SHUFFLE_STREAM, derive_seed, hash64
 
 SAMPLER_VERSION = 1
 """Version of the index map and of the numbers to start from; stored in every adapter's config."""
+
+
+def stream_of(name: str) -> int:
+    """The sequence of a seed that goes by a name: the first 8 bytes of the name's SHA-256, as int64.
+
+    It is saved with what it is for, so a checkpoint does not depend on the name staying as it is.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little", signed=True)
 
 
 def index_map(pool_size: int, num_blocks: int, block_numel: int, seed: int, offset: int = 0) -> Tensor:

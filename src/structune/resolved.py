@@ -115,6 +115,8 @@ def block_of(options: UpdateOptions, rows: int, cols: int) -> Structure:
 def check_options(options: UpdateOptions) -> None:
     """Raise ValueError if the options do not go together, whatever the sizes of the matrix."""
     _check_own(options)
+    if options.pool_scope != "matrix" and options.pool_size is None:
+        raise ValueError(f"pool_scope={options.pool_scope!r} shares a pool among matrices: give its pool_size")
     size = options.block_size or options.num_splits or 1
     Grid.cut(size, size, block_size=options.block_size, num_splits=options.num_splits)
     try:

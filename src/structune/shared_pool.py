@@ -101,26 +101,25 @@ class SharedPool:
         for member in self._members:
             member._parameters["pool"] = pool
 
-    def follow(self, member: Member, share: Share | None) -> None:
-        """Give a new member the part that another adapter's ΔW has in its own pool, if that fits the others."""
-        if share is None or share.scope != self.scope:
+    def follow(self, member: Member, other: Identity) -> None:
+        """Give a new member the part that another adapter's ΔW has in its own pool, if that is one like this."""
+        share = other.share
+        alike = other.pool_size == member.pool_size and other.pool_map == member.identity.pool_map
+        if share is None or share.scope != self.scope or not alike:
             return
         if len(self) == 1:
             self.group = share.group
         if share.group == self.group:
             member.share_as(share)
 
-    def loaded(
-        self, key: str, stored: Tensor | None, share: Share | None, missing_keys: list[str], error_msgs: list[str]
-    ) -> None:
-        """Hold what a member found in a state dict against what the others found in the same one.
+    def compare(self, key: str, stored: Tensor | None, share: Share | None, error_msgs: list[str]) -> None:
+        """Hold what a member finds in a state dict against what the others found in the same one, before it is loaded.
 
         Args:
             key: the member's name for the pool.
-            stored: what is there under that name; None: nothing, which is enough if another member finds it.
+            stored: what is there under that name, if anything.
             share: the part in a pool that is stored for the member.
-            missing_keys: as `load_state_dict` collects them; the same list throughout one call.
-            error_msgs: likewise.
+            error_msgs: as `load_state_dict` collects them; the same list throughout one call.
         """
         if self._load is None or self._load.error_msgs is not error_msgs:
             self._load = _Load(error_msgs)
@@ -133,11 +132,15 @@ class SharedPool:
             load.without.append(key)
         elif load.stored is None:
             load.key, load.stored = key, stored
-        elif not _same(load.stored, stored):
+        elif not same(load.stored, stored):
             error_msgs.append(
                 f"{key} and {load.key} differ in the checkpoint, but are one pool here (pool_scope={self.scope!r})"
             )
-        if load.stored is not None:
+
+    def complete(self, missing_keys: list[str]) -> None:
+        """Take out of the missing keys, after `compare`, those of members whose pool came under another's name."""
+        load = self._load
+        if load is not None and load.stored is not None:
             missing_keys[:] = [missing for missing in missing_keys if missing not in load.without]
             load.without.clear()
 
@@ -164,5 +167,8 @@ class _Load:
     without: list[str] = field(default_factory=list)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one is other or one.is_meta or other.is_meta or torch.equal(one, other)
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, as far as that can be seen."""
+    if one.is_meta or other.is_meta or one is other:
+        return True
+    return one.shape == other.shape and (one.data_ptr() == other.data_ptr() or torch.equal(one, other.to(one.device)))

@@ -29,7 +29,7 @@ class Chain(nn.Module):
     def __init__(self, families: tuple[str, str, str], **options: Any) -> None:
         super().__init__()
         shared = SharedPool("model", group=4)
-        options = {"num_splits": 2, "pool_size": P, "seed": 5} | options
+        options = {"num_splits": 2, "pool_size": P, "seed": 5, "pool_map": "index"} | options
         self.layers = nn.ModuleList(
             StructuredDelta(*sizes, structure=family, stream=k, shared_pool=shared, **options)
             for k, (sizes, family) in enumerate(zip(SIZES, families, strict=True))
@@ -151,7 +151,7 @@ def test_families_of_different_steps_read_the_same_numbers() -> None:
 )
 def test_what_makes_another_pool(changes: dict[str, Any], said: str) -> None:
     shared = SharedPool("model")
-    options: dict[str, Any] = {"structure": "toeplitz", "num_splits": 2, "pool_size": P, "seed": 5}
+    options: dict[str, Any] = {"structure": "toeplitz", "num_splits": 2, "pool_size": P, "seed": 5, "pool_map": "index"}
     first = StructuredDelta(6, 6, shared_pool=shared, **options)
     with pytest.raises(ValueError, match=said):
         StructuredDelta(6, 6, shared_pool=shared, **options | changes)
@@ -269,7 +269,7 @@ def test_order_does_not_matter() -> None:
     """Numbers mean the same in a model whose layers were made in another order."""
     model = chain()
     shared = SharedPool("model", group=9)
-    options: dict[str, Any] = {"structure": "toeplitz", "num_splits": 2, "pool_size": P, "seed": 5}
+    options: dict[str, Any] = {"structure": "toeplitz", "num_splits": 2, "pool_size": P, "seed": 5, "pool_map": "index"}
     backwards = [StructuredDelta(*sizes, shared_pool=shared, **options) for sizes in reversed(SIZES)]
     other = chain()
     other.layers = nn.ModuleList(reversed(backwards))
@@ -281,7 +281,7 @@ def test_order_does_not_matter() -> None:
 
 def test_other_scopes_are_refused() -> None:
     model = chain()
-    own = StructuredDelta(10, 7, num_splits=2, structure="toeplitz", pool_size=P, seed=5)
+    own = StructuredDelta(10, 7, num_splits=2, structure="toeplitz", pool_size=P, pool_map="index", seed=5)
     with pytest.raises(RuntimeError, match="trained with pool_scope='model', this adapter is configured with"):
         own.load_state_dict(model.deltas[0].state_dict())
     with pytest.raises(RuntimeError, match="trained with pool_scope='matrix'"):
@@ -295,7 +295,14 @@ def test_two_pools_in_the_place_of_one() -> None:
     """The numbers are equal by chance, such as zeros, but not what they mean."""
     state = chain().state_dict()
     other = StructuredDelta(
-        6, 6, num_splits=2, structure="toeplitz", pool_size=P, seed=5, shared_pool=SharedPool("model", 77)
+        6,
+        6,
+        num_splits=2,
+        structure="toeplitz",
+        pool_size=P,
+        pool_map="index",
+        seed=5,
+        shared_pool=SharedPool("model", 77),
     )
     state["layers.2._extra_state"] = other.get_extra_state()
     with pytest.raises(RuntimeError, match=r"layers\.2\.pool: the checkpoint has other matrices share a pool than"):

@@ -137,6 +137,12 @@ def ours(targets: list[str], seed: int) -> StructuneConfig:
     )
 
 
+def one_pool(targets: list[str], seed: int) -> StructuneConfig:
+    config = ours(targets, seed)
+    config.pool_scope = "model"
+    return config
+
+
 def c3a(targets: list[str], seed: int) -> StructuneConfig:
     return structune.c3a(block_size=8, seed=seed, target_modules=targets, init_weights=False, scale=2.0)
 
@@ -219,8 +225,9 @@ def test_two_adapters_and_their_weights(make) -> None:
     assert torch.equal(image(pipe), both)
 
 
-def test_adapters_are_deleted_one_by_one(make) -> None:
-    pipe = adapt(make(), "one", "two")
+@pytest.mark.parametrize("method", [ours, one_pool])
+def test_adapters_are_deleted_one_by_one(method, make) -> None:
+    pipe = adapt(make(), "one", "two", method=method)
     plain = image(make())
     pipe.set_adapters("two")
     two = image(pipe)
@@ -230,7 +237,7 @@ def test_adapters_are_deleted_one_by_one(make) -> None:
     torch.testing.assert_close(image(pipe), two, **CLOSE)
     pipe.delete_adapters("two")
     torch.testing.assert_close(image(pipe), plain, **CLOSE)
-    adapt(pipe, "three")
+    adapt(pipe, "three", method=method)
     assert differ(image(pipe), plain)
 
 
@@ -328,7 +335,7 @@ def test_unloading(make, tmp_path) -> None:
     torch.testing.assert_close(image(again), image(pipe), **CLOSE)
 
 
-@pytest.mark.parametrize("method", [ours, c3a])
+@pytest.mark.parametrize("method", [ours, c3a, one_pool])
 def test_each_component_is_saved_and_loaded(method, make, tmp_path) -> None:
     pipe = adapt(make(), "one", "two", method=method)
     with torch.no_grad():
@@ -345,12 +352,18 @@ def test_each_component_is_saved_and_loaded(method, make, tmp_path) -> None:
     assert differ(image(again), image(make()))
     again.set_adapters(["one", "two"], [0.5, 0.8])
     assert torch.equal(image(again), expected)
+    if method is one_pool:
+        for part in components(again).values():
+            assert sum(p.numel() for name, p in part.named_parameters() if name.endswith("one.pool")) == 40
+            part.set_adapter("two")
+            assert sum(p.numel() for p in part.parameters() if p.requires_grad) in (0, 40)
     assert not any(p.requires_grad for layer in layers_of(again) for p in layer.base_layer.parameters())
 
 
-def test_a_training_script_resumes(make, tmp_path) -> None:
+@pytest.mark.parametrize("method", [c3a, one_pool])
+def test_a_training_script_resumes(method, make, tmp_path) -> None:
     """With the lines that the page on frameworks gives: the adapter is in the model already."""
-    pipe, resumed = adapt(make(), "default", method=c3a), adapt(make(), "default", method=c3a)
+    pipe, resumed = adapt(make(), "default", method=method), adapt(make(), "default", method=method)
     with torch.no_grad():
         for layer in layers_of(pipe):
             layer.delta("default").pool.normal_()
@@ -361,12 +374,13 @@ def test_a_training_script_resumes(make, tmp_path) -> None:
     assert all(layer.delta("default").pool.requires_grad for layer in layers_of(resumed))
 
 
-def test_a_pipeline_with_an_adapted_text_encoder_is_saved_whole(make, tmp_path) -> None:
+@pytest.mark.parametrize("method", [ours, one_pool])
+def test_a_pipeline_with_an_adapted_text_encoder_is_saved_whole(method, make, tmp_path) -> None:
     """transformers writes the adapter into the encoder's folder, which names the encoder that it is for."""
     pipe = make()
     pipe.text_encoder.save_pretrained(tmp_path / "encoder")
     pipe.register_modules(text_encoder=type(pipe.text_encoder).from_pretrained(tmp_path / "encoder"))
-    pipe.text_encoder.add_adapter(ours(ON_TEXT, 1), "default")
+    pipe.text_encoder.add_adapter(method(ON_TEXT, 1), "default")
     expected = image(pipe)
     assert differ(expected, image(make()))
     pipe.save_pretrained(tmp_path / "pipe")
@@ -445,8 +459,9 @@ def test_layerwise_casting_computes_with_the_rounded_weights(adapter_first, comp
     assert all(delta.pool.dtype in (torch.float32, compute) for delta in deltas[0])
 
 
-def test_an_adapter_moves_by_its_name(make) -> None:
-    pipe = adapt(make(), "one", "two")
+@pytest.mark.parametrize("method", [ours, one_pool])
+def test_an_adapter_moves_by_its_name(method, make) -> None:
+    pipe = adapt(make(), "one", "two", method=method)
     pipe.set_adapters("one")
     expected = image(pipe)
     pipe.set_lora_device(["two"], "meta")

@@ -173,10 +173,13 @@ class StructuneLayer(nn.Module, BaseTunerLayer):
             self._no_output_of_its_own()
         active_first = sorted(self.structune_delta, key=lambda name: name not in self.active_adapters)
         others = [self.delta(name).identity for name in active_first if name != adapter_name]
-        streams = [identity.stream for identity in others if identity.seed == options.get("seed", 0)]
-        own = options | {"stream": streams[0]} if streams else options
+        of_its_seed = [identity for identity in others if identity.seed == options.get("seed", 0)]
+        own = options | {"stream": of_its_seed[0].stream} if of_its_seed else options
         delta = StructuredDelta(*self.features(), stack=self.stack(), **own)
-        delta.draw_anew(others.count(delta.identity))
+        if delta.shared_pool is not None and of_its_seed:
+            delta.shared_pool.follow(delta, of_its_seed[0])
+        if another_draw := others.count(delta.identity):
+            delta.draw_anew(another_draw)
         self.structune_delta[adapter_name] = delta
         self.structune_dropout[adapter_name] = nn.Dropout(dropout) if dropout and self.drops_inputs else nn.Identity()
         self.train(self.training)

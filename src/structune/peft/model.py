@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -19,6 +18,15 @@ from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
 from structune.peft.idle import watch
 from structune.peft.layer import StructuneLayer
+from structune.peft.pool_scope import (
+    check_groups,
+    check_pools,
+    everywhere,
+    forget_pools,
+    idle_groups,
+    once,
+    shared_pool,
+)
 from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
 from structune.peft.readers import use_of_weight
 from structune.peft.several.mixed_batch import mixed_batch
@@ -35,6 +43,7 @@ from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
 from structune.peft.targets import check_adapter_name, check_tokens
 from structune.peft.untie import tying_as_it_is, untie
+from structune.pool import stream_of
 
 WARNED_OF_BY_PEFT = ("rank_pattern", "alpha_pattern")
 """Whose idle keys PEFT names itself, in every configuration that has an attribute of that name."""
@@ -68,8 +77,10 @@ class StructuneModel(BaseTuner):
         config: Any = self.peft_config[adapter_name]
         self._adapted_names: list[str] = []
         with as_before_if_failing(self):
+            forget_pools(self, adapter_name)
             try:
                 super().inject_adapter(model, adapter_name, *args, **kwargs)
+                check_pools(self, adapter_name)
             except TypeError as error:
                 if "cannot be applied to modules of type" not in str(error):
                     raise
@@ -80,6 +91,13 @@ class StructuneModel(BaseTuner):
         self._warn_of_idle_patterns(config)
 
     def _warn_of_idle_patterns(self, config: StructuneConfig) -> None:
+        if idle := idle_groups(config.pool_scope, self._adapted_names):
+            warnings.warn(
+                f"pool_scope: {', '.join(map(repr, idle))} shares a pool among no adapted module. Its expression is "
+                "for the end of a module's full name, and the first that matches counts; model.targeted_module_names "
+                "has the names",
+                stacklevel=2,
+            )
         for option, keys in config.idle_patterns(self._adapted_names).items():
             if f"{option}_pattern" not in WARNED_OF_BY_PEFT:
                 warnings.warn(
@@ -104,6 +122,8 @@ class StructuneModel(BaseTuner):
             return  # the output projection of an attention that has this adapter already
         vars(self).setdefault("_adapted_names", []).append(current_key)  # of PEFT's mixed models, too
         options = peft_config.layer_options(current_key) | {"stream": stream_of(current_key)}
+        pool = shared_pool(self, adapter_name, peft_config.pool_scope, current_key)
+        options |= {"pool_scope": "matrix"} if pool is None else {"shared_pool": pool}
         try:
             layer = layer_for(target, self.model, adapter_name, current_key, parameter_name)
             layer.add_adapter(adapter_name, peft_config.dropout, options, peft_config.inference_mode)
@@ -207,6 +227,7 @@ class StructuneModel(BaseTuner):
         names: Any = StateDictNames(model)
         chosen: dict[str, Tensor] = super()._get_adapter_state_dict(names, **kwargs)
         with_identities(chosen, names.named_modules(), kwargs["adapter_name"])
+        once(chosen, names.named_modules(), kwargs["adapter_name"])
         for name, tensor in chosen.items():
             if tensor.is_floating_point() and tensor.dtype not in FLOATS:
                 raise ValueError(
@@ -225,7 +246,8 @@ class StructuneModel(BaseTuner):
         mapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )
-        mapped = place_old_seeds(mapped, adapter_name)
+        mapped = everywhere(place_old_seeds(mapped, adapter_name))
+        check_groups(model, adapter_name, mapped)
         starts = check_state_dict(model, adapter_name, mapped)
         if len(starts) == 1:
             config.init_weights = starts.pop()
@@ -253,14 +275,6 @@ def layer_for(
         layer = ParamWrapper(target, parameter_name)
     layer._active_adapter = adapter_name
     return layer
-
-
-def stream_of(module_name: str) -> int:
-    """The layer's own sequence of a seed: the first 8 bytes of its name's SHA-256, as int64.
-
-    It is saved with the adapter, so a checkpoint does not depend on the name staying as it is.
-    """
-    return int.from_bytes(hashlib.sha256(module_name.encode()).digest()[:8], "little", signed=True)
 
 
 def _merge_errors(layers: Mapping[str, StructuneLayer]) -> dict[str, float]:

@@ -20,8 +20,8 @@ from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
 from structune.peft.convert.converted import Converted, read
 from structune.peft.layers import adapted_layers
-from structune.peft.model import stream_of
 from structune.peft.storage.keys import PREFIX
+from structune.pool import stream_of
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 PLAIN = (

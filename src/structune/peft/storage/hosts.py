@@ -8,16 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import peft.helpers
-from peft import PeftMixedModel, PeftModel
+from peft import PeftConfig, PeftMixedModel, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.utils import load_peft_weights
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.peft import PeftAdapterMixin
 
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
 from structune.peft.layers import adapted_layers
+from structune.peft.pool_scope import check_groups, everywhere
 from structune.peft.several.hotswap import hotswap_adapter
 from structune.peft.storage.rollback import as_before_if_failing
 
@@ -36,6 +38,7 @@ def complete_hosts() -> None:
     The loaders put layers in first and read the numbers afterwards, and ask no method when that fails. Models that
     have no adapter of ours are none of our business; a second call changes nothing.
     """
+    _replace(PeftAdapterMixin, "load_adapter", _with_shared_pools)  # before the others, which go by what it was given
     for owner, name in LOADERS:
         _replace(owner, name, _completed)
     _replace(PreTrainedModel, "resize_token_embeddings", _explained)
@@ -103,6 +106,39 @@ def _swapped(load: Callable[..., Any]) -> Callable[..., Any]:
     return swapped
 
 
+def _with_shared_pools(load: Callable[..., Any]) -> Callable[..., Any]:
+    """transformers goes by the names in the file, where a shared pool has one of the many that it has in the model."""
+    signature = inspect.signature(load)
+
+    @functools.wraps(load)
+    def expanded(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        try:
+            given = signature.bind(self, *args, **kwargs)
+        except TypeError:
+            return load(self, *args, **kwargs)  # says itself what is wrong with its arguments
+        tensors = given.arguments.get("adapter_state_dict")
+        if tensors is None and (folder := given.arguments.get("peft_model_id")) is not None:
+            tensors = _tensors_of_shared_pools(folder, given.arguments.get("adapter_kwargs") or {})
+        if tensors is not None:
+            given.arguments["adapter_state_dict"] = everywhere(tensors)
+        return load(*given.args, **given.kwargs)
+
+    return expanded
+
+
+def _tensors_of_shared_pools(folder: str, kwargs: dict[str, Any]) -> dict[str, Tensor] | None:
+    """The tensors of a saved adapter whose matrices share pools; None for all others, which transformers reads."""
+    names = ("subfolder", "revision", "cache_dir", "token", "local_files_only")
+    kwargs = {name: kwargs[name] for name in names if name in kwargs}
+    try:
+        config = PeftConfig.from_pretrained(folder, **kwargs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # says so itself when it reads the file
+    if not isinstance(config, StructuneConfig) or config.pool_scope == "matrix":
+        return None
+    return load_peft_weights(folder, device="cpu", **kwargs)
+
+
 def _completed(load: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(load)
 
@@ -129,6 +165,7 @@ def _completed(load: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(getattr(model, "peft_config", {}).get(name), StructuneConfig):
                 if given.get("adapter_state_dict") is None:
                     _check_nothing_missing(model, result, name)
+                check_groups(model, name)
                 if given.get("is_trainable"):
                     set_training(model, name)
         return result
