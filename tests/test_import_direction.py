@@ -44,7 +44,7 @@ PARTS = {
     "files": part("", "safetensors"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
-    "numerics": part("", "torch"),
+    "numerics": part("surroundings", "torch"),
     "structures": part("lazy surroundings numerics", "torch"),
     "products": part("surroundings structures", "torch"),
     "pool": part("numerics", "torch"),

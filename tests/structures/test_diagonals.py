@@ -1,41 +1,17 @@
-"""Sums along diagonals, against loops."""
+"""Blocks made along their diagonals, against loops."""
 
 from __future__ import annotations
-
-import doctest
 
 import pytest
 import torch
 
-from structune.structures import diagonals
-from structune.structures.diagonals import convolution, running_sums, thin_steps
+from structune.numerics.scan import running_sums
+from structune.structures.diagonals import thin_steps
 from structune.structures.families.hankel import antidiagonal_sums, hankel_entries
 from structune.structures.families.toeplitz import diagonal_sums, toeplitz_entries
 from structune.testing import make_structure, sample_generators, sample_inputs
 
 SIZES = [(1, 1), (1, 4), (4, 1), (2, 2), (3, 5), (5, 3), (9, 2)]
-
-
-def test_examples_in_docstrings() -> None:
-    result = doctest.testmod(diagonals)
-    assert result.attempted >= 1
-    assert result.failed == 0
-
-
-@pytest.mark.parametrize(("rows", "cols"), SIZES)
-def test_running_sums(rows: int, cols: int) -> None:
-    """Entry p of a matrix read row by row comes after entry p − (N + 1), wherever the two stand."""
-    steps = sample_inputs(2, rows, cols)
-    sums, flat = running_sums(steps).flatten(1), steps.flatten(1)
-    for p in range(rows * cols):
-        torch.testing.assert_close(sums[:, p], flat[:, p % (cols + 1) : p + 1 : cols + 1].sum(-1))
-
-
-@pytest.mark.parametrize(("rows", "cols"), SIZES)
-def test_adjoint_of_running_sums(rows: int, cols: int) -> None:
-    A, B = sample_inputs(2, rows, cols), sample_inputs(2, rows, cols, seed=2)
-    adjoint = running_sums(B.flip(-2, -1)).flip(-2, -1)
-    torch.testing.assert_close((running_sums(A) * B).sum((-2, -1)), (A * adjoint).sum((-2, -1)))
 
 
 @pytest.mark.parametrize(("rows", "cols"), SIZES)
@@ -50,16 +26,6 @@ def test_steps_from_edges(rows: int, cols: int) -> None:
     assert down.shape == (rows, 5)
     assert across.shape == (5, cols)
     torch.testing.assert_close(running_sums(down @ across), W)
-
-
-@pytest.mark.parametrize("period", [1, 2, 5, 6])
-def test_convolution(period: int) -> None:
-    a, b = sample_inputs(2, 3, period), sample_inputs(2, 3, max(1, period - 2), seed=2)
-    expected = sum(a.roll(k, -1) * b[..., k : k + 1] for k in range(b.shape[-1]))
-    torch.testing.assert_close(convolution(a, b, period), expected.sum(1))
-    inputs = (a.requires_grad_(), b.requires_grad_())
-    torch.autograd.gradcheck(lambda a, b: convolution(a, b, period), inputs)
-    torch.autograd.gradgradcheck(lambda a, b: convolution(a, b, period), inputs)
 
 
 @pytest.mark.parametrize(("rows", "cols"), SIZES)

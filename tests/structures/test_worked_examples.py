@@ -44,7 +44,7 @@ def _numbers(*values: float) -> Tensor:
 )
 def test_by_eye(family: str, generators: dict[str, list[float]], expected: list[list[float]]) -> None:
     rank = len(generators["H"]) if "H" in generators else 1
-    structure = make_structure(family, len(expected), len(expected[0]), rank)
+    structure = make_structure(family, len(expected), len(expected[0]), rank=rank)
     dense = structure.dense(**{name: torch.tensor(value, dtype=torch.float64) for name, value in generators.items()})
     assert dense.tolist() == [pytest.approx(row, abs=1e-14) for row in expected]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+from structune.numerics.scan import running_sums
 from structune.products import dense
 from structune.structures import Convolution, Structure, diagonals, registry
-from structune.structures.diagonals import running_sums
 from structune.structures.families import hankel, hankel_like, low_rank, toeplitz, toeplitz_like
 from structune.structures.families import vandermonde as vandermonde_file
 

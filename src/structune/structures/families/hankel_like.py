@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from structune.numerics.cyclic import cyclic_convolution
 from structune.structures.convolution import Convolution
-from structune.structures.diagonals import DiagonalRecursion, convolution, thin_steps
+from structune.structures.diagonals import DiagonalRecursion, thin_steps
 from structune.structures.registry import register
 from structune.structures.shift import shift
 
@@ -41,9 +42,9 @@ class HankelLike(DiagonalRecursion):
         return thin_steps(
             upwards,
             used,
-            first_row=convolution(below.roll(1 - stop, dims=-1), used, 2 * n)[..., :N],
+            first_row=cyclic_convolution(below.roll(1 - stop, dims=-1), used, 2 * n)[..., :N],
             first_column=(upwards * used[..., :1]).sum(dim=-2),
-            last_column=convolution(below, used, n).roll(1 - N, dims=-1)[..., start:stop].flip(-1),
+            last_column=cyclic_convolution(below, used, n).roll(1 - N, dims=-1)[..., start:stop].flip(-1),
         )
 
     def strip(self, start: int, stop: int, G: Tensor, H: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from structune.numerics.cyclic import cyclic_convolution
 from structune.structures.convolution import Convolution
-from structune.structures.diagonals import DiagonalRecursion, convolution, thin_steps
+from structune.structures.diagonals import DiagonalRecursion, thin_steps
 from structune.structures.registry import register
 from structune.structures.shift import shift
 
@@ -38,14 +39,14 @@ class ToeplitzLike(DiagonalRecursion):
         backwards = H.flip(-1).roll(1, dims=-1)  # h_0, h_{n−1}, …, h_1
         row_of_circulant = G.flip(-1).roll(start + 1, dims=-1)
         row_of_skew_circulant = torch.cat((backwards[..., :1], -backwards[..., 1:]), dim=-1)
-        row, wrapped = convolution(row_of_circulant, row_of_skew_circulant, 2 * n).split(n, dim=-1)
+        row, wrapped = cyclic_convolution(row_of_circulant, row_of_skew_circulant, 2 * n).split(n, dim=-1)
         last_of_skew_circulant = torch.cat((-H[..., n - N + 1 :], H[..., : n - N + 1]), dim=-1)
         return thin_steps(
             -2 * G[..., start:stop],
             backwards[..., :N],
             first_row=(row - wrapped)[..., :N],
-            first_column=convolution(G, H, n)[..., start:stop],
-            last_column=convolution(G, last_of_skew_circulant, n)[..., start:stop],
+            first_column=cyclic_convolution(G, H, n)[..., start:stop],
+            last_column=cyclic_convolution(G, last_of_skew_circulant, n)[..., start:stop],
         )
 
     def operators(self, **generators: Tensor) -> tuple[Tensor, Tensor]:
