@@ -88,7 +88,7 @@ INSIDE = {
         | train evaluate
         | merge""",
     "finetune.data": "empty_words | file_text header quotes | table | * | examples | doubts split",
-    "study": "labels own_process spectrum style | * | compare inspect",
+    "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
     "testing": "* | conformance",
 }

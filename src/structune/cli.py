@@ -1,4 +1,4 @@
-"""The command line: `structune train | evaluate | merge | inspect | compare | bench | version`.
+"""The command line: `structune train | evaluate | merge | inspect | compare | sweep | bench | version`.
 
 Each command imports what it needs when it runs, so that help and errors in a recipe come at once.
 """
@@ -220,6 +220,57 @@ def compare(
             _path("RECIPE", recipe), _listed(methods), _path_if_given("--out", out), overrides or [], resume,
             overwrite=overwrite, seeds=None if seeds is None else _numbers(seeds), console=console,
         )  # fmt: skip
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="A YAML file.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="DIR", help="Folder of the results; results/NAME beside the file by default.", show_default=False
+        ),
+    ] = None,
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder of runs and data; runs/NAME by default.", show_default=False),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="EXPRESSION", help="Only methods whose label has a match.")] = "",
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Only this task.", show_default=False),
+    ] = None,
+    first_seed: Annotated[bool, typer.Option("--first-seed", help="Leave out all seeds but the first.")] = False,
+    page: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE",
+            help="Run nothing: put the table into this page, and the figure into assets beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Search each method's learning rate on several tasks, and score what is chosen.
+
+    It can be stopped at any time; the same command goes on. Every run leaves one small file.
+    """
+    with _told(debug):
+        from structune.study import sweep as running
+        from structune.study.sweep_file import Sweep
+
+        path = _path("SWEEP", file)
+        plan = Sweep.load(path, overrides or [])
+        results = running.Results(_path_if_given("--out", out) or path.parent / "results" / plan.name)
+        if page is not None:
+            from structune.study.sweep_report import draw, put_into, table
+
+            put_into(page, plan.name, table(plan, results))
+            draw(plan, results, page.parent / "assets" / f"{plan.name}.png")
+            return
+        folder = _path_if_given("--work", work) or Path("runs") / plan.name
+        running.sweep(plan, results, folder, only=only, task=task, first_seed_only=first_seed, console=console)
 
 
 @app.command()

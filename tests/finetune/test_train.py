@@ -38,11 +38,22 @@ SMALL: dict[str, dict[str, Any]] = {
     "boft": {"name": "boft"},
     "ia3": {"name": "ia3"},
     "peft_c3a": {"name": "peft_c3a", "block_size": 8},
+    "tinylora": {"name": "tinylora", "size": 13},
+    "unilora": {"name": "unilora", "size": 100},
+    "vblora": {"name": "vblora", "vectors": 10, "length": 8},
     "head": {"name": "head"},
     "bitfit": {"name": "bitfit"},
     "full": {"name": "full"},
 }
-ADAPTER_NUMBERS = {"c3a": 4 * 16 * 8, "hydra": 4 * 24, "lora": 4 * 2 * 64, "ia3": 4 * 32, "head": 0}
+ADAPTER_NUMBERS = {
+    "c3a": 4 * 16 * 8,
+    "hydra": 4 * 24,
+    "lora": 4 * 2 * 64,
+    "ia3": 4 * 32,
+    "tinylora": 13,
+    "unilora": 100,
+    "head": 0,
+}
 
 
 @pytest.mark.parametrize("method", SMALL)

@@ -183,6 +183,14 @@ def _boft(method: Any, **common: Any) -> peft.PeftConfig:
     return peft.BOFTConfig(boft_block_size=method.block_size, boft_n_butterfly_factor=method.factors, **common)
 
 
+def _tinylora(method: Any, **common: Any) -> peft.PeftConfig:
+    return peft.TinyLoraConfig(r=method.rank, u=method.size, weight_tying=method.tying, **common)
+
+
+def _vblora(method: Any, **common: Any) -> peft.PeftConfig:
+    return peft.VBLoRAConfig(r=method.rank, num_vectors=method.vectors, vector_length=method.length, **common)
+
+
 _CONFIGS: dict[type[methods.PeftSection], Callable[..., peft.PeftConfig]] = {
     methods.C3A: lambda method, **common: structune.c3a(**_settings(method), **common),
     methods.Hydra: lambda method, **common: structune.hydra(**_settings(method), **common),
@@ -191,6 +199,9 @@ _CONFIGS: dict[type[methods.PeftSection], Callable[..., peft.PeftConfig]] = {
     methods.VeRA: lambda method, **common: peft.VeraConfig(r=method.rank, **common),
     methods.BOFT: _boft,
     methods.IA3: _ia3,
+    methods.TinyLoRA: _tinylora,
+    methods.UniLoRA: lambda method, **common: peft.UniLoraConfig(r=method.rank, theta_d_length=method.size, **common),
+    methods.VBLoRA: _vblora,
     methods.PeftC3A: lambda method, **common: peft.C3AConfig(block_size=method.block_size, **common),
 }
 """How each method's settings become PEFT's configuration of it."""

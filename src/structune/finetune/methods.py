@@ -190,6 +190,35 @@ class PeftC3A(PeftSection):
     block_size: Count = 64
 
 
+class TinyLoRA(PeftSection):
+    """A few numbers, spread over SVD factors of each weight by a stored random tensor (arXiv 2602.04118).
+
+    `size` numbers in each group of layers that share them; at `tying` 1 all layers are one group, at 0 each is its own.
+    """
+
+    name: Literal["tinylora"] = "tinylora"
+    size: Count = 64
+    rank: Count = 2
+    tying: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class UniLoRA(PeftSection):
+    """Low-rank factors of all layers that read one vector of `size` numbers (arXiv 2506.00799)."""
+
+    name: Literal["unilora"] = "unilora"
+    size: Count = 1000
+    rank: Count = 4
+
+
+class VBLoRA(PeftSection):
+    """Low-rank factors made of mixtures of shared vectors (arXiv 2405.15179)."""
+
+    name: Literal["vblora"] = "vblora"
+    vectors: Count = 30
+    length: Count = 64
+    rank: Count = 4
+
+
 class Head(MethodSection):
     """Nothing but the classification head is trained: the baseline every adapter has to beat."""
 
@@ -209,7 +238,7 @@ class Full(MethodSection):
 
 
 Method = Annotated[
-    C3A | Hydra | Structune | LoRA | VeRA | BOFT | IA3 | PeftC3A | Head | BitFit | Full,
+    C3A | Hydra | Structune | LoRA | VeRA | BOFT | IA3 | PeftC3A | TinyLoRA | UniLoRA | VBLoRA | Head | BitFit | Full,
     Field(discriminator="name"),
 ]
 
@@ -230,6 +259,9 @@ PRESETS: dict[str, MethodSection] = {
     "boft": BOFT(),
     "ia3": IA3(),
     "peft-c3a": PeftC3A(),
+    "tinylora": TinyLoRA(),
+    "unilora": UniLoRA(),
+    "vblora": VBLoRA(),
     "head": Head(),
     "bitfit": BitFit(),
     "full": Full(),
@@ -265,6 +297,9 @@ _OTHERS: dict[str, LearningRates] = {
     "boft": LearningRates(1e-3, _HEAD),
     "ia3": LearningRates(1e-2, _HEAD),
     "peft_c3a": LearningRates(3e-1, _HEAD),
+    "tinylora": LearningRates(1e-2, _HEAD),
+    "unilora": LearningRates(5e-3, _HEAD),
+    "vblora": LearningRates(5e-3, _HEAD),
     "head": LearningRates(1e-2, 1e-2),
     "bitfit": LearningRates(1e-3, _HEAD),
     "full": LearningRates(1e-4, _HEAD),

@@ -1,0 +1,311 @@
+"""Tasks × methods × learning rates × seeds: a run each, one small file a run, to be stopped and continued at any time.
+
+The learning rate is chosen on a validation part; the test part is scored for the chosen rate alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from structune.errors import Interrupted, UserError
+from structune.files import write_json, write_text
+from structune.finetune.data import load_data
+from structune.finetune.data.examples import Examples
+from structune.finetune.data.split import take
+from structune.finetune.importing import without_remarks
+from structune.finetune.launch import refuse_several_processes
+from structune.finetune.lock import locked
+from structune.finetune.methods import Method, recommended
+from structune.finetune.recipe import Recipe
+from structune.finetune.run import Run
+from structune.study.own_process import train_in_own_process
+from structune.study.sweep_file import Sweep, TaskSection
+
+SCORES = ("accuracy", "f1", "matthews", "loss")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run of a sweep."""
+
+    task: str
+    label: str
+    method: Method
+    rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What its file and its folder are called."""
+        words = f"{self.label} lr={self.rate:.3g} seed={self.seed}"
+        return f"{self.task}/{re.sub(r'[^A-Za-z0-9.=-]+', '-', words).strip('-')}"
+
+
+class Results:
+    """The files of a sweep: one for each run that is finished.
+
+    Args:
+        folder: where they are; made with the first of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, wanted: Wanted) -> Path:
+        """Where the result of a run is, or will be."""
+        return self.folder / f"{wanted.name}.json"
+
+    def get(self, wanted: Wanted, recipe: Recipe) -> dict[str, Any] | None:
+        """The result of a run; None: it is not there.
+
+        Raises:
+            UserError: the file is damaged, or of a run with other settings.
+        """
+        file = self.file(wanted)
+        if not file.is_file():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            same = content["settings"] == _deciding(recipe)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
+        if not same:
+            raise UserError(
+                f"{file}: was run with other settings than the sweep has now; take another --out, or delete the file"
+            )
+        return content
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every result, in the order of the files' names."""
+        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.folder.glob("*/*.json"))]
+
+
+def sweep(
+    plan: Sweep,
+    results: Results,
+    work: Path,
+    *,
+    only: str = "",
+    task: str | None = None,
+    first_seed_only: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Do every run that has no result yet.
+
+    Runs of the first seed come before those of others, and methods in the order of the file. Each run is a process of
+    its own and has a folder in `work`; one that was interrupted goes on from its last checkpoint. A rate at which
+    numbers ran away counts as the worst.
+
+    Args:
+        plan: the sweep.
+        results: where results are and go.
+        work: where data parts and run folders go, which need not be kept.
+        only: an expression that a method's label must contain a match of.
+        task: the only task; all of them by default.
+        first_seed_only: whether to leave out the other seeds.
+        console: where progress is shown.
+
+    Raises:
+        UserError: the sweep, its data or a result does not work, or a run failed.
+        Interrupted: a signal such as Ctrl-C asked for the end; the same command goes on.
+    """
+    console = console or Console(quiet=True)
+    refuse_several_processes()
+    if task is not None and task not in plan.tasks:
+        raise UserError(f"--task {task!r}: the sweep has {', '.join(plan.tasks)}")
+    tasks = list(plan.tasks) if task is None else [task]
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(work, f"the folder {str(work)!r}"):
+        parts = {name: _Parts(work / "data" / name, task) for name, task in plan.tasks.items()}
+        runner = _Runner(plan, results, work, parts, console)
+        chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
+        for seed in plan.seeds[:1] if first_seed_only else plan.seeds:
+            for (label, method), name in product(chosen.items(), tasks):
+                rate = search(plan, partial(runner.validated, name, label, method))
+                if rate is not None:
+                    runner.tested(Wanted(name, label, method, rate, seed))
+
+
+def search(plan: Sweep, score: Callable[[float], float | None]) -> float | None:
+    """The rate with the best score: those of the file, then more beyond the end at which the best one is.
+
+    Args:
+        plan: the sweep.
+        score: of a rate; None where numbers ran away.
+
+    Returns:
+        The rate; None if numbers ran away at all of them.
+    """
+    scores = {rate: score(rate) for rate in sorted(plan.rates)}
+    for _ in range(plan.further_rates + 1):
+        fine = {rate: value for rate, value in scores.items() if value is not None}
+        best = max(fine, key=lambda rate: (fine[rate], -rate)) if fine else None
+        smallest, largest = min(scores), max(scores)
+        further = smallest / plan.rate_factor if best in (None, smallest) else largest * plan.rate_factor
+        if best not in (None, smallest, largest) or len(scores) == len(plan.rates) + plan.further_rates:
+            break
+        scores[further] = score(further)
+    return best
+
+
+class _Parts:
+    """The three parts of a task's data, as files, made when they are first needed."""
+
+    def __init__(self, folder: Path, task: TaskSection) -> None:
+        self.folder, self.task = folder, task
+        self._made = False
+
+    def file(self, part: str) -> Path:
+        """The file of the part `train`, `validation` or `test`."""
+        if not self._made:
+            data, section = load_data(self.task.data), self.task.data
+            rows = range(len(data.train))
+            held_out, left = take(data.train, rows, self.task.validation_examples, section.split_seed + 1)
+            _write(self.folder / "train.csv", data.train.subset(left))
+            _write(self.folder / "validation.csv", data.train.subset(held_out))
+            _write(self.folder / "test.csv", data.evaluation)
+            self._made = True
+        return self.folder / f"{part}.csv"
+
+    def section(self) -> dict[str, Any]:
+        """The `data` section of a run's recipe: trained on one part, evaluated on the validation part."""
+        pair = {} if self.task.data.text_pair is None else {"text_pair": "text_pair"}
+        files = {"train": str(self.file("train")), "evaluation": str(self.file("validation"))}
+        return {**files, **pair, "max_length": self.task.data.max_length}
+
+
+class _Runner:
+    """Runs that have no result yet, one after the other."""
+
+    def __init__(
+        self, plan: Sweep, results: Results, work: Path, parts: Mapping[str, _Parts], console: Console
+    ) -> None:
+        self.plan, self.results, self.work, self.parts, self.console = plan, results, work, parts, console
+
+    def validated(self, task: str, label: str, method: Method, rate: float) -> float | None:
+        """The score on the validation part with the first seed; None where numbers ran away."""
+        result = self._result(Wanted(task, label, method, rate, self.plan.seeds[0]))
+        return None if result["validation"] is None else result["validation"][self.plan.tasks[task].metric]
+
+    def tested(self, wanted: Wanted) -> None:
+        """Make sure that a run is there and scored on the test part."""
+        result = self._result(wanted)
+        if result["validation"] is None or result["test"] is not None:
+            return
+        recipe = self._recipe(wanted)
+        assert recipe.output is not None  # resolved
+        if Run(Path(recipe.output)).state() != "finished":
+            self._train(wanted, recipe)
+        with without_remarks():
+            from structune.finetune.evaluate import evaluate
+
+        self._say(wanted, "test")
+        scored = evaluate(recipe.output, self.parts[wanted.task].file("test"))
+        result["test"] = {key: getattr(scored, key) for key in SCORES} | {"examples": scored.examples}
+        write_json(self.results.file(wanted), result)
+
+    def _result(self, wanted: Wanted) -> dict[str, Any]:
+        recipe = self._recipe(wanted)
+        if (there := self.results.get(wanted, recipe)) is not None:
+            return there
+        run = self._train(wanted, recipe)
+        content: dict[str, Any] = {
+            "task": wanted.task,
+            "method": wanted.label,
+            "rate": wanted.rate,
+            "seed": wanted.seed,
+            "validation": None,
+            "test": None,
+            "settings": _deciding(recipe),
+        }
+        if run is not None:
+            metrics = run.metrics()
+            content["validation"] = {key: metrics[f"eval_{key}"] for key in SCORES}
+            kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
+            content |= {key: metrics[key] for key in kept}
+            content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
+        write_json(self.results.file(wanted), content)
+        return content
+
+    def _train(self, wanted: Wanted, recipe: Recipe) -> Run | None:
+        """The finished run; None if its numbers ran away."""
+        assert recipe.output is not None  # resolved
+        run = Run(Path(recipe.output))
+        if (state := run.state()) == "finished":
+            return run
+        self._say(wanted, "train" if state == "new" else "go on")
+        outcome = train_in_own_process(recipe, state == "unfinished", overwrite=False, quiet=True)
+        if outcome.kind == "interrupted":
+            raise Interrupted(outcome.step or 0, "the same command goes on", outcome.number)
+        if outcome.kind == "failed":
+            raise UserError(f"{wanted.name}: {outcome.reason}")
+        return run if outcome.kind == "finished" else None
+
+    def _recipe(self, wanted: Wanted) -> Recipe:
+        task = self.plan.tasks[wanted.task]
+        head = task.train.head_learning_rate or recommended(wanted.method).head
+        rates = {"learning_rate": wanted.rate, "head_learning_rate": head}
+        return Recipe.parse(
+            {
+                "name": self.plan.name,
+                "seed": wanted.seed,
+                "output": str(self.work / "runs" / wanted.name),
+                "model": self.plan.model.model_dump(exclude_none=True),
+                "data": self.parts[wanted.task].section(),
+                "method": wanted.method.model_dump(exclude_none=True),
+                "train": task.train.model_dump(exclude_none=True) | rates,
+            },
+            where=wanted.name,
+        ).resolved()
+
+    def _say(self, wanted: Wanted, what: str) -> None:
+        self.console.print(f"{what}  {escape(wanted.name)}", highlight=False, soft_wrap=True)
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What decides a run, without the paths of one machine: its data by their hash."""
+    content = recipe.model_dump(mode="json", exclude_none=True, exclude={"name", "output", "model", "data"})
+    files = [getattr(recipe.data, key) for key in ("train", "evaluation")]
+    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files if file is not None]
+    return content | {"data": hashes, "max_length": recipe.data.max_length, "model": Path(recipe.model.name).name}
+
+
+def _write(path: Path, examples: Examples) -> None:
+    """Examples as a CSV file with the columns text, text_pair (for pairs) and label."""
+    columns = [examples.texts, *([] if examples.pairs is None else [examples.pairs]), examples.labels]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["text", *([] if examples.pairs is None else ["text_pair"]), "label"])
+    writer.writerows(zip(*columns, strict=True))
+    write_text(path, text.getvalue())
+
+
+def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:
+    """For each method and task that has a test score: what it trained, at which rate, and the scores of its seeds."""
+    found = results.all()
+    for task, section in plan.tasks.items():
+        for label in plan.settings():
+            own = [r for r in found if (r["task"], r["method"]) == (task, label) and r["test"] is not None]
+            if own:
+                yield {
+                    "task": task,
+                    "method": label,
+                    "numbers": own[0]["trainable_adapter"],
+                    "rate": own[0]["rate"],
+                    "validation": [r["validation"][section.metric] for r in own],
+                    "test": [r["test"][section.metric] for r in own],
+                    "seeds": [r["seed"] for r in own],
+                }

@@ -1,0 +1,104 @@
+"""A sweep as a file: tasks × methods × learning rates × seeds, validated before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from structune.errors import UserError
+from structune.finetune import yaml_file
+from structune.finetune.methods import Method
+from structune.finetune.recipe import DataSection, ModelSection, Recipe, TrainSection
+from structune.finetune.section import Section, explain
+
+Positive = Annotated[int, Field(ge=1)]
+Metric = Literal["accuracy", "f1", "matthews"]
+
+
+class TaskSection(Section):
+    """One task: its held-out examples are the test part, and `validation_examples` come out of the training part.
+
+    `data` and `train` are as in a recipe; `metric` is the score that rates are chosen by and that is reported.
+    """
+
+    data: DataSection
+    metric: Metric = "accuracy"
+    validation_examples: Positive = 500
+    train: TrainSection = TrainSection()
+
+
+class MethodGroup(Section):
+    """Methods that differ in a few options: a list as an option's value stands for each of its values.
+
+    `label` names them, with the options' names in braces.
+    """
+
+    label: str
+    method: dict[str, Any]
+
+    def each(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Label and settings of every method of the group, the last option running fastest."""
+        lists = {key: value for key, value in self.method.items() if isinstance(value, list)}
+        for values in product(*lists.values()):
+            settings = self.method | dict(zip(lists, values, strict=True))
+            yield self.label.format(**settings), settings
+
+
+class Sweep(Section):
+    """A whole sweep.
+
+    Every method is tried with each of `rates` on the first seed, and with up to `further_rates` more, `rate_factor`
+    apart, for as long as the best is the largest or the smallest tried. What is best on the validation part is trained
+    with the other seeds, too, and scored on the test part.
+    """
+
+    name: str
+    seeds: Annotated[list[int], Field(min_length=1)]
+    rates: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    rate_factor: Annotated[float, Field(gt=1)] = 4.0
+    further_rates: Annotated[int, Field(ge=0)] = 2
+    model: ModelSection = ModelSection()
+    tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
+    methods: Annotated[list[MethodGroup], Field(min_length=1)]
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Sweep:
+        """Read a YAML file and apply `section.key=value` overrides.
+
+        Raises:
+            UserError: the file, an override or a value is wrong; the message names the field, the value and the fix.
+        """
+        content = yaml_file.read(path, "sweep", "'tasks:' and 'methods:'")
+        for override in overrides:
+            yaml_file.apply_override(content, override)
+        try:
+            sweep = cls.model_validate(content)
+        except ValidationError as error:
+            raise explain(error, cls, path.name) from None
+        sweep.settings()
+        return sweep
+
+    def settings(self) -> dict[str, Method]:
+        """Every method by its label, in the order of the file.
+
+        Raises:
+            UserError: two have one label, or a method's options are wrong.
+        """
+        found: dict[str, Method] = {}
+        data = next(iter(self.tasks.values())).data
+        for group in self.methods:
+            try:
+                labelled = list(group.each())
+            except KeyError as error:
+                raise UserError(f"methods: label {group.label!r} names {error}, which is no option there") from None
+            for label, options in labelled:
+                if label in found:
+                    raise UserError(f"methods: two have the label {label!r}; name what they differ in in braces")
+                found[label] = Recipe.parse(
+                    {"data": data.model_dump(exclude_none=True), "method": options}, where=f"method {label!r}"
+                ).method
+        return found

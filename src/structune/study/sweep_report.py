@@ -1,0 +1,96 @@
+"""A sweep as a table and a figure: what methods reach with how many numbers."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from structune.errors import UserError
+from structune.files import write_text
+from structune.study.style import INK, method_style, save, tidy
+from structune.study.sweep import Results, summaries
+from structune.study.sweep_file import Sweep
+
+LINES = re.compile(r"[, ]*\b\d[\dx]*\b|=\d+")
+"""What a label says of sizes: methods that differ in that alone are one line of the figure."""
+
+
+def table(plan: Sweep, results: Results) -> str:
+    """The test scores as Markdown: a table for each task, sorted by the numbers that are trained."""
+    rows = list(summaries(plan, results))
+    text = []
+    for task, section in plan.tasks.items():
+        own = sorted((row for row in rows if row["task"] == task), key=lambda row: (row["numbers"], row["method"]))
+        text += [f"**{task}**, {section.metric} × 100 on the test part:", ""]
+        text += [
+            "| method | trained numbers | learning rate | validation | test | seeds |",
+            "|---|---:|---:|---:|---:|---|",
+        ]
+        text += [
+            f"| {row['method']} | {row['numbers']:,} | {row['rate']:.3g} | {_spread(row['validation'])} | "
+            f"{_spread(row['test'])} | {', '.join(map(str, row['seeds']))} |"
+            for row in own
+        ]
+        text += [""]
+    return "\n".join(text)
+
+
+def put_into(page: Path, name: str, text: str) -> None:
+    """Replace what a page has between `<!-- NAME -->` and `<!-- end of NAME -->`.
+
+    Raises:
+        UserError: the page has no such place, or cannot be read.
+    """
+    try:
+        content = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--page {str(page)!r}: cannot be read ({error.strerror})") from None
+    place = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
+    if not place.search(content):
+        raise UserError(
+            f"--page {str(page)!r}: has no lines <!-- {name} --> and <!-- end of {name} -->; put them there"
+        )
+    write_text(page, place.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", content))
+
+
+def draw(plan: Sweep, results: Results, path: Path) -> None:
+    """Test score against trained numbers, a panel for each task, a line for methods that differ in their size alone.
+
+    Raises:
+        UserError: nothing was scored yet, or the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows = list(summaries(plan, results))
+    if not rows:
+        raise UserError("no run of the sweep has a test score yet: nothing to draw")
+    kinds = {label: method.label for label, method in plan.settings().items()}
+    figure = Figure(figsize=(6 * len(plan.tasks), 5), dpi=160, layout="constrained")
+    panels: Sequence[Any] = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
+    for panel, (task, section) in zip(panels, plan.tasks.items(), strict=True):
+        lines: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["task"] == task:
+                lines.setdefault(LINES.sub("", row["method"]), []).append(row)
+        for name, points in lines.items():
+            points = sorted(points, key=lambda row: row["numbers"])
+            colour, marker = method_style(kinds[points[0]["method"]])
+            dashes = {"index": ":", "signed": "-", "projection": "--"}
+            style = next((dash for word, dash in dashes.items() if word in name), "-")
+            means = [100 * statistics.mean(point["test"]) for point in points]
+            bars = [100 * statistics.stdev(p["test"]) if len(p["test"]) > 1 else 0.0 for p in points]
+            numbers = [point["numbers"] for point in points]
+            panel.errorbar(numbers, means, bars, color=colour, marker=marker, linestyle=style, label=name, capsize=2)
+        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=f"{section.metric} × 100")
+        panel.set_title(task, loc="left", fontsize=10, color=INK)
+        panel.legend(fontsize=7, frameon=False)
+        tidy(panel)
+    save(figure, path)
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"

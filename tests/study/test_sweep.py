@@ -1,0 +1,218 @@
+"""Sweeps: what is run, chosen and scored, and that a stopped one goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from structune.errors import Interrupted, UserError
+from structune.finetune.recipe import Recipe
+from structune.finetune.run import Run
+from structune.finetune.train import train
+from structune.study import sweep as module
+from structune.study.own_process import Outcome
+from structune.study.sweep import Results, search, summaries, sweep
+from structune.study.sweep_file import Sweep
+from structune.study.sweep_report import draw, put_into, table
+
+
+@pytest.fixture
+def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
+    rows = "".join(f"a {word} film {n},{word}\n" for n in range(60) for word in ("good", "bad"))
+    (tmp_path / "films.csv").write_text(f"text,label\n{rows}")
+    return {
+        "name": "tiny",
+        "seeds": [3, 4],
+        "rates": [0.01, 0.04],
+        "further_rates": 0,
+        "model": {"name": str(tiny_model)},
+        "tasks": {
+            "films": {
+                "data": {"train": str(tmp_path / "films.csv"), "evaluation_examples": 40},
+                "validation_examples": 20,
+                "train": {"max_steps": 2, "batch_size": 8, "device": "cpu"},
+            }
+        },
+        "methods": [
+            {"label": "LoRA r={rank}", "method": {"name": "lora", "rank": [1, 2]}},
+            {"label": "pool", "method": {"name": "hydra", "pool_size": 13, "pool_map": "signed"}},
+        ],
+    }
+
+
+@pytest.fixture
+def plan(content: dict[str, Any], tmp_path: Path) -> Sweep:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    return Sweep.load(tmp_path / "tiny.yaml")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs take place in this process; the list tells which were trained, with what score on the validation part."""
+    names: list[str] = []
+
+    def run(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
+        assert recipe.output is not None
+        names.append(Path(recipe.output).name)
+        train(recipe, resume=resume)
+        return Outcome("finished")
+
+    monkeypatch.setattr(module, "train_in_own_process", run)
+    return names
+
+
+def test_the_rate_is_searched_once_and_its_choice_scored(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+    results = Results(tmp_path / "results")
+    sweep(plan, results, tmp_path / "work", only="LoRA")
+    found = results.all()
+    assert sorted(trained) == sorted(f"LoRA-r={r['method'][-1]}-lr={r['rate']:.3g}-seed={r['seed']}" for r in found)
+    assert len(trained) == 2 * (2 + 1)  # two rates with the first seed, the better one with the other
+    for rank in (1, 2):
+        own = [r for r in found if r["method"] == f"LoRA r={rank}"]
+        scores = {r["rate"]: r["validation"]["accuracy"] for r in own if r["seed"] == 3}
+        best = max(scores, key=lambda rate: (scores[rate], -rate))
+        assert {(r["rate"], r["seed"]) for r in own if r["test"]} == {(best, 3), (best, 4)}
+        assert all(r["trainable_adapter"] == 4 * rank * 64 for r in own)
+    for row in summaries(plan, results):
+        assert row["seeds"] == [3, 4]
+        assert len(row["test"]) == 2
+
+
+def test_the_parts_have_no_text_in_common_and_the_test_part_is_the_data_s_own(
+    plan: Sweep, tmp_path: Path, trained: list[str]
+) -> None:
+    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True)
+    parts = {
+        part: set((tmp_path / "work" / "data" / "films" / f"{part}.csv").read_text().splitlines()[1:])
+        for part in ("train", "validation", "test")
+    }
+    assert {part: len(lines) for part, lines in parts.items()} == {"train": 60, "validation": 20, "test": 40}
+    assert len(set.union(*parts.values())) == 120
+    result = Results(tmp_path / "results").all()[0]
+    assert (result["train_examples"], result["eval_examples"], result["test"]["examples"]) == (60, 20, 40)
+
+
+def test_a_stopped_sweep_goes_on(
+    plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, run = Results(tmp_path / "results"), module.train_in_own_process
+
+    def stopping(*args: Any, **kwargs: Any) -> Outcome:
+        return run(*args, **kwargs) if len(trained) < 2 else Outcome("interrupted", step=1)
+
+    monkeypatch.setattr(module, "train_in_own_process", stopping)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        sweep(plan, results, tmp_path / "work")
+    before = {file: file.read_bytes() for file in results.folder.glob("*/*.json")}
+    assert len(before) == 2
+    monkeypatch.setattr(module, "train_in_own_process", run)
+    sweep(plan, results, tmp_path / "work")
+    assert len(trained) == len(set(trained)) == 9
+    assert all(json.loads(content)["validation"] == json.loads(file.read_text())["validation"]
+               for file, content in before.items())  # fmt: skip
+    count = len(trained)
+    sweep(plan, results, tmp_path / "other")
+    assert len(trained) == count  # everything is there, also without the runs' folders
+
+
+def test_numbers_that_run_away_are_the_worst(
+    plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = module.train_in_own_process
+
+    def diverging(recipe: Recipe, *args: Any, **kwargs: Any) -> Outcome:
+        return Outcome("diverged", "why") if recipe.train.learning_rate == 0.04 else run(recipe, *args, **kwargs)
+
+    monkeypatch.setattr(module, "train_in_own_process", diverging)
+    results = Results(tmp_path / "results")
+    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    assert {r["rate"]: r["validation"] is None for r in results.all()} == {0.01: False, 0.04: True}
+    assert [row["rate"] for row in summaries(plan, results)] == [0.01]
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.01, [0.0025, 0.01, 0.04]),
+        (0.04, [0.01, 0.04, 0.16]),
+        (1e-9, [0.000625, 0.0025, 0.01, 0.04]),
+        (1e9, [0.01, 0.04, 0.16, 0.64]),
+    ],
+)
+def test_the_search_goes_on_at_an_end(plan: Sweep, best: float, tried: list[float]) -> None:
+    """It ends where the best rate has one on each side, or after two more."""
+    asked: list[float] = []
+
+    def score(rate: float) -> float:
+        asked.append(rate)
+        return -abs(rate - best) if best < 1 else rate
+
+    chosen = search(plan.model_copy(update={"further_rates": 2}), score)
+    assert sorted(asked) == pytest.approx(tried)
+    assert chosen == pytest.approx(min(tried, key=lambda rate: abs(rate - best)))
+    assert search(plan, lambda rate: None) is None
+
+
+def test_results_of_other_settings_are_not_mixed_in(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+    results = Results(tmp_path / "results")
+    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    longer = plan.tasks["films"].model_copy(update={"validation_examples": 10})
+    with pytest.raises(UserError, match=r"was run with other settings than the sweep has now; take another --out"):
+        sweep(plan.model_copy(update={"tasks": {"films": longer}}), results, tmp_path / "again", only="pool")
+    next(iter(results.folder.glob("*/*.json"))).write_text("{")
+    with pytest.raises(UserError, match="not a result of a sweep"):
+        sweep(plan, results, tmp_path / "work", only="pool")
+
+
+def test_table_and_figure(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+    results = Results(tmp_path / "results")
+    with pytest.raises(UserError, match="no run of the sweep has a test score yet"):
+        draw(plan, results, tmp_path / "figure.png")
+    sweep(plan, results, tmp_path / "work", only="pool")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tiny -->\nold\n<!-- end of tiny -->\nafter\n")
+    put_into(page, plan.name, table(plan, results))
+    text = page.read_text()
+    assert text.startswith("before\n<!-- tiny -->\n")
+    assert text.endswith("<!-- end of tiny -->\nafter\n")
+    assert "old" not in text
+    mean = sum(r["test"]["accuracy"] for r in results.all() if r["test"]) / 2
+    assert re.search(rf"\| pool \| 52 \| 0\.0[14] \| [^|]* \| {100 * mean:.1f} ± [0-9.]+ \| 3, 4 \|", text)
+    draw(plan, results, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    page.write_text("nothing")
+    with pytest.raises(UserError, match="has no lines <!-- tiny --> and <!-- end of tiny -->"):
+        put_into(page, plan.name, "text")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("methods=[{label: one, method: {name: lora, rank: [1, 2]}}]", "two have the label 'one'"),
+        ("methods=[{label: '{size}', method: {name: lora, rank: 1}}]", "names 'size', which is no option there"),
+        ("methods=[{label: a, method: {name: lora, rang: 1}}]", "method 'a': method.rang: unknown key"),
+        ("rates=[]", "rates"),
+        ("tasks.films.metric=bleu", "tasks.films.metric = 'bleu'"),
+        ("sedes=[1]", "sedes: unknown key"),
+    ],
+)
+def test_mistakes_in_the_file(plan: Sweep, tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        Sweep.load(tmp_path / "tiny.yaml", [override])
+
+
+def test_an_unknown_task(plan: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--task 'books': the sweep has films"):
+        sweep(plan, Results(tmp_path / "results"), tmp_path / "work", task="books")
+
+
+def test_a_run_has_the_recipe_of_its_task_and_method(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True)
+    recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
+    assert (recipe.seed, recipe.train.learning_rate, recipe.train.max_steps) == (3, 0.01, 2)
+    assert recipe.method == plan.settings()["pool"]
