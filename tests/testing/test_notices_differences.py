@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from structune.structures import Structure
-from structune.structures.base import telescoped
 from structune.structures.families.low_rank import LowRank
 from structune.structures.families.toeplitz import Toeplitz
+from structune.structures.ranked import telescoped
 
 from .conftest import GRID, SIZE, Family, suite
 
@@ -75,3 +75,53 @@ def test_a_difference_that_cancels(family: Family) -> None:
         suite.test_small_differences(family(CancellingDifference), (3, 5))
     with pytest.raises(AssertionError, match="error"):
         suite.test_small_updates_survive_narrow_inputs(family(CancellingDifference), "pooled", 1e-4)
+
+
+class UnweightedSum(LowRank):
+    @classmethod
+    def sum_of(cls, terms: Any) -> Any:
+        return super().sum_of([(1.0, block, generators) for _, block, generators in terms])
+
+
+class SumOfFirst(Toeplitz):
+    @classmethod
+    def sum_of(cls, terms: Any) -> Any:
+        return super().sum_of(terms[:1])
+
+
+@pytest.mark.parametrize("wrong", [UnweightedSum, SumOfFirst])
+def test_wrong_sum(family: Family, wrong: type[Structure]) -> None:
+    with pytest.raises(AssertionError, match="sum of"):
+        suite.test_sum_of_blocks(family(wrong), (3, 5))
+
+
+class Halfway(LowRank):
+    def nearest(self, matrix: Tensor) -> Any:
+        found = super().nearest(matrix)
+        return {"G": found["G"] / 2, "H": found["H"]}
+
+
+class Rounded(LowRank):
+    """Right for its own blocks, and a little off for all other matrices."""
+
+    def nearest(self, matrix: Tensor) -> Any:
+        found = super().nearest(matrix)
+        own = torch.allclose(found["G"] @ found["H"], matrix)
+        return found if own else {"G": found["G"] * 1.01, "H": found["H"]}
+
+
+def test_wrong_nearest(family: Family) -> None:
+    with pytest.raises(AssertionError, match="nearest Halfway"):
+        suite.test_nearest_block(family(Halfway), (3, 5))
+    with pytest.raises(AssertionError, match="a step brings a block nearer"):
+        suite.test_nearest_block(family(Rounded), (3, 5))
+
+
+class OneFactor(LowRank):
+    def thin_factors(self, G: Tensor, H: Tensor) -> Any:
+        return G, H.flip(-1)
+
+
+def test_wrong_factors(family: Family) -> None:
+    with pytest.raises(AssertionError, match="thin factors"):
+        suite.test_thin_factors(family(OneFactor), (3, 5))

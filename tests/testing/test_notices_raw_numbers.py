@@ -120,6 +120,11 @@ class MixedBlocks(Toeplitz):
         return {"t": t - t.flatten().mean()}
 
 
+class WrongInverse(LowRank):
+    def to_raw(self, G: Tensor, H: Tensor) -> dict[str, Tensor]:
+        return {"G": G, "H": H}
+
+
 def test_nodes_without_a_map(family: Family) -> None:
     with pytest.raises(AssertionError, match="give entries of"):
         suite.test_any_number_is_valid(family(BareCauchy), (3, 5))
@@ -140,3 +145,8 @@ def test_steps_of_another_order(family: Family) -> None:
 def test_blocks_that_depend_on_each_other(family: Family) -> None:
     with pytest.raises(AssertionError, match="from_raw t"):
         suite.test_from_raw_maps_each_block_by_itself(family(MixedBlocks), (3, 5))
+
+
+def test_a_wrong_inverse(family: Family) -> None:
+    with pytest.raises(AssertionError, match="to_raw"):
+        suite.test_to_raw_inverts_from_raw(family(WrongInverse), (3, 5))

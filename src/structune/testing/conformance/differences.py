@@ -1,10 +1,11 @@
-"""What is one block again: the difference of two, and a sum of several."""
+"""What is one block again: the difference of two, a sum of several, the nearest to a matrix; and thin factors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from structune import structures
 from structune.structures import Structure
 from structune.testing.conformance.cases import EXACT, Size, forms, small_sizes
 from structune.testing.errors import assert_close
@@ -18,7 +19,7 @@ UNCANCELLED = 1e-5
 
 
 class Differences:
-    """`difference` and `sum_of`, for families that have them."""
+    """`difference`, `sum_of`, `nearest` and `thin_factors`, for families that have them."""
 
     @small_sizes
     def test_difference(self, family: str, size: Size) -> None:
@@ -50,6 +51,52 @@ class Differences:
                 continue
             exact = structure.dense(**_doubled(a)) - structure.dense(**_doubled(b))
             assert_close({"W": _dense(merged, structure)}, {"W": exact}, UNCANCELLED, f"difference of {structure}")
+
+    @small_sizes
+    def test_sum_of_blocks(self, family: str, size: Size) -> None:
+        """Σ weight · S(generators), of one term, of three, and of blocks with other options where there are any."""
+        blocks = forms(family, size)
+        for chosen in ([blocks[0]], [blocks[0]] * 3, blocks * 2):
+            terms = [
+                (weight, structure, sample_generators(structure, 1, 2, seed=k))
+                for k, (weight, structure) in enumerate(zip((0.5, -2.0, 3.0, 1.0, 0.1, -1.0), chosen, strict=False))
+                if (structure.rows, structure.cols) == (blocks[0].rows, blocks[0].cols)
+            ]
+            merged = structures.get(family).sum_of(terms)
+            if merged is None:
+                continue
+            expected = sum((weight * block.dense(**generators) for weight, block, generators in terms), torch.zeros(()))
+            assert_close(
+                {"W": _dense(merged, blocks[0])}, {"W": expected}, EXACT, f"sum of {len(terms)} {family} blocks"
+            )
+
+    @small_sizes
+    def test_nearest_block(self, family: str, size: Size) -> None:
+        """Where it is known: a block is its own nearest, and near another matrix nothing comes nearer by any step."""
+        for structure in forms(family, size):
+            W = structure.dense(**sample_generators(structure, 1, 2))
+            found = structure.nearest(W)
+            if found is None:
+                continue
+            assert_close({"W": structure.dense(**found)}, {"W": W}, 1e-9, f"nearest {structure}")
+            target = sample_inputs(*W.shape, seed=8)
+            nearest = {
+                name: value.detach().requires_grad_() for name, value in (structure.nearest(target) or {}).items()
+            }
+            distance = (structure.dense(**nearest) - target).square().sum()
+            slopes = torch.autograd.grad(distance, tuple(nearest.values()))
+            steepest = max(float(slope.abs().max()) for slope in slopes)
+            assert steepest < 1e-9, f"{structure}: a step brings a block nearer than the nearest, by {steepest:.2g}"
+            assert distance < target.square().sum(), f"{structure}: zero is nearer than the nearest"
+
+    @small_sizes
+    def test_thin_factors(self, family: str, size: Size) -> None:
+        for structure in forms(family, size):
+            generators = sample_generators(structure, 1, 2)
+            factors = structure.thin_factors(**generators)
+            if factors is not None:
+                G, H = factors
+                assert_close({"W": G @ H}, {"W": structure.dense(**generators)}, EXACT, f"thin factors of {structure}")
 
 
 def _dense(merged: tuple[Structure, dict[str, Tensor]], one: Structure) -> Tensor:

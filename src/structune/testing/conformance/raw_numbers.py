@@ -72,6 +72,21 @@ class RawNumbers:
                 assert_close({name: value[p, q] for name, value in together.items()}, alone, EXACT, "from_raw")
 
     @small_sizes
+    def test_to_raw_inverts_from_raw(self, family: str, size: Size) -> None:
+        """Where there is an inverse: raw numbers in (−1, 1) come back, and others come back with equal generators."""
+        for structure in forms(family, size):
+            raw = sample_raw(structure, 2)
+            generators = structure.from_raw(**raw)
+            back = structure.to_raw(**generators)
+            if back is None:
+                continue
+            assert_close(back, raw, 1e-6, f"{structure}: to_raw")  # a sine is flat at the end of its range
+            far = structure.from_raw(**{name: 5 * value for name, value in raw.items()})
+            again = structure.to_raw(**far)
+            assert again is not None, "to_raw inverts some generators and not others"
+            assert_close(structure.from_raw(**again), far, 1e-6, f"{structure}: from_raw of to_raw")
+
+    @small_sizes
     def test_zeros_of_the_start(self, family: str, size: Size) -> None:
         """With the generators that start at zero at zero W is zero, and its derivative with respect to them is not."""
         for structure in forms(family, size):
