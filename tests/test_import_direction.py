@@ -46,7 +46,7 @@ PARTS = {
     "surroundings": part("", "torch"),
     "numerics": part("surroundings", "torch"),
     "structures": part("lazy surroundings numerics", "torch"),
-    "products": part("surroundings structures", "torch"),
+    "products": part("surroundings structures grid", "torch"),
     "pool": part("numerics", "torch"),
     "pool_maps": part("numerics pool", "torch"),
     "grid": part("", "torch"),

@@ -15,8 +15,8 @@ from structune.identity import Identity, Share, mark
 from structune.numerics.hashing import derive_seed
 from structune.options import InitWeights, UpdateOptions, as_python, check_seed, describes_options
 from structune.pool_maps.pool_map import PoolMap
-from structune.products import dense
-from structune.products.convolution_chain import Chain, PreparedChain
+from structune.products.algorithm import Algorithm
+from structune.products.kept import Kept
 from structune.products.precision import working_dtype
 from structune.resolved import ResolvedOptions
 from structune.shared_pool import SharedPool
@@ -125,7 +125,7 @@ class StructuredDelta(nn.Module):
             self.shared_pool = shared_pool
         self.tables, self.start = (), None
         self._draw = 0
-        self._kept: tuple[Tensor, float, PreparedChain] | None = None
+        self._kept: Kept | None = None
         self._derive()
 
     @property
@@ -241,8 +241,8 @@ class StructuredDelta(nn.Module):
 
         None where a start is subtracted that leaves no blocks of one family.
         """
-        structure, generators, start = self._update()
-        return None if start is not None else (structure, generators)
+        update = self._update().as_one_block()
+        return None if update.start is not None else (update.structure, dict(update.generators))
 
     def generators(self) -> dict[str, Tensor]:
         """The generators (P, Q, *shape), or (stack, P, Q, *shape), of all blocks at θ, in at least fp32."""
@@ -250,11 +250,7 @@ class StructuredDelta(nn.Module):
 
     def dense(self) -> Tensor:
         """ΔW (out, in), or (stack, out, in), in at least fp32, under autocast too, differentiable."""
-        structure, generators, start = self._update()
-        blocks = dense.blocks(structure, generators)
-        if start is not None:
-            blocks = blocks - dense.blocks(structure, start)
-        return self.grid.assemble(blocks) * self.scale
+        return self._update().matrix()
 
     def lookup(self, index: Tensor) -> Tensor:
         """Rows of ΔW, as a table of embeddings is read: int64 (…,) to (…, in), in at least fp32.
@@ -263,27 +259,27 @@ class StructuredDelta(nn.Module):
             index: which rows, 0 … out − 1.
         """
         self._check_product(index)
-        structure, generators, start = self._update()
-        flat = index.flatten()
-        where = flat.div(structure.rows, rounding_mode="floor"), flat.remainder(structure.rows)
+        update = self._update().as_one_block()
+        block, flat = update.structure, index.flatten()
+        where = flat.div(block.rows, rounding_mode="floor"), flat.remainder(block.rows)
         with without_autocast(index.device):
-            rows_TQN = structure.lookup(*where, **generators)
-            if start is not None:
-                rows_TQN = rows_TQN - structure.lookup(*where, **start)
+            rows_TQN = block.lookup(*where, **update.generators)
+            if update.start is not None:
+                rows_TQN = rows_TQN - block.lookup(*where, **update.start)
         rows = rows_TQN.flatten(-2)[:, : self.grid.in_features] * self.scale
         return rows.view(*index.shape, self.grid.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """ΔW x: (…, in) to (…, out), in x's dtype."""
         self._check_product(x)
-        algorithm = self.resolved_algorithm(x)
-        if algorithm == "dense":
-            return nn.functional.linear(x, self.dense().to(x.dtype))
-        if algorithm == "fold":
-            return self._fold(x, None, None)
-        if algorithm == "fft" and self._may_keep_spectra(x):
-            return self._infer(x)
-        return self._multiply(x, algorithm)
+        algorithm = products.ALGORITHMS[self.resolved_algorithm(x)]
+        if algorithm.keeps and self._may_keep(x):
+            return self._infer(algorithm, x)
+        return algorithm.update(self._update(), x)
+
+    def folds(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether x (W + ΔW)ᵀ is to be preferred to x Wᵀ + ΔW x, for inputs and a weight like these."""
+        return products.ALGORITHMS[self.resolved_algorithm(x, weight)].takes_weight
 
     def fold(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x (W + ΔW)ᵀ + b: (…, in) to (…, out).
@@ -293,7 +289,8 @@ class StructuredDelta(nn.Module):
             weight: W (out, in) in x's dtype.
             bias: b (out,) in x's dtype, or None.
         """
-        return self._fold(x, weight, bias)
+        self._check_product(x)
+        return products.fold_update(self._update(), x, weight, bias)
 
     def resolved_algorithm(self, x: Tensor, weight: Tensor | None = None) -> str:
         """The algorithm used for inputs like x (…, in), with a `weight` that ΔW may be added to or without."""
@@ -338,55 +335,29 @@ class StructuredDelta(nn.Module):
             return f" in a pool shared by {len(self.shared_pool)} matrices"
         return " in a pool" if self.pooled else ""
 
-    def _fold(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        start = self._start_generators() if self.centred else None
-        self._check_product(x)
-        y: Tensor = products.fold(
-            self.structure,
-            x.reshape(-1, self.grid.in_features),
-            self.generators(),
-            start,
-            weight=weight,
-            bias=bias,
-            out_features=self.grid.out_features,
-            scale=self.scale,
-        )
-        return y.view(*x.shape[:-1], self.grid.out_features)
-
-    def _multiply(self, x: Tensor, algorithm: str) -> Tensor:
-        """ΔW x by an algorithm that multiplies blocks."""
-        start = self._start_generators() if self.centred else None
-        y = products.block_matmul(self.structure, self.grid.split(x), self.generators(), algorithm, start)
-        return self.grid.join(y) * self.scale
-
-    def _may_keep_spectra(self, x: Tensor) -> bool:
+    def _may_keep(self, x: Tensor) -> bool:
         """In inference on a CPU, where comparing numbers costs next to nothing."""
         cheap = not torch.is_grad_enabled() and x.device.type == "cpu"
         return cheap and not looked_on() and plain(x, self.pool)
 
-    def _infer(self, x: Tensor) -> Tensor:
-        """ΔW x without gradients, through spectra that are kept for as long as the numbers are the same."""
-        pool, kept = self.pool, self._kept
-        dtype = working_dtype(x, pool)
-        if kept is None or kept[1] != self.scale or kept[2].dtype != dtype or not torch.equal(kept[0], pool):
-            structure, generators, start = self._update()
-            if start is not None:
-                return self._multiply(x, "fft")  # the difference of two blocks is none, so it has no spectra
-            prepared = Chain.of(structure, generators).prepared("fft", dtype, self.scale)
-            kept = pool.detach().clone(), self.scale, prepared
-            self._kept = kept
+    def _infer(self, algorithm: Algorithm, x: Tensor) -> Tensor:
+        """ΔW x without gradients, through what is kept for as long as the numbers are the same."""
+        dtype = working_dtype(x, self.pool)
+        kept = self._kept
+        if kept is None or not kept.holds(self.pool, self.scale, algorithm, dtype):
+            update = self._update()
+            prepared = algorithm.prepared(update, dtype)
+            if prepared is None:
+                return algorithm.update(update, x)
+            kept = self._kept = Kept(self.pool.detach().clone(), self.scale, algorithm, prepared)
         x_TQN = self.grid.split(x).reshape(-1, self.grid.block_cols, self.grid.cols)
-        y_TPM = kept[2].multiply(x_TQN)
+        y_TPM = kept.prepared.multiply(x_TQN)
         return self.grid.join(y_TPM).view(*x.shape[:-1], self.grid.out_features)
 
-    def _update(self) -> tuple[Structure, dict[str, Tensor], dict[str, Tensor] | None]:
-        """The family, its generators and those of what is subtracted, if anything is."""
-        generators = self.generators()
-        if not self.centred:
-            return self.structure, generators, None
-        start = self._start_generators()
-        merged = self.structure.difference(generators, start)
-        return (self.structure, generators, start) if merged is None else (*merged, None)
+    def _update(self) -> products.Update:
+        """ΔW as it is now."""
+        start = self._start_generators() if self.centred else None
+        return products.Update(self.structure, self.generators(), start, self.grid, self.scale)
 
     def _start_numbers(self) -> Tensor:
         """θ⁰, (P,)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from structune import structures
 from structune.products import fold, strips
-from structune.products.convolution_chain import Chain, is_chain
+from structune.products.convolution_chain import Chain
 from structune.products.devices import DEVICES
 from structune.products.folding import gradient_by_transforms
 from structune.structures import Structure
@@ -22,7 +22,7 @@ T, P, Q = 6, 3, 2
 SIZES = [((4, 5), (12, 10)), ((4, 5), (9, 10)), ((4, 6), (12, 7)), ((1, 1), (3, 2)), ((6, 3), (13, 4))]
 """Block sizes, and what the grid of 3 × 2 of them is cropped to."""
 
-CHAINS = [family for family in structures.names() if is_chain(make_structure(family, 2, 2))]
+CHAINS = [family for family in structures.names() if make_structure(family, 2, 2).has_convolutions]
 WAYS = [(family, "products") for family in structures.names()]
 WAYS += [(family, way) for family in CHAINS for way in ("transforms", "transforms of two tokens")]
 """Families, and how the gradient of their generators is found."""

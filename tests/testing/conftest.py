@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 from torch import Tensor
 
 from structune import products
+from structune.products.algorithm import Algorithm
 from structune.structures import Structure, registry
 from structune.testing import StructureConformance
 from structune.testing.oracles import ORACLES
@@ -39,7 +39,7 @@ def algorithm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Add an algorithm for every family."""
 
     def add(multiply: Callable[[Structure, Tensor, Mapping[str, Tensor]], Tensor]) -> None:
-        module: Any = SimpleNamespace(supports=lambda structure: True, multiply=multiply)
-        monkeypatch.setitem(products.ALGORITHMS, "wrong", module)
+        methods = {"supports": lambda self, structure: True, "multiply": lambda self, *arguments: multiply(*arguments)}
+        monkeypatch.setitem(products.ALGORITHMS, "wrong", type("Wrong", (Algorithm,), methods)())
 
     return add

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from structune.numerics.scan import running_sums
-from structune.products import dense
+from structune.products import ALGORITHMS
 from structune.structures import Convolution, Structure, diagonals, registry
 from structune.structures.families import hankel, hankel_like, low_rank, toeplitz, toeplitz_like
 from structune.structures.families import vandermonde as vandermonde_file
@@ -208,7 +208,7 @@ def test_missing_conjugate_in_differences(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _dense(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    return dense.multiply(structure, x, generators)
+    return ALGORITHMS["dense"].multiply(structure, x, generators)
 
 
 def _zeros(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:

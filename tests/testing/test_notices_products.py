@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from structune.products import dense
+from structune.products import ALGORITHMS
 from structune.structures import Structure
 from structune.structures.families.low_rank import LowRank
 from structune.structures.families.toeplitz import Toeplitz
@@ -92,12 +92,12 @@ def _narrow(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -
 def _coarse(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
     """Rounds to four bits wherever it is."""
     scale = 16 / x.abs().amax().clamp_min(1e-30)
-    return dense.multiply(structure, (x * scale).round() / scale, generators)
+    return ALGORITHMS["dense"].multiply(structure, (x * scale).round() / scale, generators)
 
 
 def _offset(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
     """Right but for a constant: nothing of it is left where a start is subtracted, unless that is one block's."""
-    return dense.multiply(structure, x, generators) + 1
+    return ALGORITHMS["dense"].multiply(structure, x, generators) + 1
 
 
 def _as_wide_as_its_numbers(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
@@ -106,11 +106,13 @@ def _as_wide_as_its_numbers(structure: Structure, x: Tensor, generators: Mapping
 
 
 def _breaks(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    return dense.multiply(structure, x, generators) * (1.0 if float(x.detach().sum()) == float("inf") else 1)
+    return ALGORITHMS["dense"].multiply(structure, x, generators) * (
+        1.0 if float(x.detach().sum()) == float("inf") else 1
+    )
 
 
 def _homebound(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    return dense.multiply(structure, x, generators) + torch.zeros(structure.rows, dtype=x.dtype)
+    return ALGORITHMS["dense"].multiply(structure, x, generators) + torch.zeros(structure.rows, dtype=x.dtype)
 
 
 @pytest.mark.parametrize(

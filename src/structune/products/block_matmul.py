@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from structune.products.choice import ALGORITHMS, resolve
-from structune.products.precision import working_dtype
 from structune.structures import Structure
-from structune.surroundings import without_autocast
 
 
 def block_matmul(
@@ -37,22 +35,11 @@ def block_matmul(
     num_rows, num_cols = _grid(structure, generators)
     if x.dim() < 2 or tuple(x.shape[-2:]) != (num_cols, structure.cols):
         raise ValueError(f"x has shape {tuple(x.shape)}, (…, {num_cols}, {structure.cols}) expected")
-    x_TQN = x.reshape(-1, num_cols, structure.cols)
-    name = resolve(algorithm, structure, (num_rows, num_cols), x_TQN.shape[0], x.dtype, x.device.type)
-    module = ALGORITHMS[name]
     if start is not None:
         _grid(structure, start)
-        merged = structure.difference(generators, start)
-        if merged is not None and module.supports(merged[0]):
-            (structure, generators), start = merged, None
-    if start is None:
-        y_TPM = module.multiply(structure, x_TQN, generators)
-    else:
-        # Most of either product cancels: what is rounded before the difference is taken would be left alone.
-        wide = x_TQN.to(working_dtype(x, *generators.values()))
-        with without_autocast(x.device):
-            y_TPM = module.multiply(structure, wide, generators) - module.multiply(structure, wide, start)
-    return y_TPM.to(x.dtype).reshape(*x.shape[:-2], num_rows, structure.rows)
+    tokens = x.shape[:-2].numel()
+    name = resolve(algorithm, structure, (num_rows, num_cols), tokens, x.dtype, x.device.type)
+    return ALGORITHMS[name].grid_product(structure, x, generators, start)
 
 
 def _grid(structure: Structure, generators: Mapping[str, Tensor]) -> tuple[int, int]:

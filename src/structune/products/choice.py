@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from structune.products import dense, dft_gemm, factored, fft, folding
 from structune.products.algorithm import Algorithm
+from structune.products.dense import Dense
 from structune.products.devices import Case, device
+from structune.products.factored import Factored
+from structune.products.folding import Fold
+from structune.products.transformed import Transformed
 from structune.structures import Structure
 from structune.surroundings import exported, transformed, translated
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "dense": dense,
-    "factored": factored,
-    "fft": fft,
-    "dft_gemm": dft_gemm,
-    "fold": folding,
+    "dense": Dense(),
+    "factored": Factored(),
+    "fft": Transformed("fft"),
+    "dft_gemm": Transformed("dft_gemm"),
+    "fold": Fold(),
 }
-"""Every algorithm by name: modules with `supports(structure)` and `multiply(structure, x, generators)`."""
+"""Every algorithm by name."""
 
 
 def choose(
@@ -41,7 +44,8 @@ def choose(
         weight: whether ΔW may be added to a frozen W of x's dtype.
         grad: whether gradients are recorded.
     """
-    return device(device_type).choose(Case(structure, *grid, tokens, dtype, folding.supports(structure), weight, grad))
+    builds_strips = ALGORITHMS["fold"].supports(structure)
+    return device(device_type).choose(Case(structure, *grid, tokens, dtype, builds_strips, weight, grad))
 
 
 def resolve(
@@ -66,22 +70,22 @@ def resolve(
     """
     if algorithm != "auto":
         check(algorithm, structure)
-    own = "factored" if factored.supports(structure) else "dense"
+    native = "factored" if structure.has_own_product else "dense"
     if exported() and (algorithm == "auto" or translated()):
-        return own
+        return native
     if algorithm == "auto":
         algorithm = choose(structure, grid, tokens, dtype, device_type, weight=weight, grad=grad)
-    if not transformed() or algorithm in ("dense", "factored"):
+    if not transformed() or ALGORITHMS[algorithm].is_native:
         return algorithm
     if torch.compiler.is_compiling():
-        return own
+        return native
     one_convolution = structure.has_convolutions and not structure.inner_vectors
-    return algorithm if algorithm != "fold" else "fft" if one_convolution else own
+    return algorithm if algorithm != "fold" else "fft" if one_convolution else native
 
 
 def check(algorithm: str, structure: Structure) -> None:
     """Raise ValueError unless `algorithm` is "auto" or one that can carry out this family's product."""
-    able = [name for name, module in ALGORITHMS.items() if module.supports(structure)]
+    able = [name for name, one in ALGORITHMS.items() if one.supports(structure)]
     if algorithm != "auto" and algorithm not in able:
         raise ValueError(
             f"algorithm={algorithm!r} does not multiply {structure.name} blocks: choose one of "

@@ -124,11 +124,6 @@ class PreparedChain:
         return outer.multiply(_by_outputs(z_TQCn, self.last_groups)).squeeze(2)
 
 
-def is_chain(structure: Structure) -> bool:
-    """Whether the family overrides `convolutions`."""
-    return type(structure).convolutions is not Structure.convolutions
-
-
 def _by_outputs(z_TQCn: Tensor, P: int) -> Tensor:
     """(T, Q, P·R, n) to (T, P, Q·R, n)."""
     return z_TQCn.unflatten(2, (P, -1)).transpose(1, 2).flatten(2, 3)

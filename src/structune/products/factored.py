@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from structune.products.algorithm import Algorithm
 from structune.structures import Structure
 
 
-def supports(structure: Structure) -> bool:
-    """Whether the family has a product of its own."""
-    return structure.has_own_product
+class Factored(Algorithm):
+    """`Structure.multiply`."""
 
+    is_native = True
 
-def multiply(structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    """y[t, p] = Σ_q W[p, q] x[t, q]. Returns (T, P, M) in x's dtype."""
-    return structure.multiply(x_TQN, **generators).to(x_TQN.dtype)
+    def supports(self, structure: Structure) -> bool:
+        """Whether the family has a product of its own."""
+        return structure.has_own_product
+
+    def multiply(self, structure: Structure, x_TQN: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
+        return structure.multiply(x_TQN, **generators).to(x_TQN.dtype)

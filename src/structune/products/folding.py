@@ -20,13 +20,15 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from structune import structures
-from structune.products import dense
+from structune.products.algorithm import Algorithm
 from structune.products.convolution_chain import Chain
 from structune.products.devices import device
 from structune.products.geometry import Geometry
+from structune.products.matrix import matrix
 from structune.products.operator import operator, recording
 from structune.products.precision import working_dtype
 from structune.products.strips import Strip, pull_back_strip, strip_of_matrix, strips
+from structune.products.update import Update
 from structune.structures import Structure
 from structune.surroundings import batched, transformed, without_autocast
 
@@ -35,14 +37,35 @@ Tensors: TypeAlias = Sequence[Tensor]
 Numbers: TypeAlias = Sequence[int]
 
 
-def supports(structure: Structure) -> bool:
-    """Every registered family: operators know it by its name."""
-    return structure.name in structures.names() and structures.get(structure.name) is type(structure)
+class Fold(Algorithm):
+    """`fold`, without a weight or with one."""
+
+    takes_weight = True
+
+    def supports(self, structure: Structure) -> bool:
+        """Every registered family: operators know it by its name."""
+        return structure.name in structures.names() and structures.get(structure.name) is type(structure)
+
+    def multiply(self, structure: Structure, x_TQN: Tensor, generators: Generators) -> Tensor:
+        return fold(structure, x_TQN.flatten(1), generators).unflatten(1, (-1, structure.rows))
+
+    def update(self, update: Update, x: Tensor) -> Tensor:
+        return fold_update(update, x)
 
 
-def multiply(structure: Structure, x_TQN: Tensor, generators: Generators) -> Tensor:
-    """y[t, p] = Σ_q W[p, q] x[t, q]. Returns (T, P, M) in x's dtype."""
-    return fold(structure, x_TQN.flatten(1), generators).unflatten(1, (-1, structure.rows))
+def fold_update(update: Update, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """x (W + ΔW)ᵀ + b: (…, in) to (…, out), see `fold`."""
+    y = fold(
+        update.structure,
+        x.reshape(-1, update.grid.in_features),
+        update.generators,
+        update.start,
+        weight=weight,
+        bias=bias,
+        out_features=update.grid.out_features,
+        scale=update.scale,
+    )
+    return y.view(*x.shape[:-1], update.grid.out_features)
 
 
 def fold(
@@ -311,11 +334,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 def _definition(x: Tensor, weight: Tensor | None, bias: Tensor | None, update: Folded) -> Tensor:
     """The product in differentiable operations, for derivatives of derivatives."""
-    matrix = dense.matrix(update.structure, update.named(update.generators))
+    whole = matrix(update.structure, update.named(update.generators))
     if update.start:
-        matrix = matrix - dense.matrix(update.structure, update.named(update.start))
-    matrix = (matrix[: update.out_features, : x.shape[1]] * update.scale).to(x.dtype)
-    y = linear(x, matrix if weight is None else weight + matrix, bias)
+        whole = whole - matrix(update.structure, update.named(update.start))
+    whole = (whole[: update.out_features, : x.shape[1]] * update.scale).to(x.dtype)
+    y = linear(x, whole if weight is None else weight + whole, bias)
     if update.kernels:  # of which the matrix is no function: add zero, whose derivative is that of their product
         x_TQN = _cut(x, update.grid[1], update.structure.cols)
         moving = update.chain(update.kernels).multiply(x_TQN, "fft")

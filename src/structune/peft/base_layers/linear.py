@@ -80,12 +80,12 @@ class StructuneLinear(StructuneLayer):
         """The layer as one product; a weight that is de-quantised for it is not kept for the backward pass."""
         delta = self.delta(name)
         if frozen is not None:
-            fold = self._folds(name, x, frozen[0]) and delta.resolved_algorithm(x, frozen[0]) == "fold"
+            fold = self._folds(name, x, frozen[0]) and delta.folds(x, frozen[0])
             return delta.fold(x, *frozen) if fold else None
         if not dequantised_product(self, x) or self.base_layer is not self.get_base_layer():
             return None
         like = x.new_empty(0)
-        if not self._folds(name, x, like) or delta.resolved_algorithm(x, like) != "fold":
+        if not (self._folds(name, x, like) and delta.folds(x, like)):
             return None
         weight = self._dequantised(x.dtype)
         bias: Any = self.get_base_layer().bias
