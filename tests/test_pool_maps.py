@@ -18,6 +18,7 @@ import structune
 from structune import StructuredDelta, pool, pool_maps
 from structune.identity import Identity
 from structune.pool_maps.projection import hadamard
+from structune.shared_pool import SharedPool
 from structune.testing import normalised_error, sample_inputs
 
 WORD = 1 << 64
@@ -192,6 +193,27 @@ def test_an_update_reads_through_its_map(name: str, structure: str, fixed_ratio:
     assert gradcheck(forward, (0.3 * sample_inputs(delta.num_trainable).requires_grad_(),))
     R = matrix(name, 11, delta.num_blocks, delta.structure.numel, delta._effective_seed())
     assert normalised_error(delta.dealt().detach().flatten(), R @ delta.numbers().detach()) < 1e-12
+
+
+@other_maps
+@pytest.mark.parametrize("structure", ["circulant", "vandermonde"])
+def test_matrices_that_share_a_pool_read_it_in_their_own_ways(name: str, structure: str) -> None:
+    shared = SharedPool()
+    options: dict[str, Any] = {"structure": structure, "num_splits": 2, "pool_size": 9, "pool_map": name, "seed": 1}
+    deltas = [StructuredDelta(8, 8, shared_pool=shared, dtype=torch.float64, **options) for _ in range(3)]
+    demand = deltas[0].num_blocks * deltas[0].structure.numel
+    for k, delta in enumerate(deltas):
+        R = matrix(name, 9, delta.num_blocks, delta.structure.numel, delta._effective_seed(), offset=k * demand)
+        assert normalised_error(delta.dealt().detach().flatten(), R @ delta.numbers().detach()) < 1e-12
+        assert all(not torch.equal(delta.tables[-1], other.tables[-1]) for other in deltas[:k])
+
+    def forward(numbers: Tensor, x: Tensor) -> Tensor:
+        for delta in deltas:
+            x = x + torch.func.functional_call(delta, {"pool": numbers}, (x,))
+        return x
+
+    numbers, x = 0.3 * sample_inputs(9), sample_inputs(2, 8)
+    assert gradcheck(forward, (numbers.requires_grad_(), x.requires_grad_()))
 
 
 @other_maps

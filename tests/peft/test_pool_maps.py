@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 import structune
@@ -78,3 +79,33 @@ def test_only_numbers_of_the_same_map_are_swapped_in(name, bert, ids, randomise,
     torch.testing.assert_close(model(ids).logits, expected)
     with pytest.raises(ValueError, match=f"pool_map='index', but adapter 'default' has '{name}'"):
         structune.hotswap_adapter(model, tmp_path / "index")
+
+
+@other_maps
+def test_one_pool_for_the_model(name, bert, ids, randomise, tmp_path) -> None:
+    """Each matrix reads it in its own way; it is in the file once, and sums stay in it."""
+    config = structune.hydra(
+        "toeplitz", pool_size=13, pool_map=name, pool_scope="model", target_modules=["query", "value"], seed=3
+    )
+    model = get_peft_model(bert(), config)
+    model.add_adapter("second", config)
+    randomise(model, std=1.0)
+    layers = [m for m in model.modules() if isinstance(m, structune.peft.StructuneLayer)]
+    updates = [layer.get_delta_weight("default").detach() for layer in layers]
+    assert len({tuple(update.flatten()[:8].tolist()) for update in updates}) == len(layers) == 4
+    assert len({id(layer.delta("default").pool) for layer in layers}) == 1
+
+    model.base_model.add_weighted_adapter(["default", "second"], [0.7, -1.3], "sum")
+    for layer in layers:
+        of = layer.get_delta_weight
+        torch.testing.assert_close(of("sum"), 0.7 * of("default") - 1.3 * of("second"), rtol=1e-4, atol=1e-5)
+
+    model.set_adapter("default")
+    model.save_pretrained(tmp_path, selected_adapters=["default"])
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert sum(len(t) for key, t in tensors.items() if key.endswith("pool")) == 13
+    loaded = PeftModel.from_pretrained(bert(), tmp_path)
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    other = get_peft_model(bert(), replace(config, pool_map="index"))
+    with pytest.raises(ValueError, match=f"trained with pool_map='{name}'.*configure pool_map='{name}'"):
+        set_peft_model_state_dict(other, tensors)

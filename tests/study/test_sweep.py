@@ -216,3 +216,9 @@ def test_a_run_has_the_recipe_of_its_task_and_method(plan: Sweep, tmp_path: Path
     recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
     assert (recipe.seed, recipe.train.learning_rate, recipe.train.max_steps) == (3, 0.01, 2)
     assert recipe.method == plan.settings()["pool"]
+
+
+def test_the_sweep_of_this_project_is_valid() -> None:
+    plan = Sweep.load(Path(__file__).parents[2] / "studies" / "tiny-pools.yaml")
+    assert len(plan.seeds) == 3
+    assert len(plan.settings()) > 40
