@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import (
+    LoraConfig,
     PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import structune
+from structune import convert
 from structune.identity import Identity
 from structune.peft import StructuneLayer
 from structune.peft.pool_scope import group_of
@@ -545,3 +547,65 @@ def test_layers_of_every_type_share(family, randomise, tmp_path) -> None:
     assert same_updates(model, loaded)
     torch.testing.assert_close(loaded(ids), model(ids))
     torch.testing.assert_close(loaded.merge_and_unload()(ids), model(ids), rtol=1e-4, atol=1e-4)
+
+
+# ---- sums and conversion
+
+
+@every_scope
+def test_sums(scope, bert, randomise, ids, tmp_path) -> None:
+    """One pool again where all its matrices are weighed alike; else numbers of each block's own."""
+    config = of_model(pool_scope=SCOPES[scope][0], pool_map="index")
+    model = get_peft_model(bert(), config)
+    model.add_adapter("second", config)
+    for seed, name in enumerate(("default", "second")):
+        model.set_adapter(name)
+        randomise(model, seed=seed)
+    weights = {"default": 0.5, "second": -2.0}
+    expected = [sum(w * layer.get_delta_weight(a) for a, w in weights.items()) for layer in layers(model).values()]
+    model.base_model.add_weighted_adapter(list(weights), list(weights.values()), "sum")
+    for found, total in zip(updates(model, "sum"), expected, strict=True):
+        torch.testing.assert_close(found, total.detach(), rtol=1e-4, atol=1e-5)
+        assert found.any()
+    assert len({id(pool) for pool in pools(model, "sum")}) == SCOPES[scope][1]
+    model.set_adapter("sum")
+    model.save_pretrained(tmp_path, selected_adapters=["sum"])
+    assert same_updates(PeftModel.from_pretrained(bert(), tmp_path / "sum"), model, "sum")
+    first = next(iter(layers(model).values()))
+    first.set_scale("second", 3.0)
+    expected = [sum(w * layer.get_delta_weight(a) for a, w in weights.items()) for layer in layers(model).values()]
+    model.base_model.add_weighted_adapter(list(weights), list(weights.values()), "other")
+    for found, total in zip(updates(model, "other"), expected, strict=True):
+        torch.testing.assert_close(found, total.detach(), rtol=1e-4, atol=1e-5)
+
+
+@every_scope
+def test_from_lora(scope, bert, randomise) -> None:
+    """The error of all matrices that share a pool, together, is orthogonal to every direction of the pool."""
+    theirs = randomise(get_peft_model(bert(), LoraConfig(r=4, target_modules=BERT)))
+    options = {"structure": "toeplitz", "num_splits": 2, "pool_size": 13, "pool_map": "index"}
+    converted = convert.from_lora(theirs, pool_scope=SCOPES[scope][0], **options)
+    ours = converted.load_into(bert())
+    assert len({id(pool) for pool in pools(ours)}) == SCOPES[scope][1]
+    products: list[Tensor] = []
+    size = left = all_of_it = 0.0
+    for name, layer in layers(ours).items():
+        target = theirs.get_submodule(name).get_delta_weight("default").detach()
+        found = layer.get_delta_weight("default")
+        difference = (target - found).detach()
+        key = name.removeprefix("base_model.model.")
+        assert converted.errors[key] == pytest.approx(float(difference.norm() / target.norm()), rel=1e-4)
+        products.append((found * difference).sum())
+        size = max(size, float(target.norm()))
+        left, all_of_it = left + difference.square().sum(), all_of_it + target.detach().square().sum()
+    slopes = torch.autograd.grad(torch.stack(products).sum(), list({id(p): p for p in pools(ours)}.values()))
+    assert left < 0.999 * all_of_it
+    assert all(slope.abs().max() < 1e-3 * size for slope in slopes)
+
+
+def test_to_lora(bert, randomise) -> None:
+    model = randomise(get_peft_model(bert(), of_model(structure="low_rank", rank=2, num_splits=1)), std=1.0)
+    theirs = convert.to_lora(model).load_into(bert())
+    for name, layer in layers(model).items():
+        found = theirs.get_submodule(name).get_delta_weight("default")
+        torch.testing.assert_close(found, layer.get_delta_weight("default"), rtol=1e-4, atol=1e-5)

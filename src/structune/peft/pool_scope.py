@@ -59,10 +59,14 @@ def shared_pool(tuner: nn.Module, adapter_name: str, scope: PoolScope, module_na
     pools = _pools(tuner)
     key = adapter_name, *group
     if key not in pools:
-        kind, name = group
-        most = NUMBERS_PER_ENTRY * sum(parameter.numel() for parameter in tuner.parameters())
-        pools[key] = SharedPool(kind, stream_of(f"pool of {kind} {name}"), most)
+        pools[key] = new_pool(group, NUMBERS_PER_ENTRY * sum(parameter.numel() for parameter in tuner.parameters()))
     return pools[key]
+
+
+def new_pool(group: tuple[str, str], most: int | None = None) -> SharedPool:
+    """The pool of a group: see `group_of`."""
+    kind, name = group
+    return SharedPool(kind, stream_of(f"pool of {kind} {name}"), most)
 
 
 def forget_pools(tuner: nn.Module, adapter_name: str) -> None:

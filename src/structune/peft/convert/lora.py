@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
 from structune.peft.convert.converted import Converted, read
 from structune.peft.layers import adapted_layers
+from structune.peft.pool_scope import group_of, new_pool
 from structune.peft.storage.keys import PREFIX
 from structune.pool import stream_of
+from structune.shared_pool import SharedPool
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 PLAIN = (
@@ -132,21 +135,33 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
     ours = StructuneConfig(bias="structune_only" if config.bias == "lora_only" else config.bias, **targets | options)
     written = {key: tensor for key, tensor in tensors.items() if ".lora_" not in key}
     errors: dict[str, float] = {}
+    pools: dict[tuple[str, str], SharedPool] = {}
+    together: dict[object, list[tuple[str, StructuredDelta, Tensor]]] = {}
     for key in [key for key in tensors if key.endswith(LORA_A)]:
         name = key[len(PREFIX) : -len(LORA_A)]
         A, B = tensors[key].double(), tensors[key.replace(LORA_A, LORA_B)].double()
         if A.ndim != 2:
             raise ValueError(f"{name}: only linear layers are converted, its lora_A has {A.ndim} dimensions")
         target = B @ A * lora_scale(config, name)
-        stream = {"stream": stream_of(name)}
-        delta = StructuredDelta(*target.shape, dtype=torch.float64, **ours.layer_options(name) | stream)
+        own: dict[str, Any] = {"stream": stream_of(name)}
+        if (group := group_of(ours.pool_scope, name)) is None:
+            own["pool_scope"] = "matrix"
+        else:
+            own["shared_pool"] = pools.setdefault(group, new_pool(group))
+        delta = StructuredDelta(*target.shape, dtype=torch.float64, **ours.layer_options(name) | own)
+        together.setdefault(group or name, []).append((name, delta, target))
+    for matrices in together.values():
+        names = [name for name, _, _ in matrices]
+        deltas = [delta for _, delta, _ in matrices]
         try:
-            _project(delta, target)
+            _project(deltas, [target for _, _, target in matrices])
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        errors[name] = _error(delta.dense(), target)
-        written[f"{PREFIX}{name}{POOL}"] = delta.pool.detach().to(tensors[key].dtype)
-        written[f"{PREFIX}{name}{POOL}".replace("pool", EXTRA_STATE)] = delta.get_extra_state()
+            raise ValueError(f"{names[0]}: {error}") from error
+        dtype = tensors[f"{PREFIX}{names[0]}{LORA_A}"].dtype
+        written[f"{PREFIX}{names[0]}{POOL}"] = deltas[0].pool.detach().to(dtype)
+        for name, delta, target in matrices:
+            errors[name] = _error(delta.dense(), target)
+            written[f"{PREFIX}{name}{POOL}".replace("pool", EXTRA_STATE)] = delta.get_extra_state()
     return Converted(ours, written, errors)
 
 
@@ -169,12 +184,13 @@ def _factors(delta: StructuredDelta, rank: int | None, max_error: float) -> tupl
     return B, A.contiguous(), _error(B.double() @ A.double(), W.double())
 
 
-def _project(delta: StructuredDelta, target: Tensor) -> None:
-    """Set ΔW to its nearest to `target` (out, in)."""
-    structure, grid = delta.structure, delta.grid
-    if structure.is_linear and delta.start is None:
-        _least_squares(delta, target)
+def _project(deltas: Sequence[StructuredDelta], targets: Sequence[Tensor]) -> None:
+    """Set ΔW, or several that share a pool together, to the nearest to its target (out, in)."""
+    if all(delta.structure.is_linear and delta.start is None for delta in deltas):
+        _least_squares(deltas, targets)
         return
+    delta, target = deltas[0], targets[0]
+    structure, grid = delta.structure, delta.grid
     # Blocks that do not overlap and are not cropped are the nearest one by one.
     whole = (grid.block_rows * grid.rows, grid.block_cols * grid.cols) == target.shape
     if whole and not delta.pooled:
@@ -189,33 +205,38 @@ def _project(delta: StructuredDelta, target: Tensor) -> None:
     )
 
 
-def _least_squares(delta: StructuredDelta, target: Tensor) -> None:
-    """Set ΔW = S δ to its nearest to `target`: conjugate gradients on SᵀS δ = Sᵀ target, divided by the sums of rows.
+def _least_squares(deltas: Sequence[StructuredDelta], targets: Sequence[Tensor]) -> None:
+    """Set ΔW = S δ, all of them one above the other, to its nearest to the targets.
 
+    By conjugate gradients on SᵀS δ = Sᵀ target, divided by the sums of rows.
     Where every entry of ΔW is a multiple of one number, SᵀS is diagonal, the sums are what stands there, and the first
     step arrives.
 
     Raises:
         ValueError: a thousand steps do not arrive.
     """
+    pool = deltas[0].pool
+
+    def dense() -> Tensor:
+        return torch.cat([delta.dense().flatten() for delta in deltas])
 
     def update(numbers: Tensor) -> Tensor:
-        delta.pool.copy_(numbers)
-        return delta.dense()
+        pool.copy_(numbers)
+        return dense()
 
-    def transposed(matrix: Tensor) -> Tensor:
+    def transposed(entries: Tensor) -> Tensor:
         with torch.enable_grad():
-            return torch.autograd.grad(delta.dense(), delta.pool, matrix)[0]
+            return torch.autograd.grad(dense(), pool, entries)[0]
 
-    sums = transposed(update(torch.ones_like(delta.pool))).abs()
+    sums = transposed(update(torch.ones_like(pool))).abs()
     weights = sums.clamp_min(1e-3 * float(sums.max()))
-    found, residual = torch.zeros_like(delta.pool), target
+    found, residual = torch.zeros_like(pool), torch.cat([target.flatten() for target in targets])
     gradient = transposed(residual)
     direction, slope = gradient / weights, (gradient.square() / weights).sum()
     enough = 1e-20 * slope
     for _ in range(1000):
         if slope <= enough:
-            delta.pool.copy_(found)
+            pool.copy_(found)
             return
         moved = update(direction)
         step = slope / moved.square().sum()
@@ -223,7 +244,9 @@ def _least_squares(delta: StructuredDelta, target: Tensor) -> None:
         gradient, before = transposed(residual), slope
         slope = (gradient.square() / weights).sum()
         direction = gradient / weights + slope / before * direction
-    raise ValueError(f"the nearest {delta.structure.name} blocks were not found: their numbers depend on one another")
+    raise ValueError(
+        f"the nearest {deltas[0].structure.name} blocks were not found: their numbers depend on one another"
+    )
 
 
 def lora_scale(config: LoraConfig, name: str) -> float:

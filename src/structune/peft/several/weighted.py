@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
@@ -63,7 +63,9 @@ def add_weighted_adapter(
         if own:
             terms[name] = own
     maps = {delta.options.pool_map for own in terms.values() for _, delta in own}
-    shared = len(maps) == 1 and all(_share_a_pool(own) for own in terms.values())
+    scopes = {str(cast(StructuneConfig, tuner.peft_config[name]).pool_scope) for name in adapters}
+    shared = len(maps) == len(scopes) == 1 and all(_share_a_pool(own) for own in terms.values())
+    shared = shared and _weighed_alike(terms.values())
     sums = {}
     for name, own in terms.items():
         try:
@@ -124,6 +126,19 @@ def _share_a_pool(terms: Terms) -> bool:
     )
 
 
+def _weighed_alike(terms: Iterable[Terms]) -> bool:
+    """Whether matrices that share one pool in the terms can share one in the sum: all with the same factors."""
+    factors: dict[int, list[float]] = {}
+    for own in terms:
+        first = own[0][1].identity.share
+        if any(delta.identity.share != first for _, delta in own):
+            return False
+        found = [weight * delta.scale for weight, delta in own]
+        if first is not None and factors.setdefault(first.group, found) != found:
+            return False
+    return True
+
+
 def _pooled_sum(terms: Terms) -> Sum:
     """Σ weight · ΔW from one pool, by adding up the pools."""
     first = terms[0][1]
@@ -153,6 +168,7 @@ def _config_of(tuner: BaseTuner, adapters: Sequence[str], sums: Mapping[str, Sum
             for option, value in (own_numbers | dict(total.options)).items():
                 wanted[key] = wanted[key].with_option(option, value)
     changes: dict[str, Any] = {"init_weights": True, "modules_to_save": None}
+    changes["pool_scope"] = first.pool_scope if shared else "matrix"
     head = next(iter(wanted.values()))
     longest_first = sorted(wanted, key=len, reverse=True)  # a pattern is matched against the end of a name
     for option in PATTERNED:
