@@ -91,7 +91,7 @@ def train(
     The run folder (**output**, by default runs/RECIPE-METHOD) gets the adapter with its model card, the metrics, the
     training curve and the log. Ctrl-C and SIGTERM save a checkpoint; **--resume** goes on from it.
     """
-    with _told(debug):
+    with _errors_as_lines(debug):
         from structune.finetune.recipe import Recipe
         from structune.finetune.resume import refuse_both
 
@@ -125,7 +125,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Load a run's adapter into a fresh model and score it, class by class."""
-    with _told(debug):
+    with _errors_as_lines(debug):
         with without_remarks():
             from structune.finetune import evaluate as evaluation
 
@@ -155,7 +155,7 @@ def merge(
     debug: Debug = False,
 ) -> None:
     """Merge a run's adapter into its model: a plain transformers folder."""
-    with _told(debug):
+    with _errors_as_lines(debug):
         with without_remarks():
             from structune.finetune import merge as merging
 
@@ -185,7 +185,7 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show an adapter layer by layer: numbers, size on disk, spectrum and effective rank of each update."""
-    with _told(debug):
+    with _errors_as_lines(debug):
         with without_remarks():
             from structune.study.inspect import inspect_path
 
@@ -213,7 +213,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Run one recipe with several methods and put the results side by side."""
-    with _told(debug):
+    with _errors_as_lines(debug):
         from structune.study.compare import compare as run_all
 
         run_all(
@@ -256,7 +256,7 @@ def sweep(
 
     It can be stopped at any time; the same command goes on. Every run leaves one small file.
     """
-    with _told(debug):
+    with _errors_as_lines(debug):
         from structune.study import sweep as running
         from structune.study.sweep_file import Sweep
 
@@ -314,7 +314,7 @@ def bench(
     Every method of a case runs in one process, once a round in random order. Finished cases are kept: after Ctrl-C,
     **--resume** goes on.
     """
-    with _told(debug):
+    with _errors_as_lines(debug):
         if docs:
             from structune.bench.page import write_page
 
@@ -393,7 +393,7 @@ def _listed(text: str) -> list[str]:
 
 
 @contextmanager
-def _told(debug: bool) -> Iterator[None]:
+def _errors_as_lines(debug: bool) -> Iterator[None]:
     """Errors as one clear red line; of several processes of one launch the first tells it.
 
     Exit codes: 2 for a mistake the user can fix, 3 for numbers that ran away, 128 + the signal's number for Ctrl-C

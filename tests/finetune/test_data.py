@@ -12,7 +12,7 @@ import pytest
 from structune.errors import UserError
 from structune.finetune.data import TaskData, load_data, load_file
 from structune.finetune.data.examples import Examples, label_names
-from structune.finetune.data.split import take
+from structune.finetune.data.split import stratified_split
 from structune.finetune.recipe import DataSection
 
 
@@ -49,7 +49,7 @@ def test_split_depends_on_its_seed_and_not_on_the_order_of_rows(tmp_path: Path) 
 
 def test_split_is_the_same_for_ever() -> None:
     """Pinned: a changed hold-out would make old and new results look comparable."""
-    taken, rest = take(examples(["a", "b"] * 6), range(12), 4, seed=0)
+    taken, rest = stratified_split(examples(["a", "b"] * 6), range(12), 4, seed=0)
     assert taken == [5, 6, 8, 9]
     assert sorted(taken + rest) == list(range(12))
 
@@ -71,13 +71,13 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
 def test_a_group_too_large_for_the_share_is_passed_over() -> None:
     groups = ["big"] * 90 + [f"small {n}" for n in range(10)]
     for seed in range(5):
-        taken, _ = take(examples(["a"] * 100, groups), range(100), 5, seed)
+        taken, _ = stratified_split(examples(["a"] * 100, groups), range(100), 5, seed)
         assert len(taken) == 5
         assert min(taken) >= 90
 
 
 def test_every_label_with_two_groups_is_held_out() -> None:
-    taken, rest = take(examples(["common"] * 100 + ["rare"] * 2), range(102), 10, seed=0)
+    taken, rest = stratified_split(examples(["common"] * 100 + ["rare"] * 2), range(102), 10, seed=0)
     labels = ["common"] * 100 + ["rare"] * 2
     assert {labels[row] for row in taken} == {labels[row] for row in rest} == {"common", "rare"}
 

@@ -9,7 +9,7 @@ import pytest
 from structune.errors import UserError
 from structune.finetune.data.embedded import cache_folder
 from structune.finetune.paths import expand
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_a_resolved_recipe_reads_back_with_its_dollars(tmp_path: Path) -> None:
     recipe = Recipe.parse({"output": "in $$DATA", "data": {"train": "a$$b.csv"}}).resolved()
     assert (recipe.output, Path(recipe.data.train or "").name) == ("in $DATA", "a$b.csv")
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
-    assert Recipe.load("r.yaml") == recipe
+    assert ResolvedRecipe.load("r.yaml") == recipe
 
 
 def test_the_cache_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:

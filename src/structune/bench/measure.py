@@ -43,7 +43,7 @@ def measure_case(
         expected: peak bytes to expect, by method's label, where something is known.
         advance: told which share of the case has been done since the last call.
     """
-    bed = workload(suite, case, device)
+    work = workload(suite, case, device)
     ready: dict[str, _Ready] = {}
     rows: dict[str, Row] = {}
     limit = suite.memory_limit_gib * 2**30
@@ -55,7 +55,7 @@ def measure_case(
             rows[method.label] = Row(method=method.label, kind=method.kind, note=note)
             continue
         try:
-            ready[method.label] = _Ready(suite, bed, method, clock(device))
+            ready[method.label] = _Ready(suite, work, method, clock(device))
         except UserError:
             raise
         except (ValueError, RuntimeError, NotImplementedError) as error:
@@ -74,11 +74,11 @@ def measure_case(
     result = CaseResult(
         name=case.name,
         dtype=dtype,
-        input_bytes=bed.input_bytes,
-        weight_bytes=bed.weight_bytes,
+        input_bytes=work.input_bytes,
+        weight_bytes=work.weight_bytes,
         rows=[rows[method.label] for method in methods],
     )
-    del ready, bed
+    del ready, work
     gc.collect()
     return result
 
@@ -86,14 +86,14 @@ def measure_case(
 class _Ready:
     """A method that was built and warmed up, and whose memory was looked at."""
 
-    def __init__(self, suite: Suite, bed: Workload, method: Method, time: Clock) -> None:
+    def __init__(self, suite: Suite, work: Workload, method: Method, time: Clock) -> None:
         self.method = method
-        self.subject = subject = bed.subject(method)
+        self.subject = subject = work.subject(method)
         self.repeats = repeats_for(subject.step, suite.warmup, suite.least_ms, time) if "time" in suite.measure else 1
         self.saved: Saved | None = None
         self.peak: int | None = None
         if "memory" in suite.measure:
-            self.saved, self.peak = _memory(subject, bed)
+            self.saved, self.peak = _memory(subject, work)
 
     def row(self, ms: list[float] | None) -> Row:
         return Row(
@@ -109,16 +109,16 @@ class _Ready:
         )
 
 
-def _memory(subject: Subject, bed: Workload) -> tuple[Saved | None, int]:
+def _memory(subject: Subject, work: Workload) -> tuple[Saved | None, int]:
     """What is saved for backward (None without a backward), and the peak of a whole call."""
     subject.step()  # whatever is made once and kept is there now
-    for tensor in (*bed.inputs, *subject.model.parameters()):
+    for tensor in (*work.inputs, *subject.model.parameters()):
         tensor.grad = None
-    peak = peak_bytes(subject.step, bed.device)
+    peak = peak_bytes(subject.step, work.device)
     if subject.backward is None:
         return None, peak
     own: list[torch.Tensor] = [*subject.model.parameters(), *subject.model.buffers()]
-    return saved_bytes(subject.forward, own, bed.inputs), peak
+    return saved_bytes(subject.forward, own, work.inputs), peak
 
 
 def _reason(error: Exception) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from structune.finetune.methods import C3A, Hydra, PeftSection, Structune
 from structune.finetune.model import hub_name
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 
 
-def model_card(recipe: Recipe, metrics: dict[str, Any], longest: int) -> str:
+def model_card(recipe: ResolvedRecipe, metrics: dict[str, Any], longest: int) -> str:
     """Markdown for `adapter/README.md`: metadata, the loading lines, the numbers and the recipe.
 
     `longest` is the number of tokens at which texts were cut.
@@ -59,7 +59,7 @@ tags:
 """
 
 
-def _loading(recipe: Recipe, base: str, labels: list[str], longest: int) -> str:
+def _loading(recipe: ResolvedRecipe, base: str, labels: list[str], longest: int) -> str:
     if not isinstance(recipe.method, PeftSection):
         return (
             "`adapter_model.safetensors` holds the trained tensors under the names they have in the base model.\n"
@@ -94,7 +94,7 @@ with torch.inference_mode():
 ```"""
 
 
-def _public(recipe: Recipe) -> Recipe:
+def _public(recipe: ResolvedRecipe) -> Recipe:
     """The recipe without folders of the machine it ran on."""
     files = {key: Path(file).name for key in ("train", "evaluation") if (file := getattr(recipe.data, key))}
     name = Path(recipe.model.name).name if Path(recipe.model.name).is_dir() else recipe.model.name

@@ -22,7 +22,7 @@ from structune.finetune.encode import encode, warn_of_cut_texts
 from structune.finetune.fingerprint import Fingerprint, Rows
 from structune.finetune.model import Base, load_base
 from structune.finetune.progress import ProgressBar
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import UNCHECKED, Run
 from structune.finetune.scores import confusion, per_class, scores
 from structune.finetune.trainer import RecipeTrainer
@@ -33,7 +33,7 @@ class LoadedRun:
     """A finished run in memory: a fresh base model with the saved adapter and head, in evaluation mode."""
 
     run: Run
-    recipe: Recipe
+    recipe: ResolvedRecipe
     base: Base
     model: nn.Module
     label_names: list[str]

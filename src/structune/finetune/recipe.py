@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +19,9 @@ from structune.finetune.methods import C3A, Method, MethodSection, PeftSection, 
 from structune.finetune.paths import FilePath
 from structune.finetune.section import Section, explain, kinds, wrong_text
 from structune.finetune.shipped import find_recipe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, one step overflows
@@ -153,6 +156,13 @@ class TrainSection(Section):
         return {preset(name).label: rate for name, rate in rates.items()}
 
 
+class ResolvedTrainSection(TrainSection):
+    """How to train, with nothing left open."""
+
+    learning_rate: Rate
+    head_learning_rate: Rate
+
+
 class Recipe(Section):
     """A whole recipe. Read one with `Recipe.load`; fill in what it leaves to defaults with `resolved`."""
 
@@ -184,7 +194,7 @@ class Recipe(Section):
         return preset(value) if isinstance(value, str) else value
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Read a YAML recipe, apply `section.key=value` overrides and validate the whole.
 
         Args:
@@ -202,7 +212,7 @@ class Recipe(Section):
         return cls.parse(content, where=path.name)
 
     @classmethod
-    def parse(cls, content: dict[str, Any], where: str = "recipe") -> Recipe:
+    def parse(cls, content: dict[str, Any], where: str = "recipe") -> Self:
         """Validate a mapping. Raises `UserError`; `where` begins each of its lines."""
         try:
             return cls.model_validate(content)
@@ -216,35 +226,41 @@ class Recipe(Section):
             section = section.model_copy(update={"target_modules": self.method.target_modules})
         return self.model_copy(update={"method": section, "output": None})
 
-    def resolved(self) -> Recipe:
+    def resolved(self) -> ResolvedRecipe:
         """The recipe with every choice made: learning rates, length, folder; files as absolute paths."""
         general = recommended(self.method)
         found = self.train.learning_rates.get(self.method.label, RatesSection())
-        train = self.train.model_copy(
-            update={
-                "learning_rate": self.train.learning_rate or found.adapter or general.adapter,
-                "head_learning_rate": self.train.head_learning_rate or found.head or general.head,
-                "epochs": self.train.epochs or (None if self.train.max_steps else 3.0),
-            }
-        )
+        train = {
+            "learning_rate": self.train.learning_rate or found.adapter or general.adapter,
+            "head_learning_rate": self.train.head_learning_rate or found.head or general.head,
+            "epochs": self.train.epochs or (None if self.train.max_steps else 3.0),
+        }
         files = {
             key: str(Path(file).absolute()) for key in ("train", "evaluation") if (file := getattr(self.data, key))
         }
         model = self.model
         if Path(model.name).is_dir():
             model = model.model_copy(update={"name": str(Path(model.name).absolute())})
-        return self.model_copy(
-            update={
+        return ResolvedRecipe.model_construct(
+            **{
+                **dict(self),
                 "output": self.output or str(Path("runs") / f"{self.name}-{self.method.label}"),
                 "model": model,
                 "data": self.data.model_copy(update=files),
-                "train": train,
+                "train": ResolvedTrainSection.model_construct(**{**dict(self.train), **train}),
             }
         )
 
     def to_yaml(self) -> str:
         """The recipe as YAML text that `load` reads back to an equal recipe."""
         return yaml_file.dump(self.model_dump(mode="json", exclude_none=True))
+
+
+class ResolvedRecipe(Recipe):
+    """A recipe with nothing left open, as a run folder holds it."""
+
+    output: FilePath
+    train: ResolvedTrainSection
 
 
 def _as_name(text: str) -> str:

@@ -22,7 +22,7 @@ from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.lock import LOCK_FILE, locked, refuse_locked
 from structune.finetune.methods import PeftSection
 from structune.finetune.place import check_own_folder
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import changes, resume_line
 
 _FORMAT, _VERSION = "structune run", 1
@@ -115,10 +115,10 @@ class Run:
         if not beside and not {"eval_accuracy", "labels"} <= _json(self.metrics_file).keys():
             return False
         try:
-            recipe = self.recipe()
+            self.recipe()
         except UserError:
             return False
-        return recipe.output is not None and recipe.train.learning_rate is not None
+        return True
 
     def check_free(self, resume: bool, overwrite: bool) -> None:
         """Raises `UserError` unless training may write here."""
@@ -153,7 +153,7 @@ class Run:
         check_own_folder(self.folder, self.where, kept)
         refuse_inside_run(self.folder, self.where)
 
-    def check_same(self, recipe: Recipe) -> None:
+    def check_same(self, recipe: ResolvedRecipe) -> None:
         """Raises `UserError` naming what differs between `recipe` and the one this run began with."""
         changed = changes(_flat(self.recipe().model_dump()), _flat(recipe.model_dump()))
         changed.pop("output", None)
@@ -204,7 +204,7 @@ class Run:
                     (self.folder / LOCK_FILE).unlink(missing_ok=True)
                     self.folder.rmdir()
 
-    def begin(self, recipe: Recipe, resume: bool, data: Fingerprint | None = None) -> None:
+    def begin(self, recipe: ResolvedRecipe, resume: bool, data: Fingerprint | None = None) -> None:
         """Make the folder with its recipe; without `resume`, whatever run was there goes, and nothing else does."""
         if self.state() == "foreign":
             raise UserError(f"{self.where}: holds other files than a run's; choose another output")
@@ -299,9 +299,9 @@ class Run:
             faults.append(f"{folder}: {fault}")
         return None, faults
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> ResolvedRecipe:
         """The resolved recipe of the run."""
-        return Recipe.load(self.recipe_file)
+        return ResolvedRecipe.load(self.recipe_file)
 
     def metrics(self) -> dict[str, Any]:
         """What was measured at the end of training. Raises `UserError` when the file is damaged."""

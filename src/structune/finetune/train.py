@@ -40,7 +40,7 @@ from structune.finetune.model import Base, hub_name, load_base
 from structune.finetune.place import check_writable
 from structune.finetune.progress import LogFile, ProgressBar
 from structune.finetune.quiet import quiet
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
 from structune.finetune.trainer import RecipeTrainer, check_settings
@@ -80,29 +80,28 @@ def train(
     console = console or Console(quiet=True)
     refuse_both(resume, overwrite)
     refuse_several_processes()
-    recipe = recipe.resolved()
-    assert recipe.output is not None  # resolved
-    run = Run(Path(recipe.output))
+    settings = recipe.resolved()
+    run = Run(Path(settings.output))
     if not resume:
-        run.check_place(recipe, recipe_file)
+        run.check_place(settings, recipe_file)
     run.check_free(resume, overwrite)
     notes: list[str] = []
     if resume:
-        run.check_same(recipe)
+        run.check_same(settings)
         notes += run.check_checkpoints()
     check_writable(run.folder, run.where)
     run.refuse_locked()
-    check_settings(recipe, run.checkpoints)
-    check_method(recipe.method)
-    data = load_data(recipe.data)
+    check_settings(settings, run.checkpoints)
+    check_method(settings.method)
+    data = load_data(settings.data)
     fingerprint = Fingerprint.of(data)
     unchecked = run.check_data(fingerprint) if resume else None
     notes += [unchecked] if unchecked else []
-    base = load_base(recipe.model, data.label_names, recipe.seed)
-    warn_of_cut_texts([data.train, data.evaluation], base.tokenizer, recipe.data.max_length)
-    model = apply_method(base, recipe.method)
-    check_writable(run.folder, run.where, _bytes_needed(model, recipe))
-    _announce(console, recipe, data, model, base)
+    base = load_base(settings.model, data.label_names, settings.seed)
+    warn_of_cut_texts([data.train, data.evaluation], base.tokenizer, settings.data.max_length)
+    model = apply_method(base, settings.method)
+    check_writable(run.folder, run.where, _bytes_needed(model, settings))
+    _announce(console, settings, data, model, base)
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
     if resume and (divergence := run.divergence()):
@@ -112,16 +111,16 @@ def train(
             soft_wrap=True,
             highlight=False,
         )
-    with StopOnInterrupt() as stop, _told_of_disk(run), run.lock():
+    with StopOnInterrupt() as stop, _explaining_disk_errors(run), run.lock():
         run.check_free(resume, overwrite)  # another process may have been quicker
-        run.begin(recipe, resume, None if unchecked else fingerprint)
-        _carry_out(run, recipe, data, base, model, resume, stop, console)
+        run.begin(settings, resume, None if unchecked else fingerprint)
+        _carry_out(run, settings, data, base, model, resume, stop, console)
     return run
 
 
 def _carry_out(
     run: Run,
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     data: TaskData,
     base: Base,
     model: nn.Module,
@@ -190,7 +189,7 @@ def _carry_out(
     write_json(run.metrics_file, metrics)
 
 
-def _bytes_needed(model: nn.Module, recipe: Recipe) -> int:
+def _bytes_needed(model: nn.Module, recipe: ResolvedRecipe) -> int:
     """About what checkpoints and the adapter take: each checkpoint two moments of what trains, and what is saved.
 
     PEFT saves what it trains; of the other methods a checkpoint holds the whole model.
@@ -204,7 +203,7 @@ def _bytes_needed(model: nn.Module, recipe: Recipe) -> int:
 
 
 @contextmanager
-def _told_of_disk(run: Run) -> Iterator[None]:
+def _explaining_disk_errors(run: Run) -> Iterator[None]:
     """Errors of the file system as what is left of the run, and how to go on."""
     try:
         yield
@@ -224,7 +223,7 @@ def _broken_off(run: Run, reason: str) -> str:
     return f"{reason}. {free}; the run is whole up to {kept or 'step 0'}: make room, then {run.resume_line()}"
 
 
-def _announce(console: Console, recipe: Recipe, data: TaskData, model: nn.Module, base: Base) -> None:
+def _announce(console: Console, recipe: ResolvedRecipe, data: TaskData, model: nn.Module, base: Base) -> None:
     adapter, head = split_parameters(model, base.head)
     counts = [sum(parameter.numel() for parameter in part.values()) for part in (adapter, head)]
     rate = f"learning rate {recipe.train.learning_rate:g}, " if adapter else "learning rate "

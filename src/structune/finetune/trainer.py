@@ -22,7 +22,7 @@ from structune.finetune.adapters import split_parameters
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.methods import recommended
 from structune.finetune.model import Base
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.sampler import SimilarLengths
 from structune.finetune.scores import confusion, scores
 
@@ -47,7 +47,7 @@ class RecipeTrainer(Trainer):
         self,
         model: torch.nn.Module,
         base: Base,
-        recipe: Recipe,
+        recipe: ResolvedRecipe,
         folder: Path,
         train: list[dict[str, Any]] | None = None,
         evaluation: list[dict[str, Any]] | None = None,

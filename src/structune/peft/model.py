@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from structune.delta import FLOATS
-from structune.peft.base_layers import ParamWrapper, adapted
+from structune.peft.base_layers import ParamWrapper, wrap
 from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
 from structune.peft.idle import watch
@@ -27,7 +27,7 @@ from structune.peft.pool_scope import (
     once,
     shared_pool,
 )
-from structune.peft.quantised import check_mergeable, let_pack, report_merge_errors
+from structune.peft.quantised import allow_packing, check_mergeable, report_merge_errors
 from structune.peft.readers import use_of_weight
 from structune.peft.several.mixed_batch import mixed_batch
 from structune.peft.several.weighted import add_weighted_adapter
@@ -202,7 +202,7 @@ class StructuneModel(BaseTuner):
             model = super()._unload_and_optionally_merge(*args, **kwargs)
         for layer in layers.values():
             if layer.packs:
-                let_pack(layer.get_base_layer())
+                allow_packing(layer.get_base_layer())
         report_merge_errors(_merge_errors(layers))
         return model
 
@@ -268,7 +268,7 @@ def layer_for(
     if isinstance(target, StructuneLayer) and parameter_name in (None, target.weight_name):
         return target
     if parameter_name is None:
-        layer = adapted(target, model)
+        layer = wrap(target, model)
         if layer.is_called:
             layer.weight_is_read, layer.is_called = use_of_weight(model, module_name, target)
     else:

@@ -61,7 +61,7 @@ def keep_unpacked(base_layer: nn.Module) -> bool:
     below the layer would learn (bitsandbytes 0.50.2).
 
     Returns:
-        Whether it would have: `let_pack` allows it again.
+        Whether it would have: `allow_packing` allows it again.
     """
     if not getattr(base_layer, PACKS, False):
         return False
@@ -70,7 +70,7 @@ def keep_unpacked(base_layer: nn.Module) -> bool:
     return True
 
 
-def let_pack(base_layer: nn.Module) -> None:
+def allow_packing(base_layer: nn.Module) -> None:
     """Let a 4-bit layer that has no adapter any more repack its weight."""
     setattr(base_layer, PACKS, True)
 
@@ -115,7 +115,7 @@ def dequantised_product(layer: QuantisableLayer, x: Tensor) -> bool:
     )
 
 
-def made_again(make: Callable[[], Tensor], weight: Tensor) -> saved_tensors_hooks:
+def recomputed_in_backward(make: Callable[[], Tensor], weight: Tensor) -> saved_tensors_hooks:
     """While it lasts, autograd does not save `weight`, the result of `make`, but makes it again when it needs it."""
     return saved_tensors_hooks(
         lambda saved: None if saved.data_ptr() == weight.data_ptr() else saved,

@@ -22,7 +22,7 @@ from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked, refuse_locked
 from structune.finetune.methods import preset
 from structune.finetune.place import check_writable
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both, resume_line
 from structune.finetune.run import Run, refuse_inside_run
 from structune.finetune.signals import Stopped
@@ -37,13 +37,12 @@ class _Planned:
     """A run to be: its method's short name, its resolved recipe, whether it is kept as it is, or gone on with."""
 
     method: str
-    recipe: Recipe
+    recipe: ResolvedRecipe
     finished: bool
     resumed: bool
 
     @property
     def run(self) -> Run:
-        assert self.recipe.output is not None  # resolved
         return Run(Path(self.recipe.output))
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from structune.errors import Diverged, Interrupted, UserError
 from structune.finetune.doubt import DataWarning
 from structune.finetune.importing import without_remarks
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.signals import stop_signals, taken
 
 _READY = "ready"
@@ -43,7 +43,7 @@ class Outcome:
     number: int = signal.SIGINT
 
 
-def train_in_own_process(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:
+def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:
     """`structune.finetune.train.train` in a fresh process that shows its progress on this one's terminal.
 
     Ctrl-C reaches both processes, and SIGTERM and SIGHUP are passed on: the run saves a checkpoint and ends, and this
@@ -53,18 +53,18 @@ def train_in_own_process(recipe: Recipe, resume: bool, overwrite: bool, quiet: b
     receiver, sender = context.Pipe(duplex=False)
     hears = signal.SIGINT in stop_signals()
     child = context.Process(target=_train, args=(sender, recipe, resume, overwrite, quiet, hears), daemon=True)
-    with _left_to(child, receiver) as received:
+    with _passing_signals_to(child, receiver) as received:
         sender.close()
         child.join()
     try:
         receiver.recv()
         outcome: Outcome = receiver.recv()
     except EOFError:
-        outcome = _without_word(child.exitcode or 0)
+        outcome = _outcome_of_exit_code(child.exitcode or 0)
     return replace(outcome, number=received[0]) if received and outcome.kind == "interrupted" else outcome
 
 
-def _train(sender: Connection, recipe: Recipe, resume: bool, overwrite: bool, quiet: bool, hears: bool) -> None:
+def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool, hears: bool) -> None:
     """What the new process does. An error that is no `UserError` ends it with its traceback."""
     if hears:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,7 +99,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _left_to(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
+def _passing_signals_to(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
     """Start the child, and leave signals to it: Ctrl-C reaches it anyway, others are passed on.
 
     While it is starting up it is deaf to Ctrl-C, and is ended from here. Yields the list of the signals that came.
@@ -125,7 +125,7 @@ def _left_to(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
         yield received
 
 
-def _without_word(exitcode: int) -> Outcome:
+def _outcome_of_exit_code(exitcode: int) -> Outcome:
     """The outcome of a process that ended without telling."""
     if exitcode == -signal.SIGTERM:
         return Outcome("interrupted")

@@ -24,12 +24,12 @@ from structune.errors import Interrupted, UserError
 from structune.files import write_json, write_text
 from structune.finetune.data import load_data
 from structune.finetune.data.examples import Examples
-from structune.finetune.data.split import take
+from structune.finetune.data.split import stratified_split
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
 from structune.finetune.methods import Method, recommended
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.study.own_process import train_in_own_process
 from structune.study.sweep_file import Sweep, TaskSection
@@ -68,7 +68,7 @@ class Results:
         """Where the result of a run is, or will be."""
         return self.folder / f"{wanted.name}.json"
 
-    def get(self, wanted: Wanted, recipe: Recipe) -> dict[str, Any] | None:
+    def get(self, wanted: Wanted, recipe: ResolvedRecipe) -> dict[str, Any] | None:
         """The result of a run; None: it is not there.
 
         Raises:
@@ -173,7 +173,7 @@ class _Parts:
         if not self._made:
             data, section = load_data(self.task.data), self.task.data
             rows = range(len(data.train))
-            held_out, left = take(data.train, rows, self.task.validation_examples, section.split_seed + 1)
+            held_out, left = stratified_split(data.train, rows, self.task.validation_examples, section.split_seed + 1)
             _write(self.folder / "train.csv", data.train.subset(left))
             _write(self.folder / "validation.csv", data.train.subset(held_out))
             _write(self.folder / "test.csv", data.evaluation)
@@ -206,7 +206,6 @@ class _Runner:
         if result["validation"] is None or result["test"] is not None:
             return
         recipe = self._recipe(wanted)
-        assert recipe.output is not None  # resolved
         if Run(Path(recipe.output)).state() != "finished":
             self._train(wanted, recipe)
         with without_remarks():
@@ -240,9 +239,8 @@ class _Runner:
         write_json(self.results.file(wanted), content)
         return content
 
-    def _train(self, wanted: Wanted, recipe: Recipe) -> Run | None:
+    def _train(self, wanted: Wanted, recipe: ResolvedRecipe) -> Run | None:
         """The finished run; None if its numbers ran away."""
-        assert recipe.output is not None  # resolved
         run = Run(Path(recipe.output))
         if (state := run.state()) == "finished":
             return run
@@ -254,7 +252,7 @@ class _Runner:
             raise UserError(f"{wanted.name}: {outcome.reason}")
         return run if outcome.kind == "finished" else None
 
-    def _recipe(self, wanted: Wanted) -> Recipe:
+    def _recipe(self, wanted: Wanted) -> ResolvedRecipe:
         task = self.plan.tasks[wanted.task]
         head = task.train.head_learning_rate or recommended(wanted.method).head
         rates = {"learning_rate": wanted.rate, "head_learning_rate": head}
@@ -275,7 +273,7 @@ class _Runner:
         self.console.print(f"{what}  {escape(wanted.name)}", highlight=False, soft_wrap=True)
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
+def _deciding(recipe: ResolvedRecipe) -> dict[str, Any]:
     """What decides a run, without the paths of one machine: its data by their hash."""
     content = recipe.model_dump(mode="json", exclude_none=True, exclude={"name", "output", "model", "data"})
     files = [getattr(recipe.data, key) for key in ("train", "evaluation")]

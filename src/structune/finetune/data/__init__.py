@@ -17,7 +17,7 @@ from structune.finetune.data.embedded import load_embedded
 from structune.finetune.data.examples import Examples, check_labels, examples_from, label_names
 from structune.finetune.data.hub import load_hub
 from structune.finetune.data.other_tasks import combined_labels, other_indicators
-from structune.finetune.data.split import take
+from structune.finetune.data.split import stratified_split
 from structune.finetune.data.table import read_table
 from structune.finetune.doubt import DataWarning, say
 from structune.finetune.recipe import DataSection
@@ -49,7 +49,7 @@ def load_data(section: DataSection) -> TaskData:
     rows = range(len(everything))
     if evaluation is None:
         count = section.evaluation_examples or max(1, round(section.evaluation_fraction * len(rows)))
-        held_out, left = take(everything, rows, count, section.split_seed)
+        held_out, left = stratified_split(everything, rows, count, section.split_seed)
         evaluation = everything.subset(held_out)
     else:
         left = list(rows)
@@ -103,7 +103,7 @@ def _examples(section: DataSection, path: str, field: str) -> Examples:
 def _limit(examples: Examples, count: int | None, seed: int) -> Examples:
     if count is None or count >= len(examples):
         return examples
-    return examples.subset(take(examples, range(len(examples)), count, seed)[0])
+    return examples.subset(stratified_split(examples, range(len(examples)), count, seed)[0])
 
 
 def _check_sizes(

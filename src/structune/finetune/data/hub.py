@@ -23,7 +23,7 @@ def load_hub(name: str, subset: str | None, split: str) -> Table:
     columns: dict[str, list[str]] = {}
     for column, feature in rows.features.items():
         names = feature.names if isinstance(feature, datasets.ClassLabel) else None
-        columns[column] = [_spell(value, names) for value in rows[column]]
+        columns[column] = [_cell(value, names) for value in rows[column]]
     kept = [row for row in range(len(rows)) if all(values[row] != _UNLABELLED for values in columns.values())]
     if not kept:
         raise UserError(f"{where}: no row of the split {split!r} has a label; name another split")
@@ -37,7 +37,7 @@ def load_hub(name: str, subset: str | None, split: str) -> Table:
 _UNLABELLED = "\0unlabelled"
 
 
-def _spell(value: object, names: list[str] | None) -> str:
+def _cell(value: object, names: list[str] | None) -> str:
     if names is not None:
         return names[int(str(value))] if value is not None and int(str(value)) >= 0 else _UNLABELLED
     return "" if value is None else str(value)

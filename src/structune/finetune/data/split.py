@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from structune.finetune.data.examples import Examples
 
 
-def take(examples: Examples, rows: Sequence[int], count: int, seed: int) -> tuple[list[int], list[int]]:
+def stratified_split(examples: Examples, rows: Sequence[int], count: int, seed: int) -> tuple[list[int], list[int]]:
     """Take about `count` of the rows and return (taken, the rest), each in the order of the file.
 
     Each label gives its share of `count`, rounded by largest remainder, and at least one group where it has two or

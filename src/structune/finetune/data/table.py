@@ -22,7 +22,7 @@ from structune.finetune.section import closest
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR_LINE = re.compile(r"(sep=[^\r\n])\r?\n", re.IGNORECASE)
-_SPOKEN = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
+_SEPARATOR_NAMES = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_table(
     if found := _separator(text):
         raise UserError(
             f"{where}: cannot tell the kind of file from its ending {suffix!r}; it looks separated by "
-            f"{_spoken(found)}. Set data.separator to {found!r}."
+            f"{_separator_name(found)}. Set data.separator to {found!r}."
         )
     raise UserError(
         f"{where}: cannot tell the kind of file from its ending {suffix!r}; known: .csv, .tsv, .jsonl (one JSON object "
@@ -215,11 +215,11 @@ def _check_header(header: list[str], rows: Iterator[tuple[int, list[str]]], sour
 
 
 def _check_separator(row: Sequence[str], source: str, separator: str) -> None:
-    others = [other for other in _SPOKEN if other != separator and other in row[0]]
+    others = [other for other in _SEPARATOR_NAMES if other != separator and other in row[0]]
     if len(row) == 1 and others:
         raise UserError(
-            f"{source}: one column, {row[0][:60]!r}, when split at {_spoken(separator)}; it looks separated by "
-            f"{_spoken(others[0])}. Set data.separator to {others[0]!r}."
+            f"{source}: one column, {row[0][:60]!r}, when split at {_separator_name(separator)}; it looks separated by "
+            f"{_separator_name(others[0])}. Set data.separator to {others[0]!r}."
         )
 
 
@@ -238,27 +238,27 @@ def _check_names(names: Sequence[str], first: Sequence[str], source: str, separa
 def _ragged(row: Sequence[str], header: Sequence[str], text: str, separator: str, enclosed: bool) -> str:
     problem = f"{len(row)} fields where the header has {len(header)}."
     if (other := _separator(text)) and other != separator:
-        return f"{problem} The file looks separated by {_spoken(other)}: set data.separator to {other!r}."
+        return f"{problem} The file looks separated by {_separator_name(other)}: set data.separator to {other!r}."
     if any(value.startswith(' "') for value in row):
         return f"{problem} Remove the space between the separator and the double quote."
     if not enclosed:
         return f"{problem} A text that holds a tab or a line break must be in quotes, as pandas writes it."
-    return f'{problem} A text that holds {_spoken(separator)} or a line break must be in "double quotes".'
+    return f'{problem} A text that holds {_separator_name(separator)} or a line break must be in "double quotes".'
 
 
 def _separator(text: str) -> str | None:
     """What separates the fields of the first lines, all into the same number of them; None if that is not clear."""
     begin = "".join(text.splitlines(keepends=True)[:20])
     widths = {}
-    for separator in _SPOKEN:
+    for separator in _SEPARATOR_NAMES:
         rows = [row for row in csv.reader(io.StringIO(begin, newline=""), delimiter=separator) if row]
         widths[separator] = {len(row) for row in rows}
     found = [separator for separator, seen in widths.items() if len(seen) == 1 and max(seen) > 1]
     return found[0] if len(found) == 1 else None
 
 
-def _spoken(separator: str) -> str:
-    return _SPOKEN.get(separator, repr(separator))
+def _separator_name(separator: str) -> str:
+    return _SEPARATOR_NAMES.get(separator, repr(separator))
 
 
 def _from_json_lines(text: str, source: str) -> Table:

@@ -30,8 +30,8 @@ __all__ = [
     "StructuneEmbedding",
     "StructuneLinear",
     "StructuneMultiheadAttention",
-    "adapted",
     "layer_class",
+    "wrap",
 ]
 
 
@@ -51,7 +51,7 @@ def layer_class(base_layer: nn.Module) -> type[StructuneLayer]:
     )
 
 
-def adapted(target: nn.Module, model: nn.Module) -> StructuneLayer:
+def wrap(target: nn.Module, model: nn.Module) -> StructuneLayer:
     """`target`, a layer of `model` or another adapter's layer around one, as a layer that adapters can be put into.
 
     Args:

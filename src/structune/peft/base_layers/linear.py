@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from structune.peft.layer import StructuneLayer
 from structune.peft.own_forward import redefines
-from structune.peft.quantised import dequantised_product, made_again
+from structune.peft.quantised import dequantised_product, recomputed_in_backward
 from structune.peft.watched import watched
 from structune.surroundings import looked_on
 
@@ -89,7 +89,7 @@ class StructuneLinear(StructuneLayer):
             return None
         weight = self._dequantised(x.dtype)
         bias: Any = self.get_base_layer().bias
-        with made_again(lambda: self._dequantised(x.dtype), weight):
+        with recomputed_in_backward(lambda: self._dequantised(x.dtype), weight):
             return delta.fold(x, weight, None if bias is None else bias.to(x.dtype))
 
     def _dequantised(self, dtype: torch.dtype) -> Tensor:
