@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import structune
-from structune import StructuredDelta, pool, pool_maps
+from structune import StructuredDelta, pool, pool_maps, structures
 from structune.identity import Identity
 from structune.pool_maps.projection import hadamard
 from structune.shared_pool import SharedPool
@@ -119,8 +119,8 @@ def test_a_projection_is_dense_and_its_rows_differ() -> None:
 SIZES = (13, 100, 400, 1000)
 
 
-def moved(name: str, pool_size: int, structure: str, seed: int, x: Tensor, alike: bool) -> Tensor:
-    """‖ΔW x‖² after every number has moved by ±0.01; the signs are random, or `alike`."""
+def moved(name: str, pool_size: int, structure: str, seed: int, x: Tensor, alike: bool, step: float = 0.01) -> Tensor:
+    """‖ΔW x‖² after every number has moved by ± `step`; the signs are random, or `alike`."""
     delta = StructuredDelta(
         64, 64, structure=structure, num_splits=4, pool_size=pool_size, pool_map=name, seed=seed, dtype=torch.float64
     )
@@ -128,7 +128,7 @@ def moved(name: str, pool_size: int, structure: str, seed: int, x: Tensor, alike
     if not alike:
         steps = sample_inputs(pool_size, seed=seed).sign()
     with torch.no_grad():
-        delta.pool.copy_(0.01 * steps)
+        delta.pool.copy_(step * steps)
         return delta(x).square().sum()
 
 
@@ -142,6 +142,24 @@ def test_a_step_moves_outputs_alike_for_every_pool_size(name: str, structure: st
     for pool_size in (*(size for size in SIZES if size < demand), demand):
         squares = [moved(name, pool_size, structure, seed, x, alike=False) for seed in range(60)]
         assert 1 / 1.15 < math.sqrt(float(torch.stack(squares).mean())) / expected < 1.15, pool_size
+
+
+@pytest.mark.parametrize("structure", structures.names())
+def test_so_it_is_for_every_family(structure: str) -> None:
+    """A small random step moves ‖ΔW x‖ by an amount of the family's own, within a factor of 1.6 for all maps and P."""
+    demand = StructuredDelta(64, 64, structure=structure, num_splits=4).num_trainable
+    x = sample_inputs(64, seed=77)
+    sizes = {
+        (name, pool_size): float(
+            torch.stack([moved(name, pool_size, structure, seed, x, alike=False, step=1e-3) for seed in range(16)])
+            .mean()
+            .sqrt()
+        )
+        for name in pool_maps.NAMES
+        for pool_size in (13, 100, demand)
+        if pool_size <= demand
+    }
+    assert max(sizes.values()) < 1.6 * min(sizes.values()), sizes
 
 
 @other_maps
