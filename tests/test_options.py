@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -191,6 +192,14 @@ def test_files_that_know_rank_by_name(read: Any, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"Unexpected keyword arguments \['of_a_later_version'\]"):
         config = read(saved(tmp_path, rank=4, rank_pattern={"k": 2}, of_a_later_version=1))
     assert (config.structure_options, config.structure_options_pattern) == ({"rank": 4}, {"k": {"rank": 2}})
+
+
+def test_the_signature_has_every_argument() -> None:
+    """PEFT and editors read it; what families have of their own comes last."""
+    arguments = list(inspect.signature(StructuneConfig).parameters)
+    options = [field.name for field in fields(StructuneConfig) if field.init]
+    assert arguments[: len(options)] == options
+    assert {"rank", "rank_pattern"} <= set(arguments[len(options) :])
 
 
 def test_options_know_neither_torch_nor_peft() -> None:

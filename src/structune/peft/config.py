@@ -157,7 +157,7 @@ def _signature_with_own_options() -> inspect.Signature:
         for name in names
         for suffix in ("", "_pattern")
     ]
-    plain = inspect.signature(StructuneConfig)
+    plain = inspect.signature(StructuneConfig.__init__)
     return plain.replace(parameters=[*plain.parameters.values(), *own])
 
 
