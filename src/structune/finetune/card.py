@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from structune.finetune.methods import C3A, Hydra, PeftSection, Structune
+from structune.finetune.methods import PeftSection, UpdateSection
 from structune.finetune.model import hub_name
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 
@@ -66,7 +66,7 @@ def _loading(recipe: ResolvedRecipe, base: str, labels: list[str], longest: int)
             "`structune evaluate RUN` and `structune merge RUN --out DIR` read it; the merged folder loads with\n"
             '`AutoModelForSequenceClassification.from_pretrained("DIR")`.'
         )
-    registers = isinstance(recipe.method, C3A | Hydra | Structune)
+    registers = isinstance(recipe.method, UpdateSection)
     first = "import structune  # registers the method with PEFT\n" if registers else ""
     revision = "" if recipe.model.revision is None else f", revision={recipe.model.revision!r}"
     given, texts = 'texts = ["some text"]', "texts"
