@@ -285,6 +285,11 @@ def test_numbers_of_another_map_are_refused(own: str, stored: str) -> None:
             delta.load_state_dict(old)
 
 
+def test_repr_says_the_map() -> None:
+    delta = StructuredDelta(4, 4, structure="toeplitz", num_splits=2, pool_size=3, pool_map="projection")
+    assert "3 trainable in a pool, pool_map=projection, scale=1" in repr(delta)
+
+
 def test_an_unknown_map() -> None:
     with pytest.raises(ValueError, match="pool_map='hash' must be one of 'index', 'signed', 'projection'"):
         StructuredDelta(4, 4, num_splits=2, pool_size=3, pool_map="hash")

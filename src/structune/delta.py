@@ -331,9 +331,11 @@ class StructuredDelta(nn.Module):
         )
 
     def _whose_pool(self) -> str:
-        if self.shared_pool is not None:
-            return f" in a pool shared by {len(self.shared_pool)} matrices"
-        return " in a pool" if self.pooled else ""
+        if self.pool_map is None:
+            return ""
+        shared = "" if self.shared_pool is None else f" shared by {len(self.shared_pool)} matrices"
+        read = "" if self.pool_map.name == pool_maps.DEFAULT else f", pool_map={self.pool_map.name}"
+        return f" in a pool{shared}{read}"
 
     def _may_keep(self, x: Tensor) -> bool:
         """In inference on a CPU, where comparing numbers costs next to nothing."""

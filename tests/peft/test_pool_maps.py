@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 import structune
@@ -109,3 +109,21 @@ def test_one_pool_for_the_model(name, bert, ids, randomise, tmp_path) -> None:
     other = get_peft_model(bert(), replace(config, pool_map="index"))
     with pytest.raises(ValueError, match=f"trained with pool_map='{name}'.*configure pool_map='{name}'"):
         set_peft_model_state_dict(other, tensors)
+
+
+@other_maps
+def test_lora_is_projected_onto_what_the_map_can_say(name, bert, randomise) -> None:
+    """What is left of LoRA's ΔW has no part along any number of the pool."""
+    lora = randomise(get_peft_model(bert(), LoraConfig(r=2, target_modules=["query"])), std=1.0)
+    options = {"structure": "toeplitz", "num_splits": 2, "pool_size": 20, "pool_map": name, "seed": 3}
+    converted = structune.convert.from_lora(lora, **options)
+    model = converted.load_into(bert())
+    theirs = [m for m in lora.modules() if hasattr(m, "lora_A") and hasattr(m, "get_delta_weight")]
+    for layer, other in zip(
+        (m for m in model.modules() if isinstance(m, structune.peft.StructuneLayer)), theirs, strict=True
+    ):
+        delta = layer.delta("default").double()
+        left = other.get_delta_weight("default").detach().double() - delta.dense()
+        assert delta.dense().detach().norm() > 0.05 * left.norm()
+        gradient = torch.autograd.grad((left.detach() * delta.dense()).sum(), delta.pool)[0]
+        assert gradient.abs().max() < 1e-4 * left.norm() * (delta.num_blocks * delta.structure.numel) ** 0.5
