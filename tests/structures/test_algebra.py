@@ -12,7 +12,10 @@ from structune.testing import make_structure, sample_generators, sample_inputs
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 every_family = pytest.mark.parametrize("name", structures.names())
-SUMMABLE = ("circulant", "toeplitz", "hankel", "low_rank", "toeplitz_like", "hankel_like")
+SUMMABLE = (
+    *("circulant", "toeplitz", "hankel", "low_rank", "toeplitz_like", "hankel_like"),
+    *("kronecker", "monarch", "block_diagonal"),
+)
 
 
 @every_family
@@ -66,7 +69,7 @@ def test_ranks_add_up() -> None:
 @every_family
 def test_the_nearest_block(name: str) -> None:
     """A block is its own nearest; for any other matrix no generator can be moved towards it."""
-    structure = make_structure(name, 5, 4)
+    structure = make_structure(name, 5, 4, rank=1, terms=1)
     W = structure.dense(**sample_generators(structure, 2, 3))
     found = structure.nearest(W)
     if found is None:

@@ -16,10 +16,11 @@ from structune.testing import make_structure, sample_generators
 FAMILIES = (
     "low_rank", "circulant", "toeplitz", "hankel", "vandermonde", "cauchy",
     "toeplitz_like", "hankel_like", "vandermonde_like", "cauchy_like",
+    "kronecker", "monarch", "circulant_diagonal", "block_diagonal",
 )  # fmt: skip
 
 
-def test_the_ten_families() -> None:
+def test_the_families_of_the_package() -> None:
     assert structures.names() == tuple(sorted(FAMILIES))
     assert [structures.get(name).name for name in FAMILIES] == list(FAMILIES)
 
@@ -28,7 +29,7 @@ def test_the_ten_families() -> None:
     ("name", "message"),
     [
         ("toplitz", "structure='toplitz' is unknown: did you mean 'toeplitz'?"),
-        ("", "structure='' is unknown: known are cauchy, cauchy_like"),
+        ("", "structure='' is unknown: known are block_diagonal, cauchy"),
         (None, "structure=None is unknown"),
     ],
 )

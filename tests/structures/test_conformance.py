@@ -10,4 +10,4 @@ from structune.testing import StructureConformance
 
 @pytest.mark.parametrize("family", structures.names())
 class TestEveryFamily(StructureConformance):
-    """Ten families, every algorithm, all sizes and grids."""
+    """All families, every algorithm, all sizes and grids."""

@@ -49,6 +49,49 @@ def test_by_eye(family: str, generators: dict[str, list[float]], expected: list[
     assert dense.tolist() == [pytest.approx(row, abs=1e-14) for row in expected]
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "generators", "expected"),
+    [
+        ("kronecker", {}, {"A": [[[1, 2]]], "B": [[[1, 3], [2, 4]]]}, [[1, 3, 2, 6], [2, 4, 4, 8]]),
+        ("kronecker", {"left_cols": 2}, {"A": [[[1, 2]]], "B": [[[1, 3], [2, 4]]]}, [[1, 3, 2], [2, 4, 4]]),
+        # (1 2) ⊗ (1 3) + (1 0) ⊗ (0 1)
+        ("kronecker", {"terms": 2}, {"A": [[[1, 2]], [[1, 0]]], "B": [[[1, 3]], [[0, 1]]]}, [[1, 4, 2, 6]]),
+        ("block_diagonal", {}, {"B": [[[1, 2]], [[3, 4]]]}, [[1, 2, 0, 0], [0, 0, 3, 4]]),
+        ("block_diagonal", {"num_blocks": 2}, {"B": [[[1, 2]], [[3, 4]]]}, [[1, 0, 0], [0, 3, 4]]),
+        (
+            "monarch",
+            {"num_blocks": 2, "rank": 1},
+            {"L": [[[[1], [2]], [[3], [4]]]], "R": [[[[5, 6]], [[7, 8]]]]},
+            [[5, 6, 0, 0], [0, 0, 21, 24], [10, 12, 0, 0], [0, 0, 28, 32]],
+        ),
+        # all four numbers in the middle, R = (1 0), (0 1), (2 0), (0 2): 0 and 2 go to the first block of L, 1 and 3
+        # to the second
+        (
+            "monarch",
+            {"num_blocks": 2, "rank": 2},
+            {"L": [[[[1, 10]], [[1, 10]]]], "R": [[[[1, 0], [0, 1]], [[2, 0], [0, 2]]]]},
+            [[1, 0, 20, 0], [0, 1, 0, 20]],
+        ),
+        ("circulant_diagonal", {}, {"d0": [1, 2], "c1": [1, 3], "d1": [1, 10]}, [[1, 6], [30, 20]]),
+        ("circulant_diagonal", {}, {"d0": [1, 2], "c1": [1, 3], "d1": [10]}, [[10, 60]]),
+        # | 1 3 | | 1   | | 0 1 |   | 6 1 |
+        # | 3 1 | |   2 | | 1 0 | = | 2 3 |
+        (
+            "circulant_diagonal",
+            {"circulants": 2},
+            {"d0": [1, 1], "c1": [0, 1], "d1": [1, 2], "c2": [1, 3], "d2": [1, 1]},
+            [[6, 1], [2, 3]],
+        ),
+    ],
+)
+def test_of_factors_by_eye(
+    family: str, options: dict[str, int], generators: dict[str, list[float]], expected: list[list[float]]
+) -> None:
+    structure = structures.get(family)(len(expected), len(expected[0]), **options)
+    dense = structure.dense(**{name: torch.tensor(value, dtype=torch.float64) for name, value in generators.items()})
+    assert dense.tolist() == [pytest.approx(row, abs=1e-14) for row in expected]
+
+
 def test_like_families_solve_their_equations() -> None:
     """A W − W B is the matrix Gᵀ H itself, or 2 Gᵀ H read backwards, not only one of that rank."""
     G, H = (sample_inputs(3, 12, seed=k) for k in (0, 1))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -138,3 +141,56 @@ def _vandermonde_like(structure: Structure, v: Array, G: Array, H: Array) -> Arr
 @oracle("cauchy_like")
 def _cauchy_like(structure: Structure, u: Array, v: Array, G: Array, H: Array) -> Array:
     return from_entries(structure, lambda i, j: sum(G[l, i] * H[l, j] / (u[i] - v[j]) for l in range(len(G))))
+
+
+@oracle("kronecker")
+def _kronecker(structure: Structure, A: Array, B: Array) -> Array:
+    matrix = sum(np.kron(left, right) for left, right in zip(A, B, strict=True))
+    return np.asarray(matrix)[: structure.rows, : structure.cols]
+
+
+@oracle("block_diagonal")
+def _block_diagonal(structure: Structure, B: Array) -> Array:
+    heights, widths = _even(structure.rows, len(B)), _even(structure.cols, len(B))
+    blocks = [block[:height, :width] for block, height, width in zip(B, heights, widths, strict=True)]
+    matrix: Array = scipy.linalg.block_diag(*blocks)
+    return matrix
+
+
+def _even(size: int, parts: int) -> list[int]:
+    """The lengths of `parts` pieces of `size`, each of which begins as soon as its share is due."""
+    begins = [math.floor(Fraction(part * size, parts)) for part in range(parts + 1)]
+    return [end - begin for begin, end in pairwise(begins)]
+
+
+@oracle("monarch")
+def _monarch(structure: Structure, L: Array, R: Array) -> Array:
+    """Block-diagonal matrices and permutations written out: card f goes to pile f mod k."""
+    k, s, r = L.shape[1:]
+
+    def dealt(cards: int) -> Array:
+        piles = [[f for f in range(cards) if f % k == pile] for pile in range(k)]
+        return np.eye(cards)[[f for pile in piles for f in pile]]
+
+    block_diag = scipy.linalg.block_diag
+    widths = _even(structure.cols, k)
+    matrix = sum(
+        dealt(k * s).T
+        @ block_diag(*left)
+        @ dealt(k * r)
+        @ block_diag(*(block[:, :width] for block, width in zip(right, widths, strict=True)))
+        for left, right in zip(L, R, strict=True)
+    )
+    return np.asarray(matrix)[: structure.rows]
+
+
+@oracle("circulant_diagonal")
+def _circulant_diagonal(structure: Structure, **vectors: Array) -> Array:
+    """Factor by factor, the first applied first, with the shorter diagonals filled up with zeros."""
+    n = max(structure.rows, structure.cols)
+    matrix = np.eye(n)
+    for name, vector in vectors.items():
+        is_diagonal = name.startswith("d")
+        factor = np.diag(np.pad(vector, (0, n - len(vector)))) if is_diagonal else scipy.linalg.circulant(vector)
+        matrix = factor @ matrix
+    return matrix[: structure.rows, : structure.cols]

@@ -74,9 +74,10 @@ def block(family: str, size: Size, **options: int) -> Structure:
 
 
 def forms(family: str, size: Size) -> list[Structure]:
-    """Blocks with all own options above their defaults, at their defaults, and with each further above in turn."""
+    """Blocks with all own options above their defaults, and with each at 1 and further above in turn."""
     defaults = structures.get(family).own_options()
-    chosen = [{}, defaults, *({**defaults, name: default + 2} for name, default in defaults.items())]
+    in_turn = ({**defaults, name: value} for name, default in defaults.items() for value in (default + 2, 1))
+    chosen = [{}, defaults, *in_turn]
     return list(dict.fromkeys(block(family, size, **options) for options in chosen))
 
 

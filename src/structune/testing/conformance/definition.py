@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from structune import structures
+from structune.structures import Structure
 from structune.testing.conformance.cases import (
     EXACT,
     NONDETERMINISM,
@@ -104,7 +105,7 @@ class Definition:
             block(family, (TRIED, TRIED))  # raises where larger ones are refused too
 
     def test_own_options(self, family: str) -> None:
-        """Each has a default, refuses what is no integer of at least 1, and changes the block."""
+        """Each has a default, refuses what is no integer of at least 1, and one more, or 1, changes the block."""
         defaults = structures.get(family).own_options()
         usual = block(family, (12, 7), **defaults)
         for name, default in defaults.items():
@@ -113,11 +114,8 @@ class Definition:
                 given: dict[str, Any] = {**defaults, name: wrong}
                 with pytest.raises(ValueError, match=name):
                     structures.get(family)(usual.rows, usual.cols, **given)
-            other = block(family, (usual.rows, usual.cols), **{**defaults, name: default + 1})
-            if other.shapes == usual.shapes and (other.rows, other.cols) == (usual.rows, usual.cols):
-                generators = sample_generators(usual)
-                same = torch.equal(usual.dense(**generators), other.dense(**generators))
-                assert not same, f"{name} changes nothing"
+            others = (block(family, (usual.rows, usual.cols), **{**defaults, name: new}) for new in (default + 1, 1))
+            assert any(_differ(usual, other) for other in others), f"{name} changes nothing"
 
     @small_sizes
     @wide_dtypes
@@ -194,3 +192,11 @@ def _displacement_rank(A: Tensor, B: Tensor, W: Tensor) -> int:
     singular_values = torch.linalg.svdvals(A @ W - W @ B)
     scale = torch.linalg.matrix_norm(W, 2) * (torch.linalg.matrix_norm(A, 2) + torch.linalg.matrix_norm(B, 2))
     return int((singular_values > EXACT * scale).sum())
+
+
+def _differ(one: Structure, other: Structure) -> bool:
+    """Whether two blocks have generators of different shapes, or make different matrices of the same."""
+    if (one.rows, one.cols, one.shapes) != (other.rows, other.cols, other.shapes):
+        return True
+    generators = sample_generators(one)
+    return not torch.equal(one.dense(**generators), other.dense(**generators))
