@@ -278,7 +278,8 @@ def bench(
     suite: Annotated[
         str,
         typer.Argument(
-            metavar="SUITE", help="layer, model, memory, inference, growth, compiled, calibrate, or a YAML file."
+            metavar="SUITE",
+            help="layer, model, memory, inference, growth, factored, compiled, calibrate, or a YAML file.",
         ),
     ] = "layer",
     calibrate: Annotated[

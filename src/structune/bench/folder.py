@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SUITES = ("layer", "model", "memory", "inference", "growth", "compiled", "calibrate")
+SUITES = ("layer", "model", "memory", "inference", "growth", "factored", "compiled", "calibrate")
 
 
 def benchmarks_folder() -> Path:
