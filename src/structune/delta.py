@@ -145,6 +145,8 @@ class StructuredDelta(nn.Module):
 
     def numbers(self) -> Tensor:
         """The raw numbers θ = θ⁰ + step · δ, (pool_size,), in at least fp32; the first `num_fixed` are frozen."""
+        if self.shared_pool is not None:
+            self.shared_pool.check_one(self)
         numbers = self.pool.to(working_dtype(self.pool)) * self.structure.raw_step
         if self.num_fixed:
             numbers = nn.functional.pad(numbers, (self.num_fixed, 0))

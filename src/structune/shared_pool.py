@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakSet
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from structune.identity import Identity, Share
@@ -18,6 +20,7 @@ class Member(Protocol):
     identity: Identity
     pool_size: int
     num_fixed: int
+    pool: nn.Parameter
     _parameters: dict[str, nn.Parameter | None]
 
     def share_as(self, share: Share) -> None:
@@ -44,6 +47,8 @@ class SharedPool:
         self.demand = 0
         self._members: WeakSet[Member] = WeakSet()
         self._load: _Load | None = None
+        self._after_gradient: Callable[[Tensor], None] | None = None
+        self._watched: nn.Parameter | None = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -100,6 +105,27 @@ class SharedPool:
         """Give all members this parameter."""
         for member in self._members:
             member._parameters["pool"] = pool
+        if self._after_gradient is not None and pool is not None and pool is not self._watched:
+            pool.register_post_accumulate_grad_hook(self._after_gradient)
+            self._watched = pool
+
+    def after_gradient(self, function: Callable[[Tensor], None]) -> None:
+        """Call a function whenever the pool has got a gradient, whatever parameter it is by then."""
+        self._after_gradient, self._watched = function, None
+        if (member := self.a_member) is not None:
+            self.hold(member._parameters["pool"])
+
+    def check_one(self, member: Member) -> None:
+        """Raise RuntimeError if FSDP has given this member and another one different pools."""
+        if torch.compiler.is_compiling() or not (dist.is_available() and dist.is_initialized()):
+            return
+        other = next((other for other in self._members if other is not member), None)
+        if other is not None and other.pool is not member.pool:
+            raise RuntimeError(
+                f"FSDP shards a pool that several matrices share (pool_scope={self.scope!r}) with one of their blocks: "
+                "it must stay whole. Give structune.keep_pools_whole(model) as ignored_params to fully_shard, or as "
+                "ignored_states to FullyShardedDataParallel, or shard the model as a whole"
+            )
 
     def follow(self, member: Member, other: Identity) -> None:
         """Give a new member the part that another adapter's ΔW has in its own pool, if that is one like this."""

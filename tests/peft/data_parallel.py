@@ -1,4 +1,4 @@
-"""One of two processes that train adapted models together; run as `python data_parallel.py RANK FOLDER`.
+"""One of two processes that train adapted models together; run as `python data_parallel.py RANK FOLDER [pools]`.
 
 Per way to share the work and per model, two steps of SGD. The first process also trains the model alone, on the whole
 batch, and writes to FOLDER:
@@ -106,25 +106,34 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[int, ...]
 BASE_LAYERS = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, nn.Embedding, Matrix)
 
 
-def fsdp(*classes: type[nn.Module]) -> Callable[[nn.Module], nn.Module]:
+POOLS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], tuple[int, ...]]] = {
+    "linear": (linears, {"target_modules": ["0", "2"], "pool_size": 7, "pool_scope": "model"}, (8,)),
+    "embedding": (Words, {"target_modules": ["words", "linear"], "pool_size": 7, "pool_scope": "model"}, (8,)),
+}
+"""Likewise, all matrices of the model sharing one pool."""
+
+
+def fsdp(*classes: type[nn.Module], pools_whole: bool = False) -> Callable[[nn.Module], nn.Module]:
     """The model sharded by FSDP, modules of these classes by themselves."""
 
     def shard(model: nn.Module) -> nn.Module:
         policy = ModuleWrapPolicy(classes)
         cpu = torch.device("cpu")
-        return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=cpu)
+        own = {"ignored_states": list(structune.keep_pools_whole(model))} if pools_whole else {}
+        return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=cpu, **own)
 
     return shard
 
 
-def fsdp2(*classes: type[nn.Module]) -> Callable[[nn.Module], nn.Module]:
+def fsdp2(*classes: type[nn.Module], pools_whole: bool = False) -> Callable[[nn.Module], nn.Module]:
     """The model sharded by FSDP2, modules of these classes by themselves."""
 
     def shard(model: nn.Module) -> nn.Module:
+        own = {"ignored_params": structune.keep_pools_whole(model)} if pools_whole else {}
         for module in [*model.modules()][:0:-1]:
             if isinstance(module, classes):
-                fully_shard(module)
-        return fully_shard(model)
+                fully_shard(module, **own)
+        return fully_shard(model, **own)
 
     return shard
 
@@ -140,9 +149,15 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-def adapted(name: str) -> tuple[PeftModel, Tensor]:
+WAYS_WITH_POOLS = WAYS | {
+    "fsdp, pools whole": fsdp(StructuneLayer, pools_whole=True),
+    "fsdp2, pools whole": fsdp2(StructuneLayer, pools_whole=True),
+}
+
+
+def adapted(name: str, models: dict[str, Any] = MODELS) -> tuple[PeftModel, Tensor]:
     """The model of that name and a batch for all processes, the same at each call."""
-    make, options, shape = MODELS[name]
+    make, options, shape = models[name]
     torch.manual_seed(0)
     model = get_peft_model(make(), structune.c3a(block_size=4, init_weights=False, **options))
     return model, torch.randn(PROCESSES * SAMPLES, *shape)
@@ -162,24 +177,25 @@ def pools(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in state_dict.items() if name.endswith(".pool")}
 
 
-def main(rank: int, folder: Path) -> None:
+def main(rank: int, folder: Path, pools_alone: bool) -> None:
     """Train every model in every way."""
+    models, ways = (POOLS, WAYS_WITH_POOLS) if pools_alone else (MODELS, WAYS)
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     if loopback is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = loopback
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     tensors: dict[str, Tensor] = {}
     errors: dict[str, str] = {}
-    for way, share in WAYS.items():
-        for name in MODELS:
-            alone, x = adapted(name)
+    for way, share in ways.items():
+        for name in models:
+            alone, x = adapted(name, models)
             model = copy.deepcopy(alone)
             mine = x[SAMPLES * rank : SAMPLES * (rank + 1)]
             try:
                 together = share(model)
                 train(together, mine)
                 outputs = together(mine)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 errors[f"{way}/{name}"] = str(error)
                 continue
             # under DDP the names would have its prefix; the model below it has the same numbers
@@ -191,7 +207,7 @@ def main(rank: int, folder: Path) -> None:
                 train(alone, x)
                 results["expected"] = {**pools(alone.state_dict()), "outputs": alone(mine)}
                 model.save_pretrained(folder / way / name, state_dict=gathered)
-                reloaded = PeftModel.from_pretrained(adapted(name)[0].unload(), folder / way / name)
+                reloaded = PeftModel.from_pretrained(adapted(name, models)[0].unload(), folder / way / name)
                 results["reloaded"] = {"outputs": reloaded(mine)}
                 for kind, found in results.items():
                     tensors |= {f"{way}/{name}/{kind}/{key}": value.contiguous() for key, value in found.items()}
@@ -203,4 +219,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), pools_alone=sys.argv[3:] == ["pools"])

@@ -41,11 +41,20 @@ TRAINED = [run for run in RUNS if run not in REFUSED]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What two processes found, and the errors they met."""
-    folder = tmp_path_factory.mktemp("data_parallel")
+    return run(tmp_path_factory.mktemp("data_parallel"))
+
+
+@pytest.fixture(scope="module")
+def trained_pools(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Likewise, of models whose matrices share a pool."""
+    return run(tmp_path_factory.mktemp("pools"), "pools")
+
+
+def run(folder: Path, *more: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(folder)],
+            [sys.executable, str(PROGRAM), str(rank), str(folder), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -130,3 +139,62 @@ def test_adapters_can_be_switched_off_under_fsdp(name) -> None:
     wrapped = fsdp()(model)
     with wrapped.module.disable_adapter():
         torch.testing.assert_close(wrapped(x), expected)
+
+
+SPLIT = ("fsdp, each adapted layer", "fsdp2, each adapted layer")
+"""Where matrices that share a pool are sharded apart from each other."""
+POOL_RUNS = [run for run in product(NAMES["WAYS_WITH_POOLS"], NAMES["POOLS"]) if run[0] not in SPLIT]
+
+
+@pytest.mark.parametrize(("way", "model"), POOL_RUNS)
+def test_two_processes_train_one_pool_as_one_does(way, model, trained_pools) -> None:
+    """Its gradient is the mean over the processes of the sum over the matrices, and it stays one pool."""
+    tensors, errors = trained_pools
+    key = f"{way}/{model}"
+    assert key not in errors
+    expected = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{key}/expected/")}
+    pools = [name for name in expected if name.endswith(".pool")]
+    assert len(pools) == 2
+    for name, tensor in expected.items():
+        torch.testing.assert_close(tensors[name.replace("/expected/", "/found/")], tensor, rtol=1e-4, atol=1e-5)
+    for name in pools:
+        assert (expected[name] - tensors[name.replace("/expected/", "/before/")]).abs().max() > 1e-2
+        assert torch.equal(
+            tensors[name.replace("/expected/", "/found/")], tensors[pools[0].replace("/expected/", "/found/")]
+        )
+    reloaded, found = (tensors[f"{key}/{kind}/outputs"] for kind in ("reloaded", "found"))
+    torch.testing.assert_close(reloaded, found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "model"), list(product(SPLIT, NAMES["POOLS"])))
+def test_one_pool_is_not_sharded_in_parts(way, model, trained_pools) -> None:
+    tensors, errors = trained_pools
+    said = "Give structune.keep_pools_whole" if way.startswith("fsdp,") else "shared with a parameter already managed"
+    assert said in errors[f"{way}/{model}"]
+    assert f"{way}/{model}/reloaded/outputs" not in tensors
+
+
+@pytest.mark.usefixtures("alone")
+def test_pools_are_averaged_whatever_parameter_they_are_by_then() -> None:
+    """Micro-batches add up in the gradient, which is averaged each time; in one process that changes nothing."""
+    model, x = adapted("linear", NAMES["POOLS"])
+    plain = copy.deepcopy(model)
+    kept = structune.keep_pools_whole(model)
+    assert kept == {parameter for parameter in model.parameters() if parameter.requires_grad}
+    model.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=True)
+    seen = []
+    pool = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+    assert pool not in kept
+    all_reduce = dist.all_reduce
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_reduce", lambda *args, **kwargs: seen.append(all_reduce(*args, **kwargs)))
+        for part in x.chunk(2):
+            model(part).square().sum().backward()
+    assert len(seen) == 2
+    plain(x).square().sum().backward()
+    expected = next(parameter.grad for parameter in plain.parameters() if parameter.requires_grad)
+    torch.testing.assert_close(pool.grad, expected)
+
+
+def test_matrices_with_pools_of_their_own_are_left_to_fsdp() -> None:
+    assert structune.keep_pools_whole(adapted("linear")[0]) == set()

@@ -8,6 +8,7 @@ from structune.peft.config import StructuneConfig
 from structune.peft.convert.repair import repair_peft_c3a
 from structune.peft.layer import StructuneLayer
 from structune.peft.model import StructuneModel
+from structune.peft.parallel import keep_pools_whole
 from structune.peft.presets import c3a, hydra
 from structune.peft.several.hotswap import hotswap_adapter
 from structune.peft.storage.injected import load_adapter, save_adapter
@@ -24,6 +25,7 @@ __all__ = [
     "from_pretrained",
     "hotswap_adapter",
     "hydra",
+    "keep_pools_whole",
     "load_adapter",
     "repair_peft_c3a",
     "save_adapter",
