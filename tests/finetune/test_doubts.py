@@ -50,6 +50,11 @@ def test_sound_data_are_not_doubted(tmp_path: Path) -> None:
             ["data.label = 'label': 'A' (50), 'a' (50) differ only in case or spaces, and are trained as 2 classes"],
         ),
         (
+            [(text, "a" if n % 2 else "a\u200b") for n, (text, _) in enumerate(SOUND[:100])] + SOUND[101:200:2],
+            ["data.label = 'label': 'a' (50), 'a\\u200b' (50) differ only in characters that cannot be seen, and are "
+             "trained as 2 classes"],
+        ),
+        (
             [(text, "very good" if n % 3 else "very  good") for n, (text, _) in enumerate(SOUND[:150])] + SOUND[150:],
             ["data.label = 'label': 'very  good' (50), 'very good' (100) differ only in case or spaces, and are "
              "trained as 2 classes"],

@@ -33,13 +33,15 @@ SEVERAL: list[tuple[list[str], str]] = [
     (["0 1 1", "1 0 0"], "1"),
     (["0.0,1.0,1.0", "1.0,0.0,0.0"], "1"),
     (["011", "010"], "1"),
+    (["101", "011", "110"], "0"),
 ]
 CLASSES = [
     ["0", "1"], ["0.0", "1.0"], ["1", "2", "3", "4", "5"], ["-1", "0", "1"], [str(n / 2) for n in range(11)],
     ["1.1", "1.2", "2.1"], [str(n) for n in range(77)], ["A, B", "C, D"], ["A", "B", "C, D"], ["A|B", "C"],
     ["food|good", "food|bad", "service|good", "service|bad"], ["sports", "sports;tennis", "arts", "arts;film"],
     ["[4]", "[27]"], ["(unknown)", "known (sure)"], ["[PAD]", "{x}"], ["0 1 0", "1 0 0"], ["R&B", "R", "B"],
-    ["good", "very good"], ["Paris, Texas", "Texas", "Lyon"], ["C++", "C#", "C"],
+    ["good", "very good"], ["Paris, Texas", "Texas", "Lyon"], ["C++", "C#", "C"], ["100", "101", "110"],
+    ["0/10", "5/10", "10/10"], ["25%", "50%", "75%"], ["5%", "5/10", "half"],
 ]  # fmt: skip
 
 
@@ -90,6 +92,21 @@ def test_scores_are_refused_and_the_advice_makes_classes(tmp_path: Path, comma: 
     code = message.split("with pandas ")[1].split(", and set")[0]
     exec(code, {"df": table, "pandas": pandas})
     assert set(table["class"]) == {"low", "middle", "high"}
+
+
+@pytest.mark.parametrize("unit", ["%", " %", "/10", " / 10"])
+def test_scores_with_a_unit_are_refused_and_the_advice_makes_classes(tmp_path: Path, unit: str) -> None:
+    path = write(tmp_path, [f"{n * 37 % 51 / 10:.1f}{unit}" for n in range(51)])
+    message = refusal(path)
+    assert "numbers on a scale, not classes" in message
+    assert set(follow(message, path)["class"]) == {"low", "middle", "high"}
+
+
+@pytest.mark.parametrize("unit", ["", "%", "/100"])
+def test_many_whole_numbers_are_doubted_in_any_unit(tmp_path: Path, unit: str) -> None:
+    path = write(tmp_path, [f"{n}{unit}" for n in range(50)])
+    with pytest.warns(UserWarning, match=f"50 classes, all whole numbers from 0{unit} to 49{unit}: not scores"):
+        load_data(DataSection(train=str(path)))
 
 
 def test_a_few_scores_are_refused_too(tmp_path: Path) -> None:

@@ -94,6 +94,24 @@ def test_every_path_of_a_recipe(tmp_path: Path, key: str, by_override: bool) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "it names nothing; give a name, or leave it out"),
+        ("runs/" + "x" * 256, "a name in it has 256 bytes, and file systems take 255; give a shorter one"),
+        ("é" * 128 + "/run", "a name in it has 256 bytes"),
+        ("runs/a\nb", "it holds a line break or another control character; leave it out"),
+    ],
+)
+def test_what_nothing_is_called(name: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        expand(name)
+    assert message in str(caught.value)
+    with pytest.raises(UserError, match="model.name = "):
+        Recipe.parse({"model": {"name": name}, "data": {"train": "a.csv"}})
+    assert expand("runs/" + "x" * 255).endswith("x")
+
+
 def test_a_resolved_recipe_reads_back_with_its_dollars(tmp_path: Path) -> None:
     recipe = Recipe.parse({"output": "in $$DATA", "data": {"train": "a$$b.csv"}}).resolved()
     assert (recipe.output, Path(recipe.data.train or "").name) == ("in $DATA", "a$b.csv")

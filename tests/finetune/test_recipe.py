@@ -379,3 +379,12 @@ def test_the_recipes_that_come_with_the_project_are_valid(path: Path) -> None:
     recipe = Recipe.load(path).resolved()
     assert recipe.name == path.stem
     assert ResolvedRecipe.parse(recipe.model_dump(mode="json")) == recipe
+
+
+def test_one_name_is_a_list_of_one(tmp_path: Path) -> None:
+    assert load(tmp_path, "data: {train: a.csv}", "train.report_to=wandb").train.report_to == ["wandb"]
+    assert load(tmp_path, "data: {train: a.csv}\ntrain: {report_to: tensorboard}").train.report_to == ["tensorboard"]
+    assert load(tmp_path, "data: {train: a.csv}", "train.report_to=[wandb, mlflow]").train.report_to == [
+        "wandb",
+        "mlflow",
+    ]

@@ -284,3 +284,9 @@ def test_empty_entries_are_told_by_line() -> None:
     table = Table("x.csv", {"label": ["a", " ", "b", ""]}, [2, 3, 4, 7])
     with pytest.raises(UserError, match=r"2 of 4 rows of x\.csv have nothing there \(line 3, 7\)"):
         table.column("label", "label")
+
+
+def test_what_cannot_be_seen_is_empty() -> None:
+    table = Table("x.csv", {"label": ["a", "\u200b", "\ufeff ", "b\u200b"]}, [2, 3, 4, 5])
+    with pytest.raises(UserError, match=r"2 of 4 rows of x\.csv have nothing there \(line 3, 4\)"):
+        table.column("label", "label")

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, PlainSerializer
 from structune.errors import UserError
 from structune.finetune.section import wrong_text
 
+LONGEST = 255
+"""Bytes of the name of a file or folder."""
+
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([^{}]*)\})")
 
 
@@ -20,18 +23,30 @@ def expand(path: str) -> str:
     A file that is there under the very name given is meant where that name cannot be expanded.
 
     Raises:
-        UserError: a variable is not set or empty, or there is no such user.
+        UserError: a variable is not set or empty, there is no such user, or nothing can have that name.
     """
     try:
         full = _VARIABLE.sub(_value, path)
         home = os.path.expanduser(full)  # last: a variable may begin with ~
         if home.startswith("~"):
             raise UserError(f"no user {home[1:].partition('/')[0]!r} here; write ./~ for a name that begins so")
+        _check_possible(home)
     except UserError:
         if os.path.lexists(path):
             return path
         raise
     return home
+
+
+def _check_possible(path: str) -> None:
+    """Raises `UserError` for what no file is called, or nobody calls a file on purpose."""
+    if not path:
+        raise UserError("it names nothing; give a name, or leave it out")
+    longest = max(len(os.fsencode(part)) for part in path.split(os.sep))
+    if longest > LONGEST:
+        raise UserError(f"a name in it has {longest} bytes, and file systems take {LONGEST}; give a shorter one")
+    if not os.path.lexists(path) and any(ord(char) < 32 for char in path):
+        raise UserError("it holds a line break or another control character; leave it out")
 
 
 def _value(match: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from structune.finetune import yaml_file
 from structune.finetune.methods import C3A, Method, MethodSection, PeftSection, preset, recommended
@@ -22,6 +22,12 @@ from structune.finetune.shipped import find_recipe
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
+
+
+def _listed(value: Any) -> Any:
+    """One text stands for a list of it."""
+    return [value] if isinstance(value, str) else value
+
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, one step overflows
@@ -140,7 +146,7 @@ class TrainSection(Section):
     eval_steps: Positive | None = None
     save_steps: Positive | None = None
     keep_checkpoints: Positive = 1
-    report_to: list[str] = []
+    report_to: Annotated[list[str], BeforeValidator(_listed)] = []
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSection:

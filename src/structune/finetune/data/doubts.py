@@ -7,8 +7,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from structune.finetune.data.empty_words import is_empty_word
+from structune.finetune.data.empty_words import is_empty_word, visible
 from structune.finetune.data.examples import Examples
+from structune.finetune.data.numbers import as_numbers
 
 _LIST = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 _FEW = 10  # examples of a class
@@ -46,18 +47,21 @@ def doubts_about_file(examples: Examples, text: str) -> Iterator[str]:
 def _spelled_alike(counts: Counter[str], where: str) -> Iterator[str]:
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in sorted(counts):
-        plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        plain = "".join(unicodedata.normalize("NFKC", visible(label)).casefold().split())
         spellings[f"{float(plain)}" if _is_number(plain) else plain].append(label)
     for key, alike in spellings.items():
         if len(alike) > 1:
-            what = "are one number" if _is_number(key) else "differ only in case or spaces"
+            hidden = any(visible(label) != label for label in alike)
+            seen = "differ only in characters that cannot be seen" if hidden else "differ only in case or spaces"
+            what = "are one number" if _is_number(key) and not hidden else seen
             yield f"{where}: {_counted(alike, counts)} {what}, and are trained as {len(alike)} classes"
 
 
 def _whole_numbers(counts: Counter[str], where: str) -> Iterator[str]:
-    if len(counts) > _MANY and all(label.removeprefix("-").isdecimal() for label in counts):
-        numbers = sorted(map(int, counts))
-        yield f"{where}: {len(counts)} classes, all whole numbers from {numbers[0]} to {numbers[-1]}: not scores?"
+    numbers = as_numbers(counts)
+    if len(counts) > _MANY and numbers and all(number.is_integer() for number in numbers.values()):
+        least, most = min(counts, key=numbers.__getitem__), max(counts, key=numbers.__getitem__)
+        yield f"{where}: {len(counts)} classes, all whole numbers from {least} to {most}: not scores?"
 
 
 def _empty_words(values: Sequence[str], where: str) -> Iterator[str]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from structune.errors import UserError
 from structune.finetune.data.empty_words import is_empty_word
+from structune.finetune.data.numbers import NUMBER, as_numbers
 from structune.finetune.data.table import Table
 
-_NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,]+""")
-_PLAIN_ITEM = re.compile(rf"""'[^']*'|"[^"]*"|{_NUMBER.pattern}|True|False|None|true|false|null""")
+_PLAIN_ITEM = re.compile(rf"""'[^']*'|"[^"]*"|{NUMBER}|True|False|None|true|false|null""")
 _INDICATORS = re.compile(r"[\[(]?\s*[01](\.0?)?([\s,;|]+[01](\.0?)?)+\s*[\])]?|[01]{3,}")
 _SEPARATORS = "|;,"
 _RARELY_SEPARATORS = "/+&"  # of names more often than of lists
@@ -107,7 +107,12 @@ def _length(label: str) -> int | None:
 
 
 def _rows_of_indicators(counts: Counter[str]) -> list[str]:
-    """Labels such as `0 1 0`, `[0, 1]` and `010`, if all are of one length and some have other than one 1."""
+    """Labels such as `0 1 0`, `[0, 1]` and `010`, if all are of one length and some have other than one 1.
+
+    Digits alone (`100`, `101`, `110`) are whole numbers unless one begins with a 0.
+    """
+    if all(label.isdigit() and label[0] == "1" for label in counts):
+        return []
     rows = [re.sub(r"\.0?|[^01]", "", label) for label in counts if _INDICATORS.fullmatch(label)]
     alike = len(rows) == len(counts) and len(set(map(len, rows))) == 1
     return list(counts) if alike and any(row.count("1") != 1 for row in rows) else []
@@ -116,9 +121,10 @@ def _rows_of_indicators(counts: Counter[str]) -> list[str]:
 def _are_scores(counts: Counter[str]) -> bool:
     """Numbers with many different fractions, or nearly all different. Grades in steps of a half are classes."""
     known = {label: count for label, count in counts.items() if not is_empty_word(label)}
-    if not known or not all(_NUMBER.fullmatch(label) for label in known):
+    numbers = as_numbers(known)
+    if not numbers:
         return False
-    fractions = {round(float(label.replace(",", ".")) % 1, 6) for label in known}
+    fractions = {round(number % 1, 6) for number in numbers.values()}
     if fractions == {0.0}:
         return False
     return (len(known) > 10 and len(fractions) >= 5) or len(known) > sum(known.values()) / 2
@@ -143,8 +149,12 @@ def _recombined(counts: Counter[str], separator: str) -> list[str]:
 
 
 def _as_numbers(counts: Counter[str], column: str) -> str:
-    comma = any("," in label for label in counts)
-    return f"df[{column!r}].str.replace(',', '.').astype(float)" if comma else f"df[{column!r}]"
+    text = f"df[{column!r}]"
+    if any(label[-1:] == "%" or "/" in label for label in counts):
+        text += ".str.replace('[%/].*', '', regex=True)"
+    if any("," in label for label in counts):
+        text += ".str.replace(',', '.')"
+    return f"{text}.astype(float)" if ".str" in text else text
 
 
 def _some(labels: Sequence[str] | Counter[str]) -> str:

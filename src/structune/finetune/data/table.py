@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from structune.errors import UserError
+from structune.finetune.data.empty_words import visible
 from structune.finetune.data.file_text import by_pandas, read_text
 from structune.finetune.data.header import first_row_named
 from structune.finetune.data.quotes import enclose_fields, enclose_rows
@@ -55,7 +56,7 @@ class Table:
                 f"it has {listed}. {advice}{'; else set' if advice else 'Set'} data.{field} to one of them."
             )
         values = self.columns[name]
-        empty = [self.lines[row] for row, value in enumerate(values) if not value.strip()]
+        empty = [self.lines[row] for row, value in enumerate(values) if not visible(value).strip()]
         if empty:
             shown = ", ".join(str(line) for line in empty[:5]) + (", ..." if len(empty) > 5 else "")
             raise UserError(
