@@ -161,6 +161,19 @@ def test_the_search_goes_on_at_an_end(plan: Sweep, best: float, tried: list[floa
 def test_results_of_other_settings_are_not_mixed_in(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
     results = Results(tmp_path / "results")
     sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    file = next(iter(results.folder.glob("*/*lr=0.01*.json")))
+    content = json.loads(file.read_text())
+    del content["settings"]["method"]["fixed_ratio"]  # as if that option had come later
+    file.write_text(json.dumps(content))
+    count = len(trained)
+    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    assert len(trained) == count
+    content["settings"]["train"]["weight_decay"] = 0.1  # as if that had been the default
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="was run with other settings"):
+        sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    content["settings"]["train"]["weight_decay"] = 0.0
+    file.write_text(json.dumps(content))
     longer = plan.tasks["films"].model_copy(update={"validation_examples": 10})
     with pytest.raises(UserError, match=r"was run with other settings than the sweep has now; take another --out"):
         sweep(plan.model_copy(update={"tasks": {"films": longer}}), results, tmp_path / "again", only="pool")

@@ -79,7 +79,7 @@ class Results:
             return None
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            same = content["settings"] == _deciding(recipe)
+            same = _agree(content["settings"], _deciding(recipe), _deciding(recipe, exclude_defaults=True))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
         if not same:
@@ -273,12 +273,31 @@ class _Runner:
         self.console.print(f"{what}  {escape(wanted.name)}", highlight=False, soft_wrap=True)
 
 
-def _deciding(recipe: ResolvedRecipe) -> dict[str, Any]:
+def _deciding(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """What decides a run, without the paths of one machine: its data by their hash."""
-    content = recipe.model_dump(mode="json", exclude_none=True, exclude={"name", "output", "model", "data"})
+    left_out = {"name", "output", "model", "data"}
+    content = recipe.model_dump(
+        mode="json", exclude_none=True, exclude=left_out, exclude_defaults=exclude_defaults
+    )  # fmt: skip
     files = [getattr(recipe.data, key) for key in ("train", "evaluation")]
     hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files if file is not None]
     return content | {"data": hashes, "max_length": recipe.data.max_length, "model": Path(recipe.model.name).name}
+
+
+def _agree(stored: Any, now: Any, given: Any) -> bool:
+    """Whether settings are those that were stored; options that came later are, where they have their defaults.
+
+    Args:
+        stored: settings of a run.
+        now: those of the sweep.
+        given: of these, what is no default.
+    """
+    if not isinstance(stored, dict) or not isinstance(now, dict):
+        return bool(stored == now)
+    given = given if isinstance(given, dict) else {}
+    return all(key in now and _agree(value, now[key], given.get(key)) for key, value in stored.items()) and not any(
+        key in given for key in now if key not in stored
+    )
 
 
 def _write(path: Path, examples: Examples) -> None:
