@@ -279,7 +279,8 @@ def bench(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="layer, model, memory, inference, growth, factored, compiled, calibrate, or a YAML file.",
+            help="layer, model, memory, inference, growth, factored, compiled, widths, widths-inference, calibrate, "
+            "or a YAML file.",
         ),
     ] = "layer",
     calibrate: Annotated[

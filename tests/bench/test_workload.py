@@ -22,7 +22,7 @@ MODEL = ModelCase(
 
 @pytest.fixture
 def bed(suite_file: SuiteFile) -> Workload:
-    cases = [{"weight": [96, 96], "tokens": 7}]
+    cases = [{"weight": [384, 384], "tokens": 7}]
     suite = load_suite(suite_file(cases=cases, targets=None))
     return workload(suite, suite.all_cases[0], "cpu")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv-gpu"
 
-MODULES = ("peft", "transformers", "safetensors", "wrapt", "numpy", "scipy", "pytest", "pytest_timeout", "xdist")
-"""What must be there beside torch; `hypothesis` as well."""
+MODULES = (
+    *("peft", "transformers", "safetensors", "wrapt", "numpy", "scipy", "pytest", "pytest_timeout", "xdist"),
+    "hypothesis",
+)
+"""What tests need beside torch."""
 
 REQUIREMENTS = ("hypothesis", "pytest-timeout", "pytest-xdist")
 """What the extra `testing` does not bring."""
@@ -34,17 +38,17 @@ def without_cuda() -> str | None:
     return None
 
 
-def complete() -> bool:
-    """Whether this Python has all that the tests need, so that no network is."""
+def complete(modules: Sequence[str]) -> bool:
+    """Whether this Python has a torch that is new enough and all of these, so that no network is needed."""
     try:
         torch = tuple(int(part) for part in version("torch").split(".")[:2])
     except PackageNotFoundError:
         return False
-    return torch >= OLDEST_TORCH and all(find_spec(module) for module in (*MODULES, "hypothesis"))
+    return torch >= OLDEST_TORCH and all(find_spec(module) for module in modules)
 
 
-def python() -> str:
-    """The interpreter to run tests with.
+def python(modules: Sequence[str] = MODULES, extra: str = "testing") -> str:
+    """The interpreter to run tests with, or whatever else needs these modules, which that extra brings.
 
     Where something is missing it is installed into a folder of its own, which finds everything else, torch above all,
     where this Python does: the machine's torch is the one that fits its driver.
@@ -52,7 +56,7 @@ def python() -> str:
     Raises:
         subprocess.CalledProcessError: pip could not install it.
     """
-    if complete():
+    if complete(modules):
         return sys.executable
     interpreter = FOLDER / "bin" / "python"
     if not interpreter.exists():
@@ -64,7 +68,7 @@ def python() -> str:
             check=True,
         )
         (Path(inside.stdout.strip()) / "machine.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    install = [interpreter, "-m", "pip", "install", "--quiet", "-e", f"{ROOT}[testing]", *REQUIREMENTS]
+    install = [interpreter, "-m", "pip", "install", "--quiet", "-e", f"{ROOT}[{extra}]", *REQUIREMENTS]
     subprocess.run(install, check=True)
     return str(interpreter)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SUITES = ("layer", "model", "memory", "inference", "growth", "factored", "compiled", "calibrate")
+SUITES = (
+    *("layer", "model", "memory", "inference", "growth", "factored", "compiled"),
+    *("widths", "widths-inference", "calibrate"),
+)
 
 
 def benchmarks_folder() -> Path:

@@ -19,13 +19,22 @@ PACKAGES = ("python", "torch", "peft", "transformers", "structune")
 
 def machine(device: str) -> dict[str, Any]:
     """Processor, threads, memory, GPU and system; what must not change within one benchmark."""
-    return {
+    found = {
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
         "ram_gib": round(psutil.virtual_memory().total / 2**30),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": platform.platform(),
     }
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        found |= {
+            "gpu_gib": round(properties.total_memory / 2**30),
+            "gpu_capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
+    return found
 
 
 def in_words(found: Mapping[str, Any]) -> str:
