@@ -105,6 +105,16 @@ def test_keys_that_are_no_option(method: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("scope", ["model", "module", "{attention: query|value}"])
+def test_who_shares_a_pool_is_said_in_the_recipe(scope: str, tmp_path: Path) -> None:
+    text = "data: {train: a.csv}\nmethod: {name: hydra, pool_size: 13, pool_scope: SCOPE}\n"
+    recipe = load(tmp_path, text.replace("SCOPE", scope))
+    assert recipe.method.pool_scope == ({"attention": "query|value"} if scope.startswith("{") else scope)
+    assert load(tmp_path, recipe.to_yaml()) == recipe
+    with pytest.raises(UserError, match="method.pool_scope = 'layer': must be 'matrix', 'module', 'model' or a dict"):
+        load(tmp_path, text.replace("SCOPE", "layer"))
+
+
 def test_preset_names_take_underscores_too() -> None:
     assert methods.preset("hydra_low_rank") is methods.PRESETS["hydra-low-rank"]
 

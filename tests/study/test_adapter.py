@@ -36,6 +36,10 @@ CONFIGS: dict[str, Callable[[], peft.PeftConfig]] = {
     "rectangular": lambda: structune.c3a(
         block_size=16, target_modules=["intermediate.dense", "output.dense"], task_type="SEQ_CLS"
     ),
+    "one pool": lambda: structune.hydra("toeplitz", pool_size=50, pool_scope="model", fixed_ratio=0.3, **TARGETS),
+    "two pools": lambda: structune.hydra(
+        "vandermonde", pool_size=20, pool_scope={"queries": "query"}, **TARGETS
+    ),
     "lora": lambda: peft.LoraConfig(r=3, lora_alpha=12, **TARGETS),
     "rslora": lambda: peft.LoraConfig(
         r=4, lora_alpha=6, use_rslora=True, rank_pattern={"0.attention.self.query": 2}, alpha_pattern={"value": 9},

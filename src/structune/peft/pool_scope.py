@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -61,6 +61,20 @@ def shared_pool(tuner: nn.Module, adapter_name: str, scope: PoolScope, module_na
     if key not in pools:
         pools[key] = new_pool(group, NUMBERS_PER_ENTRY * sum(parameter.numel() for parameter in tuner.parameters()))
     return pools[key]
+
+
+def own_or_shared(scope: PoolScope, module_name: str, pools: MutableMapping[Any, SharedPool]) -> dict[str, Any]:
+    """Arguments of `StructuredDelta` for a matrix of no live model: the pool that it shares, made if it is not there.
+
+    Args:
+        scope: `pool_scope` of the configuration.
+        module_name: the full name of what is adapted.
+        pools: those that matrices of the same adapter share.
+    """
+    group = group_of(scope, module_name)
+    if group is None:
+        return {"pool_scope": "matrix"}
+    return {"shared_pool": pools.setdefault(group, new_pool(group))}
 
 
 def new_pool(group: tuple[str, str], most: int | None = None) -> SharedPool:

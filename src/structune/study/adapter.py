@@ -22,8 +22,10 @@ from structune.finetune.methods import PeftSection
 from structune.finetune.run import Run
 from structune.peft import StructuneConfig
 from structune.peft.convert.lora import lora_scale
+from structune.peft.pool_scope import everywhere, own_or_shared
 from structune.peft.storage.checkpoint import check_adapter_folder
 from structune.peft.storage.keys import bare
+from structune.shared_pool import SharedPool
 from structune.study.backbone import Backbone
 
 CONFIG_FILE = "adapter_config.json"
@@ -39,8 +41,8 @@ class Update:
         structure: family of the blocks, or `lora`.
         grid: how ΔW is cut, for example `6×6 blocks of 64×64`.
         algorithm: of the product ΔW x, for 4096 tokens in fp32 on this machine.
-        trainable: trained numbers.
-        frozen: numbers that take part and are regenerated from the seed.
+        trainable: trained numbers; of a pool that several layers share, in one of them.
+        frozen: numbers that take part and are regenerated from the seed; likewise.
         num_bytes: bytes of its tensors in the checkpoint.
         dense: gives ΔW (out, in) in at least fp32.
     """
@@ -138,10 +140,14 @@ def _structured(folder: Path, tensors: dict[str, Tensor], base: str | None, revi
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     updates = []
+    pools: dict[Any, SharedPool] = {}
+    complete = _by_module(everywhere(tensors), ".structune_delta.")
     for module, stored in _by_module(tensors, ".structune_delta.").items():
         out_features, in_features = backbone.features(module)
-        delta = StructuredDelta(out_features, in_features, dtype=stored["pool"].dtype, **config.layer_options(module))
-        delta.load_state_dict(stored)
+        options = config.layer_options(module) | own_or_shared(config.pool_scope, module, pools)
+        delta = StructuredDelta(out_features, in_features, dtype=complete[module]["pool"].dtype, **options)
+        delta.load_state_dict(complete[module])
+        counted = "pool" in stored  # a pool that several matrices share is in the file once
         grid = delta.grid
         updates.append(
             Update(
@@ -149,8 +155,8 @@ def _structured(folder: Path, tensors: dict[str, Tensor], base: str | None, revi
                 structure=delta.structure.name,
                 grid=f"{grid.block_rows}×{grid.block_cols} blocks of {grid.rows}×{grid.cols}",
                 algorithm=delta.resolved_algorithm(torch.empty(TOKENS, in_features, device=device), torch.empty(0)),
-                trainable=delta.num_trainable,
-                frozen=delta.num_fixed,
+                trainable=delta.num_trainable if counted else 0,
+                frozen=delta.num_fixed if counted else 0,
                 num_bytes=sum(tensor.nbytes for tensor in stored.values()),
                 dense=delta.dense,
             )

@@ -21,7 +21,7 @@ from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
 from structune.peft.convert.converted import Converted, read
 from structune.peft.layers import adapted_layers
-from structune.peft.pool_scope import group_of, new_pool
+from structune.peft.pool_scope import own_or_shared
 from structune.peft.storage.keys import PREFIX
 from structune.pool import stream_of
 from structune.shared_pool import SharedPool
@@ -143,13 +143,9 @@ def from_lora(source: PeftModel | str | Path, adapter_name: str = "default", **o
         if A.ndim != 2:
             raise ValueError(f"{name}: only linear layers are converted, its lora_A has {A.ndim} dimensions")
         target = B @ A * lora_scale(config, name)
-        own: dict[str, Any] = {"stream": stream_of(name)}
-        if (group := group_of(ours.pool_scope, name)) is None:
-            own["pool_scope"] = "matrix"
-        else:
-            own["shared_pool"] = pools.setdefault(group, new_pool(group))
+        own = {"stream": stream_of(name)} | own_or_shared(ours.pool_scope, name, pools)
         delta = StructuredDelta(*target.shape, dtype=torch.float64, **ours.layer_options(name) | own)
-        together.setdefault(group or name, []).append((name, delta, target))
+        together.setdefault(delta.shared_pool or name, []).append((name, delta, target))
     for matrices in together.values():
         names = [name for name, _, _ in matrices]
         deltas = [delta for _, delta, _ in matrices]
