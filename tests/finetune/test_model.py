@@ -21,8 +21,8 @@ from transformers import (
 
 from structune.errors import UserError
 from structune.finetune import adapters, model
-from structune.finetune.adapters import apply_method, split_parameters
-from structune.finetune.methods import BitFit, Full, Head, LoRA
+from structune.finetune.adapters import apply_method, check_method, split_parameters
+from structune.finetune.methods import PRESETS, BitFit, Full, Head, LoRA
 from structune.finetune.model import EMBEDDED_HUB_NAME, Base, hub_name, load_base
 from structune.finetune.recipe import ModelSection
 
@@ -127,3 +127,9 @@ def test_a_damaged_embedded_model_is_not_used(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(model, "EMBEDDED_PACKAGE", "fake_embedded_model")
     with pytest.raises(UserError, match="missing or damaged"):
         model.embedded_folder()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be(name: str) -> None:
+    check_method(PRESETS[name])
+    check_method(PRESETS[name].model_copy(update={"target_modules": ".*query"}))
