@@ -117,6 +117,7 @@ def test_the_keyword_counts_and_none_is_the_default() -> None:
             {"structure_options": {"rnak": 2}},
             "rnak=2 does not go .*: leave it out; circulant has no options of its own$",
         ),
+        ({"structure_options": {"seed": 3}}, r"structure_options\['seed'\]: an option of every update has that name"),
         ({"structure_options": 3}, "structure_options=3 must map names of the family's own options to integers"),
         ({"structure_options": 3, "rank": 2}, "structure_options=3 must map names"),
         ({"structure": "low_rank", "rank": True}, "rank=True must be an integer of at least 1"),
@@ -141,6 +142,16 @@ def test_what_no_family_has_is_no_argument(name: str) -> None:
             make(block_size=2, **{name: None})
     with pytest.raises(TypeError, match=f"got an unexpected keyword argument '{name}'"):
         StructuredDelta(4, 4, block_size=2, **{name: None})
+
+
+def test_a_family_that_cannot_be_imported_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT and others ask configurations for attributes of other methods all the time."""
+    monkeypatch.setattr(registry, "_families", {"broken": "no_such_package:Broken", **registry._families})
+    config = StructuneConfig(structure="low_rank", num_splits=1, rank=2)
+    assert config.rank == 2
+    assert getattr(config, "use_dora", None) is None
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        StructuneConfig(structure="broken", num_splits=1)
 
 
 def test_a_single_matrix_has_no_patterns() -> None:

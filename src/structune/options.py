@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -55,6 +56,8 @@ def _check_own_options(name: str, value: Any) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{name}={value!r} must map names of the family's own options to integers")
     for own, number in value.items():
+        if own in OPTIONS:
+            raise ValueError(f"{name}[{own!r}]: an option of every update has that name, so no family's own can")
         check_count(own, number)
 
 
@@ -309,7 +312,7 @@ class UpdateOptions:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
         def __setattr__(self, name: str, value: Any) -> None:
-            """Likewise."""
+            """Likewise they are set."""
             known = type(self).__dataclass_fields__
             if name not in known and not name.startswith("_") and _is_own(name, known):
                 vars(self).update(gathered({**self._own(known), name: value}, known))
@@ -409,7 +412,12 @@ def default_of(known: Field[Any]) -> Any:
 
 def families_with(own_option: str) -> list[str]:
     """The families that have an option of their own of that name."""
-    return [name for name in structures.names() if own_option in structures.get(name).own_options()]
+    having = []
+    for name in structures.names():
+        with suppress(Exception):  # what cannot be imported says so where it is used; here it is in nobody's way
+            if own_option in structures.get(name).own_options():
+                having.append(name)
+    return having
 
 
 def as_python(value: Any) -> Any:
