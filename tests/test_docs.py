@@ -23,6 +23,7 @@ import pytest
 import torch
 import typer
 import yaml
+from PIL import Image
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from structune import cli, structures
@@ -162,6 +163,9 @@ def test_the_picture_shows_every_family() -> None:
     shown = {axes.get_title(loc="left"): axes.images[0].get_array() for axes in panels[:-2]}
     assert list(shown) == list(structures.names())
     assert all(len(set(entries.flatten().tolist())) > 10 for entries in shown.values())
+    for name in ("light", "dark"):
+        with Image.open(ROOT / "docs" / "assets" / f"matrices-{name}.png") as image:
+            assert image.info["Description"].split() == list(structures.names()), "run python docs/assets/matrices.py"
 
 
 PAGE = "intro\n\n```python\nx = 2\nprint(x)\n```\n\n```text\n2\n```\n"

@@ -98,7 +98,7 @@ def picture(colours: Colours) -> Figure:
         left, top = number % columns * side, number // columns * (side + 0.12)
         axes = place(left + 0.07, top + 0.3, side - 0.14 - 0.06)
         draw(axes, matrix(name), colours)
-        axes.set_title(name, fontsize=9, color=colours.ink, pad=4, loc="left")
+        axes.set_title(name, fontsize=8.2, color=colours.ink, pad=4, loc="left")
     own, pooled = grid(), grid(pool_size=POOL)
     texts = {
         "numbers of their own": (
@@ -122,4 +122,5 @@ def picture(colours: Colours) -> Figure:
 if __name__ == "__main__":
     for mode, colours in COLOURS.items():
         file = Path(__file__).with_name(f"matrices-{mode}.png")
-        picture(colours).savefig(file, facecolor=colours.paper)
+        shown = " ".join(structures.names())  # a test asks whether the file is older than a family
+        picture(colours).savefig(file, facecolor=colours.paper, metadata={"Description": shown})
