@@ -79,7 +79,9 @@ class Monarch(TermsStructure):
     def multiply(self, x_TQN: Tensor, L: Tensor, R: Tensor) -> Tensor:
         """As thin dense factors with zeros in them where they are thin, else block by block; as W where W is less."""
         if self._multiplications >= self.rows * self.cols:
-            return torch.einsum("pqmn,tqn->tpm", self.entries(L, R).to(x_TQN.dtype), x_TQN)
+            wide = torch.promote_types(L.dtype, torch.float32)  # what is rounded is W, and not what it is made of
+            W_PQMN = self.entries(L.to(wide), R.to(wide)).to(x_TQN.dtype)
+            return torch.einsum("pqmn,tqn->tpm", W_PQMN, x_TQN)
         L, R = L.to(x_TQN.dtype), R.to(x_TQN.dtype)
         if self._is_thin:
             structure, factors = self.as_low_rank(L, R)
