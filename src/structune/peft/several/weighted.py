@@ -62,7 +62,7 @@ def add_weighted_adapter(
         own: Terms = [(w, layer.delta(a)) for a, w in zip(adapters, weights, strict=True) if a in layer.structune_delta]
         if own:
             terms[name] = own
-    maps = {delta.options.pool_map for own in terms.values() for _, delta in own}
+    maps = {None if delta.pool_map is None else delta.pool_map.name for own in terms.values() for _, delta in own}
     scopes = {str(cast(StructuneConfig, tuner.peft_config[name]).pool_scope) for name in adapters}
     shared = len(maps) == len(scopes) == 1 and all(_share_a_pool(own) for own in terms.values())
     shared = shared and _weighed_alike(terms.values())
