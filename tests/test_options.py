@@ -146,11 +146,12 @@ def test_what_no_family_has_is_no_argument(name: str) -> None:
 
 def test_a_family_that_cannot_be_imported_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """PEFT and others ask configurations for attributes of other methods all the time."""
-    monkeypatch.setattr(registry, "_families", {"broken": "no_such_package:Broken", **registry._families})
+    broken = registry.Place("no_such_package:Broken", "broken 1.0")
+    monkeypatch.setattr(registry, "_families", {"broken": broken, **registry._families})
     config = StructuneConfig(structure="low_rank", num_splits=1, rank=2)
     assert config.rank == 2
     assert getattr(config, "use_dora", None) is None
-    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+    with pytest.raises(ValueError, match=r"of broken 1.0, which cannot be imported .*no_such_package"):
         StructuneConfig(structure="broken", num_splits=1)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -48,8 +47,7 @@ def check_strength(name: str, value: float) -> None:
 
 
 def _check_structure(name: str, value: Any) -> None:
-    if not isinstance(value, str) or value not in structures.names():
-        structures.get(value)  # says which there are
+    structures.check(value)
 
 
 def _check_own_options(name: str, value: Any) -> None:
@@ -412,12 +410,7 @@ def default_of(known: Field[Any]) -> Any:
 
 def families_with(own_option: str) -> list[str]:
     """The families that have an option of their own of that name."""
-    having = []
-    for name in structures.names():
-        with suppress(Exception):  # what cannot be imported says so where it is used; here it is in nobody's way
-            if own_option in structures.get(name).own_options():
-                having.append(name)
-    return having
+    return [family.name for family in structures.usable() if own_option in family.own_options()]
 
 
 def as_python(value: Any) -> Any:

@@ -19,6 +19,7 @@ from structune import structures
 from structune.errors import UserError
 from structune.finetune.section import Section, closest, wrong_text
 from structune.options import OPTIONS, OptionsByModule, default_of, gathered
+from structune.structures.registry import PLACES
 
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -248,12 +249,19 @@ def _hydra_name(family: str) -> str:
 
 
 def _hydra(family: str) -> Hydra:
-    return Hydra(structure=family, num_splits=structures.declared(family, "num_splits"))
+    return Hydra(structure=family, num_splits=_declared(family, "num_splits"))
+
+
+def _declared(family: str, attribute: str) -> Any:
+    try:
+        return structures.declared(family, attribute)
+    except ValueError as error:
+        raise UserError(f"method: {error}") from None
 
 
 PRESETS: dict[str, MethodSection] = {
     "c3a": C3A(),
-    **{_hydra_name(family): _hydra(family) for family in structures.names()},
+    **{_hydra_name(family): _hydra(family) for family in PLACES},
     "lora": LoRA(),
     "vera": VeRA(),
     "boft": BOFT(),
@@ -275,11 +283,12 @@ def preset(name: str) -> MethodSection:
         UserError: no preset has this name.
     """
     key = name.strip().lower().replace("_", "-")
-    for family in structures.names():
-        if key == _hydra_name(family) and key not in PRESETS:  # registered since
-            PRESETS[key] = _hydra(family)
+    outside = {_hydra_name(family): family for family in structures.names() if family not in PLACES}
+    if key in outside and key not in PRESETS:
+        PRESETS[key] = _hydra(outside[key])
     if key not in PRESETS:
-        raise UserError(f"method {name!r}: unknown{closest(key, list(PRESETS))}; known: {', '.join(PRESETS)}")
+        known = list(dict.fromkeys((*PRESETS, *outside)))
+        raise UserError(f"method {name!r}: unknown{closest(key, known)}; known: {', '.join(known)}")
     return PRESETS[key]
 
 
@@ -312,5 +321,5 @@ def recommended(method: Any) -> LearningRates:
     Structured families say theirs: HyDRA's Appendix B has 0.002, 0.01 for Vandermonde and 0.004 for low rank.
     """
     if isinstance(method, UpdateSection):
-        return LearningRates(structures.declared(method.family, "learning_rate"), _HEAD)
+        return LearningRates(_declared(method.family, "learning_rate"), _HEAD)
     return _OTHERS[method.name]

@@ -7,7 +7,7 @@ Beside the families here is what a file with another one needs.
 from typing import TYPE_CHECKING
 
 from structune.lazy import lazy
-from structune.structures.registry import PLACES, class_name, declared, get, names, register
+from structune.structures.registry import PLACES, check, class_name, declared, get, names, register, usable
 
 if TYPE_CHECKING:
     from structune.structures.base import Structure, Term, unit_scale
@@ -22,6 +22,7 @@ __all__ = [
     "Generator",
     "Structure",
     "Term",
+    "check",
     "declared",
     "diagonal_sums",
     "gaussian",
@@ -37,6 +38,7 @@ __all__ = [
     "toeplitz_entries",
     "uniform",
     "unit_scale",
+    "usable",
     "zeros",
 ]
 
