@@ -67,7 +67,8 @@ class BlockDiagonal(Structure):
         return num_block_rows * num_block_cols * self.numel
 
     def moved(self, num_block_rows: int, num_block_cols: int) -> int:
-        return num_block_rows * self.rows
+        """Input and result, block by block."""
+        return num_block_cols * self.cols + num_block_rows * self.rows
 
     def lookup(self, block_row: Tensor, row: Tensor, B: Tensor) -> Tensor:
         block, place = self._rows.where(row)

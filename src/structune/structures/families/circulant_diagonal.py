@@ -94,7 +94,8 @@ class CirculantDiagonal(Structure):
         return num_block_rows * num_block_cols * self.circulants * (transforms + 2 * self.order)
 
     def moved(self, num_block_rows: int, num_block_cols: int) -> int:
-        return num_block_rows * num_block_cols * self.circulants * 2 * self.order
+        """Before and after each diagonal, each transform and each product of spectra."""
+        return num_block_rows * num_block_cols * self.circulants * 6 * self.order
 
     def lookup(self, block_row: Tensor, row: Tensor, **generators: Tensor) -> Tensor:
         top = f"c{self.circulants}", f"d{self.circulants}"

@@ -112,8 +112,10 @@ class Kronecker(TermsStructure):
         return num_block_rows * num_block_cols * self.terms * min(a * d * (b + c), b * c * (a + d))
 
     def moved(self, num_block_rows: int, num_block_cols: int) -> int:
+        """What lies between, once more in another layout, and the result in another."""
         (a, c), (b, d) = self.left, self.right
-        return num_block_rows * num_block_cols * self.terms * (a * d if self._left_first else b * c)
+        between = num_block_cols * self.terms * (a * d if self._left_first else b * c)
+        return num_block_rows * (2 * between + self.rows)
 
     @property
     def _left_first(self) -> bool:
