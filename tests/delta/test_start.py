@@ -48,7 +48,8 @@ def test_random_starts(family: str, source: str, start: Any) -> None:
     bound = bound_of(start)
     assert not delta.centred
     assert not delta.pool.any()
-    assert torch.count_nonzero(delta.dense()) > OUT * IN / 2
+    can_be_there = torch.count_nonzero(trained(make(family, source), size=1.0).dense())
+    assert torch.count_nonzero(delta.dense()) > can_be_there / 2 > 10
     numbers = delta.numbers()
     assert 0.5 * bound < numbers.abs().max() < bound
     assert numbers.min() < 0 < numbers.max()
