@@ -328,7 +328,7 @@ def test_a_family_from_outside_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry, "_families", dict(registry._families))
     monkeypatch.setattr(methods, "PRESETS", dict(methods.PRESETS))
     method = {"name": "hydra", "structure": "upside_down"}
-    expected = r"method\.structure = 'upside_down': is unknown: known are cauchy, .*, vandermonde_like"
+    expected = r"method\.structure = 'upside_down': is unknown: known are block_diagonal, .*, vandermonde_like"
     with pytest.raises(UserError, match=expected):
         Recipe.parse({**DATA, "method": method})
 
