@@ -12,7 +12,6 @@ import io
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 import types
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from PIL import Image
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from structune import cli, structures
+from structune.bench.suite import load_suite
 from structune.finetune.recipe import Recipe
 from structune.structures import registry
 from structune.testing import oracles
@@ -106,17 +106,6 @@ def test_examples_run(page: Path) -> None:
     run(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
 
 
-def test_the_family_of_the_page_passes_the_conformance_suite(tmp_path: Path) -> None:
-    """docs/adding-a-family.md, as the one test file that it adds up to."""
-    page = (ROOT / "docs" / "adding-a-family.md").read_text(encoding="utf-8")
-    file = tmp_path / "test_family.py"
-    file.write_text("\n\n".join(example.code for example in examples(page)), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-    assert re.search(r"[1-9]\d{2} passed", result.stdout), result.stdout
-
-
 def test_every_python_block_is_seen() -> None:
     """No block escapes through a slip in its fence."""
     for page in PAGES:
@@ -137,8 +126,14 @@ def blocks(language: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("content", blocks("yaml"))
-def test_recipes_are_valid(content: str) -> None:
-    Recipe.parse(yaml.safe_load(content))
+def test_recipes_and_suites_are_valid(content: str, tmp_path: Path) -> None:
+    """A recipe says what is trained, a suite of benchmarks has a workload."""
+    if "workload" not in yaml.safe_load(content):
+        Recipe.parse(yaml.safe_load(content))
+        return
+    path = tmp_path / "suite.yaml"
+    path.write_text(content, encoding="utf-8")
+    assert load_suite(path).cases
 
 
 @pytest.mark.parametrize("content", blocks("sh"))

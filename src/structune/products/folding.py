@@ -44,7 +44,7 @@ class Fold(Algorithm):
 
     def supports(self, structure: Structure) -> bool:
         """Every registered family: operators know it by its name."""
-        return structure.name in structures.names() and structures.get(structure.name) is type(structure)
+        return structures.is_registered(type(structure))
 
     def multiply(self, structure: Structure, x_TQN: Tensor, generators: Generators) -> Tensor:
         return fold(structure, x_TQN.flatten(1), generators).unflatten(1, (-1, structure.rows))

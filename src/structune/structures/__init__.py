@@ -7,7 +7,17 @@ Beside the families here is what a file with another one needs.
 from typing import TYPE_CHECKING
 
 from structune.lazy import lazy
-from structune.structures.registry import PLACES, check, class_name, declared, get, names, register, usable
+from structune.structures.registry import (
+    PLACES,
+    check,
+    class_name,
+    declared,
+    get,
+    is_registered,
+    names,
+    register,
+    usable,
+)
 
 if TYPE_CHECKING:
     from structune.structures.base import Structure, Term, unit_scale
@@ -28,6 +38,7 @@ __all__ = [
     "gaussian",
     "get",
     "identity",
+    "is_registered",
     "krylov_diagonals",
     "names",
     "nodes_on_interval",

@@ -106,6 +106,11 @@ def get(name: str) -> type[Structure]:
     return family
 
 
+def is_registered(family: type[Structure]) -> bool:
+    """Whether `get` gives this very class for its name. Nothing is looked for, so compiled programs may ask."""
+    return _families.get(family.name) is family
+
+
 def check(name: str) -> None:
     """Raise ValueError unless a family has that name, as `get` does, but without importing it."""
     _find(name)
