@@ -45,6 +45,11 @@ PAIRS: dict[str, tuple[StructuneConfig, StructuneConfig, dict]] = {
         StructuneConfig(structure="low_rank", num_splits=1, rank=3, target_modules=TARGETS, pool_size=90, seed=2),
         {"rank": 8},  # 2, and 2 · 3 with the start taken off
     ),
+    "ranks by pattern": (
+        StructuneConfig(structure="low_rank", num_splits=1, rank=2, rank_pattern={"value": 3}, target_modules=TARGETS),
+        StructuneConfig(structure="low_rank", num_splits=1, target_modules=TARGETS),
+        {"rank": 3},  # 2 + 1, and for values 3 + 1
+    ),
     "toeplitz-like": (
         StructuneConfig(structure="toeplitz_like", num_splits=2, rank=1, target_modules=TARGETS),
         StructuneConfig(structure="toeplitz_like", num_splits=2, rank=2, target_modules=TARGETS, seed=8),
