@@ -328,6 +328,27 @@ def test_adapters_come_and_go(bert, randomise, ids, tmp_path) -> None:
     assert all(delta.pool.numel() == 13 for delta in deltas)
 
 
+def test_beside_other_methods(bert, randomise, ids) -> None:
+    """In PEFT's mixed models, too, a pool is one, forgotten with its adapter, and no larger than what reads it."""
+    model = get_peft_model(bert(), of_model(), mixed=True)
+    model.add_adapter("lora", LoraConfig(target_modules=["query"]))
+    model.set_adapter(["default", "lora"])
+    randomise(model)
+    adapted = [layer for layer in layers(model).values() if "default" in layer.structune_delta]
+    assert len(adapted) == 6
+    assert len({id(layer.delta("default").pool) for layer in adapted}) == 1
+    with pytest.raises(ValueError, match="pool_size=4000 is more than the 1568 numbers that all 6 matrices"):
+        model.add_adapter("large", of_model(pool_size=4000))
+    assert not any("large" in layer.structune_delta for layer in layers(model).values())
+    held = [layer.delta("default") for layer in adapted]
+    model.delete_adapter("default")
+    model.add_adapter("default", of_model(pool_size=7))
+    assert [delta.pool.numel() for delta in held] == [13] * 6
+    again = [layer.delta("default") for layer in layers(model).values() if "default" in layer.structune_delta]
+    assert [delta.pool.numel() for delta in again] == [7] * 6
+    assert len({id(delta.pool) for delta in again}) == 1
+
+
 def test_mixed_batches(bert, randomise, ids) -> None:
     model = get_peft_model(bert(), of_model())
     model.add_adapter("other", of_model(pool_scope="module", seed=3))

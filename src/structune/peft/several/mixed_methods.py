@@ -11,7 +11,9 @@ from peft.tuners.mixed import model as mixed_model
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
 from structune.peft.model import StructuneModel
+from structune.peft.pool_scope import check_pools, forget_pools
 from structune.peft.registration import peft_type
+from structune.peft.storage.rollback import as_before_if_failing
 
 
 def join_mixed_models() -> None:
@@ -32,3 +34,13 @@ def join_mixed_models() -> None:
         ours(self, config, *args, **kwargs)
 
     names.MixedModel._create_and_replace = create_and_replace
+    put_in = names.MixedModel.inject_adapter
+
+    @functools.wraps(put_in)
+    def inject_adapter(self: Any, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        with as_before_if_failing(self):
+            forget_pools(self, adapter_name)
+            put_in(self, model, adapter_name, *args, **kwargs)
+            check_pools(self, adapter_name)
+
+    names.MixedModel.inject_adapter = inject_adapter
