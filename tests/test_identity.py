@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from structune.identity import SCOPES, STARTS, Identity, Share, mark
+from structune.identity import SCOPES, STARTS, Identity, Share, mark, options_mark
 from structune.pool_maps import NAMES
 
 WORDS = st.integers(-(2**63), 2**63 - 1)
@@ -23,7 +23,8 @@ SHARING = st.builds(
     share=st.builds(Share, st.sampled_from(SCOPES[1:]), WORDS, SIZES),
     pool_size=SIZES,
 )
-IDENTITIES = OF_FORMAT_1 | SHARING
+OWN_OPTIONS = st.builds(replace, OF_FORMAT_1 | SHARING, own_options=st.integers(0, 2**32 - 1))
+IDENTITIES = OF_FORMAT_1 | SHARING | OWN_OPTIONS
 EXAMPLE = Identity(seed=-5, stream=2**63 - 1, init_weights="kaiming_uniform", blocks=mark("toeplitz", 4, 6, True))
 SHARED = replace(EXAMPLE, share=Share("model", -7, 300), pool_size=13)
 
@@ -71,7 +72,7 @@ def test_every_altered_digit_is_noticed(identity: Identity, place: int, change: 
 @pytest.mark.parametrize(
     ("digits", "said"),
     [
-        (EXAMPLE.digits()[:-1], r"torch\.float32 of shape \(26,\) where the 27 or 53 digits"),
+        (EXAMPLE.digits()[:-1], r"torch\.float32 of shape \(26,\) where the 27, 53 or 57 digits"),
         (EXAMPLE.digits()[None], r"of shape \(1, 27\)"),
         (EXAMPLE.digits().to(torch.complex64), r"torch\.complex64"),
         (torch.full((27,), float("nan")), "were altered"),
@@ -79,7 +80,7 @@ def test_every_altered_digit_is_noticed(identity: Identity, place: int, change: 
         (torch.full((27,), 256.0), "were altered"),
         (torch.zeros(27), "were altered"),
         (EXAMPLE.digits().to(torch.float8_e4m3fn).float(), "fewer than 8 significant bits"),
-        ("seed=3", "'seed=3' where the 27 or 53 digits"),
+        ("seed=3", "'seed=3' where the 27, 53 or 57 digits"),
     ],
 )
 def test_what_is_no_identity(digits: Tensor, said: str) -> None:
@@ -88,7 +89,7 @@ def test_what_is_no_identity(digits: Tensor, said: str) -> None:
 
 
 def test_other_versions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"version 1\.9, this structune knows 2\.1: install the version that saved"):
+    with pytest.raises(ValueError, match=r"version 1\.9, this structune knows 3\.1: install the version that saved"):
         Identity.from_digits(replace(EXAMPLE, sampler_version=9).digits())
 
 
@@ -118,6 +119,34 @@ def test_the_digits_of_a_shared_pool() -> None:
         *(164, 206, 28, 129),
     ]
     assert (SCOPES[:4], NAMES[:3]) == (("matrix", "module", "model", "groups"), ("index", "signed", "projection"))
+
+
+def test_the_digits_of_own_options() -> None:
+    """Pinned likewise: the digits of a shared pool, or none of it, and the mark of what is not the default."""
+    own = Identity(3, -2, False, mark("low_rank", 16, 8, True), own_options=options_mark({"rank": 4}, {"rank": 1}))
+    assert own.digits().tolist() == [
+        *(3, 1, 1),
+        *(3, 0, 0, 0, 0, 0, 0, 0),
+        *(254, 255, 255, 255, 255, 255, 255, 255),
+        *(255, 99, 61, 246),
+        *[0] * 26,
+        *(110, 75, 93, 135),
+        *(43, 91, 114, 30),
+    ]
+    assert Identity.from_digits(own.digits()) == own
+    assert options_mark({}, {}) is None
+    default = options_mark({"rank": 1, "new": 7}, {"rank": 1, "new": 7})
+    assert default == options_mark({"rank": 1}, {"rank": 1})  # an option that came later
+
+
+def test_other_own_options_are_refused_where_the_file_says_them() -> None:
+    """With a pool the numbers are as many whatever the rank; files of before say nothing and load as they did."""
+    blocks = mark("low_rank", 4, 6, True)
+    one, two = (Identity(3, 7, True, blocks, own_options=options_mark({"rank": rank}, {"rank": 1})) for rank in (1, 2))
+    for configured, stored in ((one, two), (two, one)):
+        with pytest.raises(ValueError, match="trained with other options of the family's own, such as a rank"):
+            configured.taking_over(stored)
+        assert configured.taking_over(replace(stored, own_options=None)) == configured
 
 
 def test_the_part_in_a_pool_is_taken_over_but_not_its_kind() -> None:

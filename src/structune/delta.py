@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from structune import pool_maps, products
-from structune.identity import Identity, Share, mark
+from structune.identity import Identity, Share, mark, options_mark
 from structune.numerics.hashing import derive_seed
 from structune.options import InitWeights, UpdateOptions, as_python, check_seed, describes_options
 from structune.pool_maps.pool_map import PoolMap
@@ -110,7 +110,8 @@ class StructuredDelta(nn.Module):
         self.strength = 1.0
         block, seed, init_weights = self.structure, self.options.seed, self.options.init_weights
         blocks = mark(block.name, block.rows, block.cols, self.pooled)
-        self.identity = Identity(seed, stream, init_weights, blocks)
+        own_options = options_mark(block.options, block.own_options())
+        self.identity = Identity(seed, stream, init_weights, blocks, own_options=own_options)
         self.pool_map = resolved.pool_map
         if self.pool_map is not None and self.pool_map.name != pool_maps.OF_OLD:
             self.identity = replace(self.identity, pool_map=self.pool_map.name, pool_size=self.pool_size)

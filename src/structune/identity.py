@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,8 +15,8 @@ from structune.options import InitWeights
 from structune.pool_maps import NAMES as POOL_MAPS
 from structune.pool_maps import OF_OLD
 
-FORMAT = 2
-"""Version of the digits; 1 is written still where nothing is said that came with 2."""
+FORMAT = 3
+"""Version of the digits; a lower one is written still where nothing is said that came with a higher one."""
 
 STARTS: tuple[InitWeights, ...] = (True, False, "xavier_uniform", "kaiming_uniform")
 """The starts by their number in a file: only ever append to it."""
@@ -25,6 +26,7 @@ SCOPES = ("matrix", "module", "model", "groups")
 
 _FIELDS = struct.Struct("<BBBqqI")  # format, sampler version, start, seed, stream, blocks
 _MORE = struct.Struct("<BBQqQ")  # since format 2: pool map, scope, pool size, group, offset
+_OWN = struct.Struct("<I")  # since format 3: own options
 _CHECK = struct.Struct("<I")
 
 
@@ -60,6 +62,8 @@ class Identity:
         pool_map: how a number of the pool reaches a generator.
         share: its part in a pool that other matrices read, too; None for numbers of its own.
         pool_size: P, beside a `share` or another `pool_map` than "index"; 0 elsewhere.
+        own_options: `options_mark` of the family's own options; None where it has none, and where a file of before
+            format 3 does not say.
     """
 
     seed: int
@@ -70,15 +74,18 @@ class Identity:
     pool_map: str = OF_OLD
     share: Share | None = None
     pool_size: int = 0
+    own_options: int | None = None
 
     def digits(self) -> Tensor:
-        """All fields and a check value as digits to the base 256, float32 (27,), or (53,) in format 2."""
+        """All fields and a check value as digits to the base 256, float32 (27,), (53,) or (57,) in formats 1 to 3."""
         start, share = STARTS.index(self.init_weights), self.share or _ALONE
         more = POOL_MAPS.index(self.pool_map), SCOPES.index(share.scope), self.pool_size, share.group, share.offset
-        version = FORMAT if any(more) else 1
+        version = 3 if self.own_options is not None else 2 if any(more) else 1
         fields = _FIELDS.pack(version, self.sampler_version, start, self.seed, self.stream, self.blocks)
         if version > 1:
             fields += _MORE.pack(*more)
+        if version > 2:
+            fields += _OWN.pack(self.own_options)
         return torch.tensor(list(fields + _CHECK.pack(zlib.crc32(fields))), dtype=torch.float32, device="cpu")
 
     @classmethod
@@ -88,12 +95,14 @@ class Identity:
         Raises:
             ValueError: they were altered, or another version wrote them.
         """
-        sizes = {_FIELDS.size + _CHECK.size: 1, _FIELDS.size + _MORE.size + _CHECK.size: FORMAT}
+        parts = ((_FIELDS, _CHECK), (_FIELDS, _MORE, _CHECK), (_FIELDS, _MORE, _OWN, _CHECK))
+        sizes = {sum(part.size for part in kinds): version for version, kinds in enumerate(parts, 1)}
         if not isinstance(digits, Tensor) or digits.ndim != 1 or len(digits) not in sizes or digits.is_complex():
             found = (
                 f"{digits.dtype} of shape {tuple(digits.shape)}" if isinstance(digits, Tensor) else repr(digits)[:40]
             )
-            expected = " or ".join(map(str, sizes))
+            *others, last = sizes
+            expected = f"{', '.join(map(str, others))} or {last}"
             raise ValueError(f"{found} where the {expected} digits of an adapter's identity are expected")
         whole = digits.detach().double().round()
         values = [int(value) for value in whole.tolist()] if whole.isfinite().all() else [-1]
@@ -102,17 +111,21 @@ class Identity:
         fields, check = bytes(values[: -_CHECK.size]), bytes(values[-_CHECK.size :])
         if _CHECK.pack(zlib.crc32(fields)) != check:
             raise ValueError(_ALTERED)
-        version, sampler_version, start, seed, stream, blocks = _FIELDS.unpack(fields[: _FIELDS.size])
-        more = _MORE.unpack(fields[_FIELDS.size :]) if version > 1 and version == sizes[len(digits)] else _NO_MORE
+        meant = sizes[len(digits)]
+        version, sampler_version, start, seed, stream, blocks = _FIELDS.unpack_from(fields)
+        more = _MORE.unpack_from(fields, _FIELDS.size) if meant > 1 else _NO_MORE
+        (own_options,) = _OWN.unpack_from(fields, _FIELDS.size + _MORE.size) if meant > 2 else (None,)
         pool_map, scope, pool_size, group, offset = more
         known = start < len(STARTS) and pool_map < len(POOL_MAPS) and scope < len(SCOPES)
-        if version != sizes[len(digits)] or sampler_version != pool.SAMPLER_VERSION or not known:
+        if version != meant or sampler_version != pool.SAMPLER_VERSION or not known:
             raise ValueError(
                 f"its identity has version {version}.{sampler_version}, this structune knows {FORMAT}."
                 f"{pool.SAMPLER_VERSION}: install the version that saved the adapter"
             )
         share = Share(SCOPES[scope], group, offset) if scope else None
-        return cls(seed, stream, STARTS[start], blocks, sampler_version, POOL_MAPS[pool_map], share, pool_size)
+        return cls(
+            seed, stream, STARTS[start], blocks, sampler_version, POOL_MAPS[pool_map], share, pool_size, own_options
+        )
 
     def taking_over(self, stored: Identity) -> Identity:
         """The identity of this update once numbers with a `stored` one are in it: their stream, start and share.
@@ -125,6 +138,11 @@ class Identity:
             raise ValueError(
                 "the checkpoint was trained with another structure or in blocks of another size: structure, "
                 "block_size, num_splits or pool_size of the configuration are not those that it was trained with"
+            )
+        if None not in (self.own_options, stored.own_options) and stored.own_options != self.own_options:
+            raise ValueError(
+                "the checkpoint was trained with other options of the family's own, such as a rank: structure_options "
+                "of the configuration are not those that it was trained with"
             )
         if stored.seed != self.seed:
             raise ValueError(
@@ -178,3 +196,14 @@ _ALTERED = (
 def mark(family: str, rows: int, cols: int, pooled: bool) -> int:
     """32 bits that tell blocks of one family and size, from a pool or with numbers of their own, from all others."""
     return zlib.crc32(f"{family} {rows}x{cols} {'pool' if pooled else 'own'}".encode())
+
+
+def options_mark(options: Mapping[str, int], defaults: Mapping[str, int]) -> int | None:
+    """32 bits that tell a family's own options from others of the family; None where it has none.
+
+    Options that are the default do not count: a family may get another one, and what was saved before stays right.
+    """
+    if not defaults:
+        return None
+    changed = (f"{name}={value}" for name, value in sorted(options.items()) if value != defaults[name])
+    return zlib.crc32(" ".join(changed).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,23 @@ def test_numbers_without_their_seed_are_refused(change, said, strict) -> None:
     with pytest.raises(RuntimeError, match=said):
         delta.load_state_dict(state, strict=strict)
     assert not delta.pool.any()
+
+
+def test_a_pool_of_another_rank_is_refused() -> None:
+    """The numbers are as many; files of before say no rank and load as they did."""
+    make_it = {"structure": "low_rank", "num_splits": 1, "pool_size": 20}
+    two, four = (StructuredDelta(8, 8, **make_it, rank=rank) for rank in (2, 4))
+    with torch.no_grad():
+        two.pool.fill_(0.5)
+    stored = two.state_dict()
+    with pytest.raises(RuntimeError, match="other options of the family's own, such as a rank"):
+        four.load_state_dict(stored)
+    assert not four.pool.any()
+    again = StructuredDelta(8, 8, **make_it, rank=2)
+    again.load_state_dict(stored)
+    assert torch.equal(again.dense(), two.dense())
+    before = replace(two.identity, own_options=None).digits()
+    assert len(before) == 27
+    older = StructuredDelta(8, 8, **make_it, rank=2)
+    older.load_state_dict(stored | {"_extra_state": before})
+    assert torch.equal(older.dense(), two.dense())

@@ -132,7 +132,7 @@ BROKEN_FILES = {
     ),
     "identity shape": (
         lambda f: rewrite_weights(f, lambda t: t.update({IDENTITY: t[IDENTITY][1:].clone()})),
-        r"torch\.float32 of shape \(\d+,\) where the 27 or 53 digits",
+        r"torch\.float32 of shape \(\d+,\) where the 27, 53 or 57 digits",
     ),
 }
 
