@@ -69,7 +69,7 @@ PARTS = {
 
 INSIDE = {
     "pool_maps": "pool_map | index | *",
-    "products": "transforms | * | choice | block_matmul",
+    "products": "transforms | * | choice | primitive",
     "peft": """
         computed_weight own_forward quantised readers registration strengths targets undo watched
         storage.keys storage.ordered storage.pretrained storage.rollback

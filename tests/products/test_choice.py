@@ -13,7 +13,7 @@ from structune import products, structures
 from structune.products.devices import DEVICES, device
 from structune.structures import Structure
 from structune.structures.generator import Generator, zeros
-from structune.testing import algorithms, make_structure
+from structune.testing import algorithms, make_structure, normalised_error, sample_generators, sample_inputs
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -138,6 +138,23 @@ def test_own_products_are_weighed(costly: Any) -> None:
     assert chosen(1.0, tokens=16, weight=True) == "factored"
     assert chosen(20.0, tokens=16, weight=True) == "fold"
     assert chosen(20.0, tokens=1, weight=True) == "factored"
+
+
+def test_differences_are_taken_wide(costly: Any) -> None:
+    """Two products that all but cancel, under autocast and in bf16: nothing is rounded before they have."""
+    structure = costly(0.5, size=64)
+    W = sample_generators(structure, 2, 2, dtype=FP32)
+    start = {name: w - 1e-3 * sample_inputs(*w.shape, dtype=FP32) for name, w in W.items()}
+    for dtype in (FP32, BF16):
+        x = sample_inputs(5, 2, 64, dtype=dtype)
+        exact = torch.einsum("pqmn,tqn->tpm", W["W"].double() - start["W"].double(), x.double())
+        with torch.autocast("cpu", dtype=BF16):
+            y = products.block_matmul(structure, x, W, "factored", start)
+            rounded = products.block_matmul(structure, x, W, "factored").float()
+            rounded -= products.block_matmul(structure, x, start, "factored").float()
+        assert y.dtype == dtype
+        assert normalised_error(y, exact) < (1e-3 if dtype == FP32 else 5e-3)
+        assert normalised_error(rounded, exact) > 0.1
 
 
 def test_a_batch_of_none() -> None:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from structune import structures
-from structune.products import block_matmul, fft
-from structune.products.geometry import carried_out, fast_length
+from structune.products import block_matmul
+from structune.products.geometry import fast_length, transformable
 from structune.structures import Convolution, Generator, Structure
 from structune.structures.generator import zeros
 from structune.testing import make_structure, sample_generators, sample_inputs
 
 T, P, Q = 5, 2, 3
-FAMILIES = [name for name in structures.names() if fft.supports(make_structure(name, 4, 4))]
+FAMILIES = [name for name in structures.names() if make_structure(name, 4, 4).has_convolutions]
 
 
 class _Transforms:
@@ -189,5 +189,5 @@ def test_periods_that_are_transformed_as_they_are(
 ) -> None:
     """Even and fast, and nothing reaches beyond: no padding; 160 takes `dft_gemm` two products."""
     convolution = Convolution(sample_inputs(period), rows, cols, offset, period, reverse, wrap)
-    assert carried_out(convolution) is convolution
+    assert transformable(convolution) is convolution
     _check(convolution, algorithm)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from structune import structures
 from structune.products import fold, strips
-from structune.products.convolution_chain import Chain
+from structune.products.chain import Chain
 from structune.products.devices import DEVICES
 from structune.products.folding import gradient_by_transforms
 from structune.structures import Structure
@@ -60,7 +60,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     cost = 1e9 if request.param == "products" else 0
     monkeypatch.setattr(type(DEVICES["cpu"]), "transform_cost", lambda self, dtype: cost)
     if request.param == "transforms of two tokens":
-        for module in ("convolve", "convolution_chain"):
+        for module in ("convolve", "chain"):
             monkeypatch.setattr(sys.modules[f"structune.products.{module}"], "chunk_size", lambda *_: 2)
 
 

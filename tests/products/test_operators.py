@@ -11,7 +11,7 @@ from torch import Tensor
 
 from structune import structures
 from structune.products import ALGORITHMS, block_matmul
-from structune.products.convolution_chain import Chain
+from structune.products.chain import Chain
 from structune.products.folding import Folded
 from structune.products.operator import NAMES
 from structune.structures import Structure

@@ -33,6 +33,7 @@ def bilinear(
 
     def vmap(info: Any, in_dims: tuple[Any, ...], a: Tensor, b: Tensor, *how: Any) -> tuple[Tensor, int]:
         batched = [dim is not None for dim in in_dims[:2]]
+        # The axis that is in the shapes of just those factors that have the batch.
         axis = next(letter for letter in of_result if [letter in of_a, letter in of_b] == batched)
         a, b = _join(a, in_dims[0], of_a.find(axis)), _join(b, in_dims[1], of_b.find(axis))
         result, place = operator(a, b, *how), of_result.index(axis)

@@ -71,6 +71,7 @@ def resolve(
     if algorithm != "auto":
         check(algorithm, structure)
     native = "factored" if structure.has_own_product else "dense"
+    # In this order: first what must not leave PyTorch's own operators, then what has no rules for transforms.
     if exported() and (algorithm == "auto" or translated()):
         return native
     if algorithm == "auto":

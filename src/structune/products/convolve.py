@@ -122,7 +122,7 @@ def _chunk(domain: FrequencyDomain, vectors: int, device: torch.device) -> int:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     first, second, *ctx.how = inputs
     ctx.save_for_backward(first, second)
-    ctx.save_for_forward(first, second)
+    ctx.save_for_forward(first, second)  # for forward-mode derivatives: see `bilinear`
 
 
 def _convolve_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from torch.nn.functional import linear, pad
 
 from structune import structures
 from structune.products.algorithm import Algorithm
-from structune.products.convolution_chain import Chain
+from structune.products.chain import Chain
 from structune.products.devices import device
 from structune.products.geometry import Geometry
 from structune.products.matrix import matrix

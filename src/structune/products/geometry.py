@@ -67,8 +67,10 @@ def fast_length(n: int) -> int:
     return best
 
 
-def carried_out(c: Convolution) -> Convolution:
-    """The convolution as it is transformed: with its period where that is a fast length and holds all, else without.
+def transformable(c: Convolution) -> Convolution:
+    """The same map in the form that is transformed: with its period where that is a fast length and holds everything.
+
+    Else the kernel is written out, and the convolution has no period.
 
     A negacyclic period must be even as well.
     """

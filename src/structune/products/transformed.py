@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from structune.products.algorithm import Algorithm
-from structune.products.convolution_chain import Chain, PreparedChain
+from structune.products.chain import Chain, PreparedChain
 from structune.products.update import Update
 from structune.structures import Structure
 

@@ -44,6 +44,7 @@ class FFT:
             return X_TBQF * K_BPQF.squeeze(2)
         if X_TBQF.shape[0] <= FEW_TOKENS:
             return (X_TBQF.unsqueeze(2) * K_BPQF).sum(3)
+        # Input after input, so that no tensor with the axes T, P and Q at once is made.
         Y_TBPF = X_TBQF[:, :, :1] * K_BPQF[:, :, 0]
         for q in range(1, Q):
             Y_TBPF.addcmul_(X_TBQF[:, :, q : q + 1], K_BPQF[:, :, q])
@@ -59,6 +60,7 @@ class FFT:
         if P * Q > SMALL_TOTAL:
             product_FBPQ = _frequency_first(G_TBPF).mT @ _frequency_first(X_TBQF)
             return product_FBPQ if total is None else total.add_(product_FBPQ)
+        # One total for each token of a chunk; `inverse_total` adds them up. The last chunk may be shorter.
         if total is None:
             total = G_TBPF.new_zeros(T, B, P, Q, F)
         total[:T].addcmul_(G_TBPF.unsqueeze(3), X_TBQF.unsqueeze(2))
@@ -68,6 +70,7 @@ class FFT:
         return torch.fft.irfft(Y_TBCF, n=length) if wrap == 1 else _inverse_negacyclic(Y_TBCF)
 
     def inverse_total(self, total: Tensor, length: int, wrap: int) -> Tensor:
+        # Five axes, tokens first, where spectra were multiplied entry by entry; four, frequencies first, as matrices.
         K_BPQF = total.sum(0) if total.dim() == 5 else total.permute(1, 2, 3, 0).contiguous()
         return self.inverse(K_BPQF, length, wrap)
 

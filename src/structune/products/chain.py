@@ -16,7 +16,7 @@ from torch import Tensor
 from structune.products.chunks import Padding, chunk_size, chunks
 from structune.products.convolve import PreparedConvolution, convolve, correlate
 from structune.products.frequency_domain import FrequencyDomain
-from structune.products.geometry import Geometry, carried_out
+from structune.products.geometry import Geometry, transformable
 from structune.products.precision import working_dtype
 from structune.structures import Structure
 
@@ -32,15 +32,15 @@ class Chain:
     def of(cls, structure: Structure, generators: Mapping[str, Tensor]) -> Chain:
         """The links of a family of convolutions with generators (P, Q, …)."""
         links = structure.convolutions(**generators)
-        if len(links) == 1:
+        if len(links) == 1:  # one group: every input meets every output
             grouped = [replace(links[0], kernel=links[0].kernel.unsqueeze(0))]
         else:
             inner, outer = links
-            grouped = [
+            grouped = [  # kernels (P, Q, R, K) to (Q, P·R, 1, K) and to (P, 1, Q·R, K)
                 replace(inner, kernel=inner.kernel.transpose(0, 1).flatten(1, 2).unsqueeze(2)),
                 replace(outer, kernel=outer.kernel.flatten(1, 2).unsqueeze(1)),
             ]
-        grouped = [carried_out(link) for link in grouped]
+        grouped = [transformable(link) for link in grouped]
         return cls([link.kernel for link in grouped], [Geometry.of(link) for link in grouped])
 
     def transformed(self) -> int:
@@ -95,6 +95,7 @@ class Chain:
             X = inner.inputs(of_x(x_TQN[part].unsqueeze(2)))
             Z = outer.inputs(of_z(_by_outputs(inner.outputs(X, K_inner), P)))
             G = outer.output_gradients(of_grad(grad_TPM[part].unsqueeze(2)))
+            # Before the totals: to add to one may overwrite the second spectrum, X or Z.
             Z_grad = inner.output_gradients(of_z_grad(_by_inputs(outer.input_gradients(G, K_outer), Q)))
             outer_total = outer.add_kernel_gradients(outer_total, G, Z)
             inner_total = inner.add_kernel_gradients(inner_total, Z_grad, X)
