@@ -35,7 +35,7 @@ _COLOURS = {
     "full": _BLACK,
     "head": GREY,
 }
-_MARKERS = {"boft": "s", "ia3": "^", "full": "D"}
+_MARKERS = {"boft": "s", "ia3": "^", "tinylora": "v", "unilora": "D", "vblora": "P", "full": "D"}
 
 
 def method_style(method: str) -> tuple[str, str]:
