@@ -376,6 +376,11 @@ class StructuredDelta(nn.Module):
     def _check_product(self, x: Tensor) -> None:
         if self.stack is not None:
             raise TypeError(f"a stack of {self.stack} matrices has no product with one x: use dense()")
+        if self.shared_pool is not None and self.pool.device != x.device and not (self.pool.is_meta or x.is_meta):
+            raise RuntimeError(
+                f"the pool that this matrix shares (pool_scope={self.shared_pool.scope!r}) is on {self.pool.device}, "
+                f"and its input on {x.device}: a pool is on one device: give the layers of each a group of their own"
+            )
         if self.pool.is_meta and not x.is_meta:
             raise RuntimeError(
                 f"the update's numbers are on the meta device, which holds none, and its input on {x.device}: load the "

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from structune.delta import StructuredDelta
@@ -307,6 +308,14 @@ def test_two_pools_in_the_place_of_one() -> None:
     state["layers.2._extra_state"] = other.get_extra_state()
     with pytest.raises(RuntimeError, match=r"layers\.2\.pool: the checkpoint has other matrices share a pool than"):
         chain().load_state_dict(state)
+
+
+def test_a_pool_is_on_one_device() -> None:
+    """A layer on another device says so; that device need not be there for the check."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        elsewhere = torch.empty(3, 7, device="cuda")
+    with pytest.raises(RuntimeError, match=r"pool_scope='model'\) is on cpu, and its input on cuda"):
+        chain().deltas[0](elsewhere)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name in ("circulant", "cauchy_like")])
