@@ -105,16 +105,21 @@ torch.save(model.eval()(torch.load({str(tmp_path / "ids")!r})).logits.detach(), 
 
 def image_model(kernel: int = 3, groups: int = 1, dims: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    conv = (nn.Conv1d, nn.Conv2d)[dims - 1]
-    return nn.Sequential(conv(8, 12, kernel, padding="same", groups=groups), nn.ReLU())
+    if dims == 1:
+        return nn.Sequential(nn.Conv1d(8, 12, kernel, padding="same"), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(36, 48, kernel, padding="same", groups=groups), nn.ReLU())
 
 
 @pytest.mark.parametrize("options", [{"r": 64}, {"r": 2}, {"r": 2, "use_effective_conv2d": True}])
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (1, 1), (3, 2)])
 def test_convolutions_there_and_back(options, kernel, groups, randomise) -> None:
-    x = torch.randn(2, 8, 6, 5)
+    x = torch.randn(2, 36, 6, 5)
     theirs = get_peft_model(image_model(kernel, groups), LoKrConfig(alpha=3, target_modules=["0"], **options))
     theirs = randomise(theirs, std=0.5).eval()
+    parts = {name for name, value in theirs.get_base_model()[0].named_parameters() if "lokr" in name}
+    whole, effective = options["r"] == 64, "use_effective_conv2d" in options and kernel > 1
+    assert any("w2_a" in name for name in parts) != whole
+    assert any("t2" in name for name in parts) == effective
     ours = convert.from_peft_lokr(theirs).load_into(image_model(kernel, groups)).eval()
     assert_same_updates(ours, theirs)
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)

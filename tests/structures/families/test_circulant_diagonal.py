@@ -65,3 +65,18 @@ def test_rows_are_looked_up_without_the_matrix(circulants: int, monkeypatch: pyt
     torch.testing.assert_close(structure.lookup(block_row, row, **generators), W[block_row, :, row], rtol=0, atol=1e-13)
     nothing = structure.lookup(block_row[:0], row[:0], **generators)
     assert nothing.shape == (0, 3, 13)
+
+
+@pytest.mark.parametrize("circulants", [1, 2])
+@pytest.mark.parametrize(("size", "start"), [((5, 7), 0), ((7, 5), 3), ((6, 6), 2)])
+def test_pullback(circulants: int, size: tuple[int, int], start: int) -> None:
+    """Worked out for one circulant, by autograd for more; what rows outside of the strip have is zero."""
+    structure = CirculantDiagonal(*size, circulants=circulants)
+    generators = {name: value.requires_grad_() for name, value in sample_generators(structure, 2).items()}
+    grad = sample_inputs(2, 3, size[1], seed=4)
+    expected = torch.autograd.grad(
+        structure.dense(**generators)[:, start : start + 3], tuple(generators.values()), grad
+    )
+    found = structure.pullback(grad, start, **{name: value.detach() for name, value in generators.items()})
+    for (name, gradient), truth in zip(found.items(), expected, strict=True):
+        torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-13, msg=name)
