@@ -42,10 +42,10 @@ class StructuredDelta(nn.Module):
     ⌈fixed_ratio · P⌉ numbers have no δ and stay at θ⁰.
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
-    left out: families linear in all generators start from θ⁰ = 0; own generators of low-rank and "-like" families from
-    G = 0 and random H. Otherwise θ⁰ is uniform on (−1, 1) and its matrix is subtracted, so that frozen numbers of
-    linear families cancel and those of all others take part. `init_weights=False` is the papers' own form instead:
-    θ⁰ is random and nothing is subtracted.
+    left out: families linear in all generators start from θ⁰ = 0; own generators of families that are a product from
+    one factor at zero and the others at random (low rank: G = 0, random H). Otherwise θ⁰ is uniform on (−1, 1) and its
+    matrix is subtracted, so that frozen numbers of linear families cancel and those of all others take part.
+    `init_weights=False` is the papers' own form instead: θ⁰ is random and nothing is subtracted.
 
     Args:
         out_features: rows of ΔW.
@@ -314,7 +314,7 @@ class StructuredDelta(nn.Module):
         numbers = f"{self.num_trainable} trainable"
         if self.num_fixed:
             numbers += f" + {self.num_fixed} frozen"
-        own = "".join(f", {name}={getattr(block, name)}" for name in block.own_options())
+        own = "".join(f", {name}={value}" for name, value in block.options.items())
         stack = "" if self.stack is None else f"{self.stack}×"
         algorithm = self.algorithm
         if self.stack is not None:

@@ -32,13 +32,13 @@ def hydra(
     seed: int = 0,
     **kwargs: Any,
 ) -> StructuneConfig:
-    """HyDRA: num_splits × num_splits structured blocks whose numbers are drawn from a pool of `pool_size` per ΔW.
+    """HyDRA: num_splits × num_splits structured blocks whose numbers are drawn from a pool of `pool_size`.
 
     Source: TR2024-157 (k = 4 splits; 1 for low_rank; pool sizes from 384 on 768×768 matrices).
 
     Args:
         structure: family of the blocks, one of `structune.structures.names()`.
-        pool_size: P, numbers per ΔW.
+        pool_size: P, numbers per ΔW, or in all that shares a pool where `pool_scope` is given.
         num_splits: k, blocks per axis.
         fixed_ratio: share of the pool that is random and frozen, in [0, 1).
         seed: determines index map and random numbers.

@@ -38,7 +38,7 @@ def add_weighted_adapter(
     - Families that are linear in their generators, as circulant, Toeplitz and Hankel blocks are, add up in them. If all
       terms draw from pools with the same index map, so does the sum; else it has own generators, which is more numbers.
     - Other families say themselves what a sum is (`Structure.sum_of`): one of low-rank, Toeplitz-like or Hankel-like
-      blocks has the generator pairs of all terms, and ranks add up.
+      blocks has the generator pairs of all terms, and ranks add up; so do the terms of Kronecker and Monarch ones.
     - Sums for which there is no such block, or of different families, are not one structured matrix: activate the
       adapters together.
 
