@@ -37,8 +37,7 @@ def sample_update(block: Structure, source: str = "own", **changes: Any) -> Stru
         changes: other arguments of `StructuredDelta`.
     """
     padding = SPLITS - 1  # no more, or fewer rows would make smaller blocks
-    options: dict[str, Any] = {name: getattr(block, name) for name in block.own_options()}
-    options |= {"num_splits": SPLITS, "seed": 5, "device": DEVICE} | SOURCES[source]
+    options: dict[str, Any] = block.options | {"num_splits": SPLITS, "seed": 5, "device": DEVICE} | SOURCES[source]
     if "pool_size" in options:
         options["pool_size"] = min(options["pool_size"], SPLITS**2 * block.numel)
     out_features, in_features = (max(SPLITS * n - padding, SPLITS) for n in (block.rows, block.cols))

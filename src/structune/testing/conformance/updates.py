@@ -129,8 +129,7 @@ class Updates:
     def test_trains_at_its_learning_rate(self, family: str, source: str) -> None:
         """AdamW finds its way to a target that the family can express: downhill all along, and well below the start."""
         kind, like = structures.get(family), block(family, (8, 6))
-        own: dict[str, Any] = {name: getattr(like, name) for name in kind.own_options()}
-        own |= {"pool_size": min(60, 4 * like.numel)} if source == "pooled" else {}
+        own: dict[str, Any] = like.options | ({"pool_size": min(60, 4 * like.numel)} if source == "pooled" else {})
         sizes = 2 * like.rows, 2 * like.cols
         target, delta = (
             StructuredDelta(*sizes, structure=family, num_splits=2, device=DEVICE, **own) for _ in range(2)
