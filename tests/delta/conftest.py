@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,16 +11,11 @@ from torch import Tensor
 
 from structune import structures
 from structune.delta import StructuredDelta
-from structune.testing import algorithms, oracle_dense, sample_inputs
+from structune.testing import oracle_dense
+from structune.testing.updates import SOURCES
 
 OUT, IN = 10, 7
 FAMILIES = structures.names()
-SOURCES: dict[str, dict[str, Any]] = {
-    "own": {},
-    "own, partly frozen": {"fixed_ratio": 0.3},
-    "pooled": {"pool_size": 11},
-    "pooled, partly frozen": {"pool_size": 11, "fixed_ratio": 0.5},
-}
 STARTS = (True, False, "xavier_uniform", "kaiming_uniform")
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -36,21 +29,6 @@ def make(family: str, source: str = "own", **changes: Any) -> StructuredDelta:
     if "rank" in structures.get(family).own_options():
         kwargs["rank"] = 2
     return StructuredDelta(OUT, IN, structure=family, **kwargs | changes)
-
-
-def trained(delta: StructuredDelta, size: float = 0.3, seed: int = 9) -> StructuredDelta:
-    """The same module after its numbers have moved."""
-    with torch.no_grad():
-        delta.pool.copy_(size * sample_inputs(delta.num_trainable, seed=seed))
-    return delta
-
-
-def variants(delta: StructuredDelta) -> Iterator[StructuredDelta]:
-    """One for each algorithm, with the same numbers."""
-    for name in (*algorithms(delta.structure), "auto"):
-        other = copy.deepcopy(delta)
-        other.algorithm = name
-        yield other
 
 
 def bound_of(start: bool | str) -> float:

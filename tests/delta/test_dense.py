@@ -11,16 +11,16 @@ from torch.func import functional_call
 
 from structune import structures
 from structune.delta import StructuredDelta
-from structune.testing import normalised_error, sample_inputs
+from structune.testing import by_every_algorithm, moved, normalised_error, sample_inputs
 
-from .conftest import IN, by_hand, every_family, every_source, every_start, make, trained, variants
+from .conftest import IN, by_hand, every_family, every_source, every_start, make
 
 
 @every_family
 @every_source
 @every_start
 def test_dense_by_hand(family: str, source: str, start: Any) -> None:
-    delta = trained(make(family, source, init_weights=start, dtype=torch.float64, scale=1.7))
+    delta = moved(make(family, source, init_weights=start, dtype=torch.float64, scale=1.7))
     expected = by_hand(delta, start, scale=1.7)
     assert normalised_error(delta.dense().detach(), expected) < 1e-12
     assert expected.any()
@@ -31,12 +31,12 @@ def test_dense_by_hand(family: str, source: str, start: Any) -> None:
 @pytest.mark.parametrize("start", [True, False])
 def test_forward_is_the_product_with_dense(family: str, source: str, start: bool) -> None:
     """Every algorithm, result and gradients, with leading dimensions of any number, in blocks and outside of them."""
-    delta = trained(make(family, source, init_weights=start, dtype=torch.float64))
+    delta = moved(make(family, source, init_weights=start, dtype=torch.float64))
     for shape in ((5, IN), (IN,), (2, 3, IN), (0, IN)):
         x = sample_inputs(*shape).requires_grad_()
         expected = x @ delta.dense().T
         expected_gradients = torch.autograd.grad(expected.square().sum(), (x, delta.pool))
-        for other in variants(delta):
+        for other in by_every_algorithm(delta):
             y = other(x)
             gradients = torch.autograd.grad(y.square().sum(), (x, other.pool))
             for actual, wanted in zip((y, *gradients), (expected, *expected_gradients), strict=True):
@@ -46,13 +46,13 @@ def test_forward_is_the_product_with_dense(family: str, source: str, start: bool
 @every_family
 @every_source
 def test_scale(family: str, source: str) -> None:
-    unit = trained(make(family, source, dtype=torch.float64))
-    half = trained(make(family, source, dtype=torch.float64, scale=-0.5))
+    unit = moved(make(family, source, dtype=torch.float64))
+    half = moved(make(family, source, dtype=torch.float64, scale=-0.5))
     assert torch.equal(half.dense(), -0.5 * unit.dense())
-    mean = trained(make(family, source, dtype=torch.float64, scale="1/in_features"))
+    mean = moved(make(family, source, dtype=torch.float64, scale="1/in_features"))
     assert mean.scale == 1 / IN
     assert normalised_error(mean.dense().detach(), unit.dense().detach() / IN) < 1e-15
-    for other in variants(mean):
+    for other in by_every_algorithm(mean):
         assert normalised_error(other(sample_inputs(3, IN)).detach(), unit(sample_inputs(3, IN)).detach() / IN) < 1e-12
 
 
@@ -67,10 +67,10 @@ def test_a_circulant_is_a_pooled_grid_of_toeplitz_blocks(rows: int, size: int) -
     assert delta.index is not None
     assert delta.index.shape == (len(index), 2 * size - 1)
     delta.tables = (torch.tensor(index),)
-    c = trained(delta).pool.detach()
+    c = moved(delta).pool.detach()
     circulant = structures.get("circulant")(rows, rows).dense(c=c)
     assert torch.equal(delta.dense().detach(), circulant)
-    for other in variants(delta):
+    for other in by_every_algorithm(delta):
         x = sample_inputs(3, rows)
         assert normalised_error(other(x).detach(), x @ circulant.T) < 1e-12
 
@@ -80,9 +80,9 @@ def test_a_circulant_is_a_pooled_grid_of_toeplitz_blocks(rows: int, size: int) -
 )
 def test_whole_module_by_differences(family: str, source: str) -> None:
     delta = make(family, source, dtype=torch.float64)
-    numbers = trained(delta).pool.detach().clone().requires_grad_()
+    numbers = moved(delta).pool.detach().clone().requires_grad_()
     x = sample_inputs(2, IN).requires_grad_()
-    for other in variants(delta):
+    for other in by_every_algorithm(delta):
 
         def run(numbers: Tensor, x: Tensor, other: StructuredDelta = other) -> Any:
             return functional_call(other, {"pool": numbers}, (x,))

@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from structune.testing import normalised_error, sample_inputs
+from structune.testing import by_every_algorithm, moved, normalised_error, sample_inputs
 
-from .conftest import IN, by_hand, every_family, every_source, make, trained, variants
+from .conftest import IN, by_hand, every_family, every_source, make
 
 
 @every_family
@@ -18,11 +18,11 @@ from .conftest import IN, by_hand, every_family, every_source, make, trained, va
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_mixed_dtypes(family: str, source: str, x_dtype: torch.dtype, dtype: torch.dtype) -> None:
     """The output has x's dtype; blocks are built in fp32 from bf16 numbers; gradients have the parameters' dtype."""
-    delta = trained(make(family, source, dtype=dtype))
+    delta = moved(make(family, source, dtype=dtype))
     assert delta.dense().dtype == torch.float32
     x = sample_inputs(6, IN, dtype=x_dtype)
     expected = x.double() @ by_hand(delta, True).T
-    for other in variants(delta):
+    for other in by_every_algorithm(delta):
         y = other(x)
         assert y.dtype == x_dtype
         assert normalised_error(y.detach(), expected) < 3 * max(torch.finfo(x_dtype).eps, 3e-6), other.algorithm
@@ -36,12 +36,12 @@ def test_mixed_dtypes(family: str, source: str, x_dtype: torch.dtype, dtype: tor
 @pytest.mark.parametrize("size", [0.3, 1e-3])
 def test_autocast(family: str, source: str, size: float) -> None:
     """Under autocast ΔW is what it is without; products have bf16's relative accuracy, for small updates too."""
-    delta = trained(make(family, source), size=size)
+    delta = moved(make(family, source), size=size)
     dense = delta.dense().detach()
     x = sample_inputs(20, IN, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(delta.dense(), dense)
-        for other in variants(delta):
+        for other in by_every_algorithm(delta):
             y = other(x)
             assert normalised_error(y.detach(), x @ dense.T) < 0.02, other.algorithm
             y.float().square().sum().backward()
@@ -67,7 +67,7 @@ def test_casting_there_and_back(family: str) -> None:
 @every_source
 def test_deepcopy(family: str, source: str) -> None:
     """Equal, and independent afterwards."""
-    delta = trained(make(family, source))
+    delta = moved(make(family, source))
     other = copy.deepcopy(delta)
     assert torch.equal(other.dense(), delta.dense())
     with torch.no_grad():

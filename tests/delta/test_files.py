@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from structune.delta import StructuredDelta
-from structune.testing import sample_inputs
+from structune.testing import moved, sample_inputs
 
-from .conftest import IN, every_family, every_source, every_start, make, trained
+from .conftest import IN, every_family, every_source, every_start, make
 
 
 def _stored(delta: StructuredDelta, path: Path) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def _stored(delta: StructuredDelta, path: Path) -> dict[str, Tensor]:
 @every_start
 def test_save_and_load(family: str, source: str, start: Any, tmp_path: Path) -> None:
     """Bit-identical, from a file that holds the trainable numbers and an identity, in another stream too."""
-    delta = trained(make(family, source, init_weights=start, stream=3))
+    delta = moved(make(family, source, init_weights=start, stream=3))
     state = _stored(delta, tmp_path / "delta.safetensors")
     assert set(state) == {"pool", "_extra_state"}
     assert state["pool"].numel() == delta.num_trainable
@@ -41,7 +41,7 @@ def test_save_and_load(family: str, source: str, start: Any, tmp_path: Path) -> 
 @every_family
 @every_source
 def test_load_into_a_meta_module(family: str, source: str, tmp_path: Path) -> None:
-    delta = trained(make(family, source, stream=3))
+    delta = moved(make(family, source, stream=3))
     state = _stored(delta, tmp_path / "delta.safetensors")
     with torch.device("meta"):
         inside = make(family, source)
@@ -73,7 +73,7 @@ def test_index_map_and_start_go_where_the_numbers_go(family: str) -> None:
 @every_family
 def test_another_seed_is_refused(family: str, tmp_path: Path) -> None:
     """And nothing of the checkpoint is taken over."""
-    delta = trained(make(family, "pooled"))
+    delta = moved(make(family, "pooled"))
     state = _stored(delta, tmp_path / "delta.safetensors")
     other = make(family, "pooled", seed=6)
     with pytest.raises(RuntimeError, match="seed: the checkpoint was trained with seed=5, .* seed=6.*configure seed=5"):
@@ -97,7 +97,7 @@ def test_a_module_inside_a_model(tmp_path: Path) -> None:
     full = model()
     for k, layer in enumerate(full):
         assert isinstance(layer, StructuredDelta)
-        trained(layer, seed=k)
+        moved(layer, seed=k)
     path = tmp_path / "model.safetensors"
     save_file(full.state_dict(), path)
     fresh = model()

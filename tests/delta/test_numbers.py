@@ -11,8 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from structune.delta import StructuredDelta
+from structune.testing import moved
+from structune.testing.updates import SOURCES
 
-from .conftest import SOURCES, every_family, every_source, make, trained
+from .conftest import every_family, every_source, make
 
 
 @every_family
@@ -76,11 +78,11 @@ def test_frozen_numbers_stay(family: str, source: str) -> None:
     assert frozen > 0
     before = delta.numbers()[:frozen].clone()
     assert before.all()
-    trained(delta)
+    moved(delta)
     assert torch.equal(delta.numbers()[:frozen], before)
     assert (delta.numbers()[frozen:] != make(family, source, init_weights=False).numbers()[frozen:]).all()
     other = make(family, source, init_weights=False, seed=6)
-    trained(other)
+    moved(other)
     assert not torch.equal(other.numbers()[:frozen], before)
 
 

@@ -16,9 +16,9 @@ from torch.func import functional_call
 
 from structune.delta import StructuredDelta
 from structune.shared_pool import SharedPool
-from structune.testing import sample_inputs
+from structune.testing import moved, sample_inputs
 
-from .conftest import FAMILIES, by_hand, every_family, trained
+from .conftest import FAMILIES, by_hand, every_family
 
 SIZES = ((10, 7), (7, 10), (6, 6))
 P = 23
@@ -49,7 +49,7 @@ class Chain(nn.Module):
 
 def chain(family: str = "toeplitz", **options: Any) -> Chain:
     made = Chain((family,) * 3, **options)
-    trained(made.deltas[0])
+    moved(made.deltas[0])
     return made
 
 
@@ -130,12 +130,12 @@ def test_the_gradient_is_the_sum_over_layers() -> None:
 def test_families_of_different_steps_read_the_same_numbers() -> None:
     """θ = θ⁰ + step · δ: the pool holds δ, and each family has its own step."""
     model = Chain(("vandermonde", "cauchy", "toeplitz"))
-    trained(model.deltas[0])
-    moved = [
+    moved(model.deltas[0])
+    steps = [
         (d.numbers() - (0 if d.start is None else d.start * 2.0**-24)) / d.structure.raw_step for d in model.deltas
     ]
-    for delta in moved:
-        torch.testing.assert_close(delta, model.deltas[0].pool.detach(), atol=1e-6, rtol=1e-5)
+    for step in steps:
+        torch.testing.assert_close(step, model.deltas[0].pool.detach(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from structune.testing import normalised_error, sample_inputs
+from structune.testing import by_every_algorithm, moved, normalised_error, sample_inputs
 
-from .conftest import IN, OUT, bound_of, by_hand, every_family, every_source, make, trained, variants
+from .conftest import IN, OUT, bound_of, by_hand, every_family, every_source, make
 
 
 @every_family
@@ -23,7 +23,7 @@ def test_no_op_at_the_start_with_a_gradient(family: str, source: str, dtype: tor
     assert not delta.pool.any()
     x = sample_inputs(6, IN, dtype=dtype)
     target = sample_inputs(6, OUT, dtype=dtype, seed=2)
-    for other in variants(delta):
+    for other in by_every_algorithm(delta):
         assert torch.count_nonzero(other.dense()) == 0
         y = other(x)
         assert torch.count_nonzero(y) == 0
@@ -48,7 +48,7 @@ def test_random_starts(family: str, source: str, start: Any) -> None:
     bound = bound_of(start)
     assert not delta.centred
     assert not delta.pool.any()
-    can_be_there = torch.count_nonzero(trained(make(family, source), size=1.0).dense())
+    can_be_there = torch.count_nonzero(moved(make(family, source), size=1.0).dense())
     assert torch.count_nonzero(delta.dense()) > can_be_there / 2 > 10
     numbers = delta.numbers()
     assert 0.5 * bound < numbers.abs().max() < bound
@@ -80,10 +80,10 @@ def test_own_start_of_ranked_families(family: str) -> None:
 @every_family
 def test_small_updates_survive_bf16_inputs(family: str) -> None:
     """S(θ) − S(θ⁰) is taken before rounding to x's dtype: an update of 1e-4 has its own relative accuracy."""
-    delta = trained(make(family, "pooled", dtype=torch.float32), size=1e-4)
+    delta = moved(make(family, "pooled", dtype=torch.float32), size=1e-4)
     x = sample_inputs(20, IN, dtype=torch.bfloat16)
     expected = x.double() @ by_hand(delta, True).T
-    for other in variants(delta):
+    for other in by_every_algorithm(delta):
         y = other(x)
         assert y.dtype == torch.bfloat16
         assert normalised_error(y.detach(), expected) < 0.02, other.algorithm

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from structune.delta import StructuredDelta
-from structune.testing import sample_inputs
+from structune.testing import moved, sample_inputs
 
-from .conftest import FAMILIES, every_family, trained
+from .conftest import FAMILIES, every_family
 
 LEARNING_RATES = dict.fromkeys(FAMILIES, 0.004) | {
     "circulant": 0.002,
@@ -31,7 +31,7 @@ def test_training_at_the_papers_learning_rates(family: str, source: str) -> None
     if source == "pooled":
         kwargs["pool_size"] = min(60, StructuredDelta(16, 12, structure=family, num_splits=2).num_trainable)
     target, delta = (StructuredDelta(16, 12, structure=family, **kwargs) for _ in range(2))
-    trained(target, size=0.3)
+    moved(target, size=0.3)
     x, goal = sample_inputs(64, 12, dtype=torch.float32), target.dense().detach()
     optimizer = torch.optim.AdamW([delta.pool], lr=LEARNING_RATES[family], weight_decay=0.0)
     losses = []
