@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import pytest
@@ -12,6 +12,8 @@ from torch import Tensor
 from structune import structures
 from structune.structures import Structure
 from structune.testing.device import DEVICE
+from structune.testing.errors import assert_close
+from structune.testing.mutations import MUTATIONS
 from structune.testing.outcomes import Matmul, outcomes
 from structune.testing.samples import make_structure, sample_generators, sample_inputs
 
@@ -119,6 +121,17 @@ def stacked(matmul: Matmul, structure: Structure, draws: Iterable[Draw]) -> dict
     """The outcomes of all draws together, so that an error is an average and not the luck of a few numbers."""
     results = [outcomes(matmul, structure, x, generators) for x, generators in draws]
     return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+
+
+def assert_mistakes_noticed(
+    actual: Mapping[str, Tensor], exact: Mapping[str, Tensor], bounds: float | Mapping[str, float]
+) -> None:
+    """Raise unless these bounds reject each result with each of `MUTATIONS`."""
+    for name, value in actual.items():
+        for mutation, mutate in MUTATIONS.items():
+            if value.shape[-1] > 1 or mutation in ("zeros", "sign flip"):
+                with pytest.raises(AssertionError, match="normalised error"):
+                    assert_close({name: mutate(value)}, {name: exact[name]}, bounds, mutation)
 
 
 def with_strides(value: Tensor) -> Tensor:
