@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from structune import pool_maps, products
 from structune.grid import Grid
-from structune.options import UpdateOptions, check_count, families_with
+from structune.options import PoolScope, UpdateOptions, check_count, families_with
 from structune.pool_maps.pool_map import PoolMap
 from structune.start import Start
 from structune.structures import Structure, get
@@ -76,8 +76,7 @@ class ResolvedOptions:
         products.check(options.algorithm, structure)
         demand = grid.num_blocks * (stack or 1) * structure.numel
         pool_size = demand if options.pool_size is None else options.pool_size
-        if scope is not None and options.pool_size is None:
-            raise ValueError(f"pool_scope={scope!r} shares a pool among matrices: give its pool_size")
+        _check_shared("matrix" if scope is None else scope, options.pool_size)
         entries = out_features * in_features * (stack or 1)
         _check_amount(pool_size if scope is None else demand, demand, entries, options.structure_options, saved)
         ratio = options.fixed_ratio
@@ -115,8 +114,7 @@ def block_of(options: UpdateOptions, rows: int, cols: int) -> Structure:
 def check_options(options: UpdateOptions) -> None:
     """Raise ValueError if the options do not go together, whatever the sizes of the matrix."""
     _check_own(options)
-    if options.pool_scope != "matrix" and options.pool_size is None:
-        raise ValueError(f"pool_scope={options.pool_scope!r} shares a pool among matrices: give its pool_size")
+    _check_shared(options.pool_scope, options.pool_size)
     size = options.block_size or options.num_splits or 1
     Grid.cut(size, size, block_size=options.block_size, num_splits=options.num_splits)
     try:
@@ -136,6 +134,11 @@ def _check_own(options: UpdateOptions) -> None:
             mine = f"; {options.structure} has {', '.join(has) or 'no options of its own'}"
             fix = f", or use one of {', '.join(others)}" if others else mine
             raise ValueError(f"{name}={value} does not go with structure={options.structure!r}: leave it out{fix}")
+
+
+def _check_shared(scope: PoolScope, pool_size: int | None) -> None:
+    if scope != "matrix" and pool_size is None:
+        raise ValueError(f"pool_scope={scope!r} shares a pool among matrices: give its pool_size")
 
 
 def _check_amount(pool_size: int, demand: int, entries: int, own: Collection[str], saved: bool) -> None:

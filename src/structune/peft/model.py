@@ -18,6 +18,7 @@ from structune.peft.computed_weight import check_stored
 from structune.peft.config import StructuneConfig
 from structune.peft.idle import watch
 from structune.peft.layer import StructuneLayer
+from structune.peft.layers import all_layers
 from structune.peft.pool_scope import (
     check_groups,
     check_pools,
@@ -194,10 +195,10 @@ class StructuneModel(BaseTuner):
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge adapters in place; quantised weights report what that has cost: see `StructuneLayer.merge`."""
         super().merge_adapter(adapter_names, safe_merge)
-        report_merge_errors(self._merge_errors())
+        report_merge_errors(_merge_errors(all_layers(self.model)))
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
-        layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, StructuneLayer)}
+        layers = all_layers(self.model)
         with tying_as_it_is(self.model):
             model = super()._unload_and_optionally_merge(*args, **kwargs)
         for layer in layers.values():
@@ -205,9 +206,6 @@ class StructuneModel(BaseTuner):
                 allow_packing(layer.get_base_layer())
         report_merge_errors(_merge_errors(layers))
         return model
-
-    def _merge_errors(self) -> dict[str, float]:
-        return _merge_errors({n: m for n, m in self.model.named_modules() if isinstance(m, StructuneLayer)})
 
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         """Where a call names an adapter for each sample, layers are told which; PEFT calls this around each forward."""

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from structune.peft.layer import StructuneLayer
+from structune.peft.layers import all_layers
 from structune.shared_pool import SharedPool
 
 if TYPE_CHECKING:
@@ -30,11 +30,10 @@ def keep_pools_whole(model: nn.Module, group: ProcessGroup | None = None) -> set
         pools of their own are sharded like all else.
     """
     pools: dict[int, SharedPool] = {}
-    for layer in model.modules():
-        if isinstance(layer, StructuneLayer):
-            for name in layer.structune_delta:
-                if (shared := layer.delta(name).shared_pool) is not None:
-                    pools[id(shared)] = shared
+    for layer in all_layers(model).values():
+        for name in layer.structune_delta:
+            if (shared := layer.delta(name).shared_pool) is not None:
+                pools[id(shared)] = shared
 
     def average(pool: Tensor) -> None:
         # of an average and what each process has added to it since, the average is that of all that was added

@@ -132,11 +132,12 @@ def everywhere(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     expanded = dict(state_dict)
     holding: dict[int, str] = {}
-    for prefix, group in _stored_groups(state_dict).items():
+    groups = _stored_groups(state_dict)
+    for prefix, group in groups.items():
         key = f"{prefix}pool"
         if key in state_dict and (first := holding.setdefault(group, key)) != key:
             _check_same(first, state_dict[first], key, state_dict[key])
-    for prefix, group in _stored_groups(state_dict).items():
+    for prefix, group in groups.items():
         if group in holding:
             expanded[f"{prefix}pool"] = state_dict[holding[group]]
     return expanded

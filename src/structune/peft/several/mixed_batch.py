@@ -10,6 +10,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from structune.peft.layer import BASE, StructuneLayer
+from structune.peft.layers import all_layers
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str] | None, num_beams
         for module in model.modules()
         if isinstance(module, (StructuneLayer, AuxiliaryTrainingWrapper))
     ]
-    layers = [module for module in model.modules() if isinstance(module, StructuneLayer)]
+    layers = all_layers(model).values()
     try:
         for layer in layers:
             layer.by_sample = True
@@ -57,7 +58,7 @@ def _check(model: nn.Module, adapter_names: Sequence[str]) -> None:
         raise TypeError(f"adapter_names={adapter_names!r} must be a list with the name of an adapter for each sample")
     if model.training:
         raise ValueError("adapter_names picks adapters in evaluation only: call model.eval() first")
-    known = {name for layer in model.modules() if isinstance(layer, StructuneLayer) for name in layer.structune_delta}
+    known = {name for layer in all_layers(model).values() for name in layer.structune_delta}
     if unknown := sorted(set(adapter_names) - known - {BASE}):
         raise ValueError(f"adapter_names has {unknown}, but the model has {sorted(known)}; {BASE!r} is the base model")
 

@@ -16,6 +16,7 @@ from structune.options import PATTERNED, UpdateOptions, check_strength
 from structune.peft.base_layers import ParamWrapper, StructuneMultiheadAttention
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
+from structune.peft.layers import all_layers
 from structune.structures.base import weighted_sum
 
 Terms: TypeAlias = Sequence[tuple[float, StructuredDelta]]
@@ -56,9 +57,8 @@ def add_weighted_adapter(
             structured matrix; nothing is changed.
     """
     _check_arguments(tuner, adapters, weights, adapter_name)
-    layers = {name: layer for name, layer in tuner.model.named_modules() if isinstance(layer, StructuneLayer)}
     terms: dict[str, Terms] = {}
-    for name, layer in layers.items():
+    for name, layer in all_layers(tuner.model).items():
         own: Terms = [(w, layer.delta(a)) for a, w in zip(adapters, weights, strict=True) if a in layer.structune_delta]
         if own:
             terms[name] = own
