@@ -1,15 +1,14 @@
-"""The suite notices products of a family's own, and of algorithms, that are wrong in ways that only show in use."""
+"""The suite notices products of a family's own, what they say they cost, and differences that are wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from structune.products import ALGORITHMS
 from structune.structures import Structure
 from structune.structures.families.low_rank import LowRank
 from structune.structures.families.toeplitz import Toeplitz
@@ -81,61 +80,6 @@ def test_own_products(family: Family, wrong: type[Structure]) -> None:
 def test_costs(family: Family, wrong: type[Structure]) -> None:
     with pytest.raises(AssertionError, match="multiplications for one block"):
         suite.test_own_product_says_what_it_costs(family(wrong), SIZE)
-
-
-def _narrow(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    """Works in bf16 wherever numbers are fp32, as autocast would: a difference of two such products is noise."""
-    narrow = torch.bfloat16 if x.dtype == torch.float32 else x.dtype
-    return torch.einsum("pqmn,tqn->tpm", structure.entries(**generators).to(narrow), x.to(narrow)).to(x.dtype)
-
-
-def _coarse(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    """Rounds to four bits wherever it is."""
-    scale = 16 / x.abs().amax().clamp_min(1e-30)
-    return ALGORITHMS["dense"].multiply(structure, (x * scale).round() / scale, generators)
-
-
-def _offset(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    """Right but for a constant: nothing of it is left where a start is subtracted, unless that is one block's."""
-    return ALGORITHMS["dense"].multiply(structure, x, generators) + 1
-
-
-def _as_wide_as_its_numbers(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    W = structure.entries(**generators)
-    return torch.einsum("pqmn,tqn->tpm", W, x.to(W.dtype)).to(x.dtype)
-
-
-def _breaks(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    return ALGORITHMS["dense"].multiply(structure, x, generators) * (
-        1.0 if float(x.detach().sum()) == float("inf") else 1
-    )
-
-
-def _homebound(structure: Structure, x: Tensor, generators: Mapping[str, Tensor]) -> Tensor:
-    return ALGORITHMS["dense"].multiply(structure, x, generators) + torch.zeros(structure.rows, dtype=x.dtype)
-
-
-@pytest.mark.parametrize(
-    ("multiply", "check", "arguments"),
-    [
-        (_narrow, suite.test_autocast, (SIZE, torch.bfloat16)),
-        (_coarse, suite.test_autocast, (SIZE, torch.bfloat16)),
-        (_offset, suite.test_algorithms_equal_dense, (SIZE, GRID)),
-        (_as_wide_as_its_numbers, suite.test_dtypes_mix, ((3, 5), torch.float32, torch.bfloat16)),
-        (_breaks, suite.test_compiles_whole, ()),
-        (_homebound, suite.test_products_stay_on_their_device, ((3, 5),)),
-    ],
-)
-def test_algorithms(
-    algorithm: Callable[..., None],
-    multiply: Callable[..., Tensor],
-    check: Callable[..., None],
-    arguments: tuple[Any, ...],
-) -> None:
-    check("toeplitz", *arguments)
-    algorithm(multiply)
-    with pytest.raises((AssertionError, RuntimeError)):
-        check("toeplitz", *arguments)
 
 
 class StartKept(Toeplitz):
