@@ -68,7 +68,7 @@ PARTS = {
 }
 
 INSIDE = {
-    "pool_maps": "pool_map | index | *",
+    "pool_maps": "pool_map signs | index | *",
     "products": "transforms | * | choice | primitive",
     "peft": """
         computed_weight own_forward quantised readers registration strengths targets undo watched

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from structune import pool
 from structune.numerics.hashing import PROJECTION_STREAM, derive_seed
-from structune.pool_maps.pool_map import PoolMap, both_signs, with_signs
+from structune.pool_maps.pool_map import PoolMap
+from structune.pool_maps.signs import both_signs, with_signs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from structune.pool_maps.index import IndexMap
-from structune.pool_maps.pool_map import both_signs, with_signs
+from structune.pool_maps.signs import both_signs, with_signs
 
 
 @dataclass(frozen=True)
