@@ -37,7 +37,7 @@ structures.Toeplitz
 print(heavy())
 """
     first, second = python(program).splitlines()
-    assert first == f"[] {structune.__version__} 10 True"
+    assert first == f"[] {structune.__version__} 14 True"
     assert "torch" in second
     assert "peft" not in second
 
