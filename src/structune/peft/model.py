@@ -19,15 +19,7 @@ from structune.peft.config import StructuneConfig
 from structune.peft.idle import watch
 from structune.peft.layer import StructuneLayer
 from structune.peft.layers import all_layers
-from structune.peft.pool_scope import (
-    check_groups,
-    check_pools,
-    everywhere,
-    forget_pools,
-    idle_groups,
-    once,
-    shared_pool,
-)
+from structune.peft.pool_scope import check_pools, forget_pools, idle_groups, shared_pool
 from structune.peft.quantised import allow_packing, check_mergeable, report_merge_errors
 from structune.peft.readers import use_of_weight
 from structune.peft.several.mixed_batch import mixed_batch
@@ -42,6 +34,7 @@ from structune.peft.storage.nested import renamed, saved_names
 from structune.peft.storage.pretrained import TAG
 from structune.peft.storage.rollback import as_before_if_failing
 from structune.peft.storage.sharded import StateDictNames, check_unwrapped
+from structune.peft.storage.shared_pools import check_groups, everywhere, once
 from structune.peft.targets import check_adapter_name, check_tokens
 from structune.peft.untie import tying_as_it_is, untie
 from structune.pool import stream_of

@@ -22,9 +22,10 @@ from structune.finetune.methods import PeftSection
 from structune.finetune.run import Run
 from structune.peft import StructuneConfig
 from structune.peft.convert.lora import lora_scale
-from structune.peft.pool_scope import everywhere, own_or_shared
+from structune.peft.pool_scope import own_or_shared
 from structune.peft.storage.checkpoint import check_adapter_folder
 from structune.peft.storage.keys import bare
+from structune.peft.storage.shared_pools import everywhere
 from structune.shared_pool import SharedPool
 from structune.study.backbone import Backbone
 

@@ -19,9 +19,9 @@ from transformers.integrations.peft import PeftAdapterMixin
 from structune.peft.config import StructuneConfig
 from structune.peft.layer import StructuneLayer
 from structune.peft.layers import adapted_layers
-from structune.peft.pool_scope import check_groups, everywhere
 from structune.peft.several.hotswap import hotswap_adapter
 from structune.peft.storage.rollback import as_before_if_failing
+from structune.peft.storage.shared_pools import check_groups, everywhere
 
 LOADERS: tuple[tuple[type, str], ...] = (
     (PeftModel, "from_pretrained"),
