@@ -80,3 +80,16 @@ def test_pullback(circulants: int, size: tuple[int, int], start: int) -> None:
     found = structure.pullback(grad, start, **{name: value.detach() for name, value in generators.items()})
     for (name, gradient), truth in zip(found.items(), expected, strict=True):
         torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("circulants", [1, 2, 5])
+@pytest.mark.parametrize("size", [(3, 5), (5, 3), (4, 4)])
+def test_numbers_of_a_block_as_of_the_shapes(circulants: int, size: tuple[int, int]) -> None:
+    block = CirculantDiagonal(*size, circulants)
+    assert block.numel == sum(shape[0] for shape in block.shapes.values())
+
+
+def test_a_file_cannot_ask_for_a_list_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CirculantDiagonal, "generators", lambda _: pytest.fail("made before it was refused"))
+    with pytest.raises(ValueError, match="its blocks read .* numbers for an update of 576 entries: lower circulants"):
+        StructuredDelta(24, 24, structure="circulant_diagonal", num_splits=1, circulants=10**9)

@@ -58,6 +58,11 @@ class CirculantDiagonal(Structure):
             factors[f"d{step}"] = uniform(n if step < m else self.rows)
         return factors
 
+    @property
+    def numel(self) -> int:
+        """As of the shapes, without a list of them, which is as long as `circulants` says, whoever says it."""
+        return self.cols + self.rows + (2 * self.circulants - 1) * self.order
+
     def entries(self, **generators: Tensor) -> Tensor:
         return self.strip(0, self.rows, **generators)
 
