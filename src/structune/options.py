@@ -370,7 +370,14 @@ class OptionsByModule(UpdateOptions):
                     re.compile(key)
                 except re.error as error:
                     raise ValueError(f"{label}{error}") from error
-                yield label, lambda name=name, value=value: self.general().with_option(name, value)  # type: ignore[misc]
+                yield label, lambda name=name, value=value: self._general_for(name).with_option(name, value)  # type: ignore[misc]
+
+    def _general_for(self, name: str) -> UpdateOptions:
+        """The options in general; for an option that only a family of `structure_pattern` has, with that family."""
+        families = (self.structure, *_mapping("structure_pattern", self.structure_pattern).values())
+        having = (family for family in families if name in structures.get(family).own_options())
+        family = self.structure if name in OPTIONS else next(having, self.structure)
+        return self.general() if family == self.structure else self.general().with_option("structure", family)
 
     def patterns(self) -> dict[str, dict[str, Any]]:
         """Values by key for each option that patterns can override, the family's own each for itself.

@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from peft import PeftConfig
+import torch
+from peft import PeftConfig, get_peft_model
 
 import structune
 from structune import StructuneConfig
@@ -69,6 +70,37 @@ def test_overriding_the_structure_drops_a_rank_that_it_has_not() -> None:
     config = StructuneConfig(structure="low_rank", num_splits=1, rank=4, structure_pattern={"a": "toeplitz"})
     assert config.layer_options("a")["structure_options"] == {}
     assert config.layer_options("b")["structure_options"] == {"rank": 4}
+
+
+def test_a_family_of_a_pattern_has_options_of_its_own_by_pattern() -> None:
+    config = StructuneConfig(
+        structure="circulant",
+        num_splits=1,
+        structure_pattern={"a": "monarch", "b": "low_rank"},
+        num_blocks_pattern={"a": 2},
+        rank_pattern={"a": 1, "b": 3},
+    )
+    loaded = StructuneConfig(**config.to_dict())
+    for each in (config, loaded):
+        assert each.at("a").structure_options == {"num_blocks": 2, "rank": 1}
+        assert each.at("b").structure_options == {"rank": 3}
+        assert each.at("c").structure_options == {}
+
+
+def test_an_option_of_none_of_the_families_is_refused_in_a_pattern() -> None:
+    with pytest.raises(ValueError, match=r"left_rows_pattern\['a'\]: left_rows=2 does not go with .*kronecker"):
+        StructuneConfig(num_splits=1, structure_pattern={"a": "monarch"}, left_rows_pattern={"a": 2})
+    with pytest.raises(ValueError, match=r"num_blocks_pattern\['a'\]: num_blocks=0 must be"):
+        StructuneConfig(num_splits=1, structure_pattern={"a": "monarch"}, num_blocks_pattern={"a": 0})
+
+
+def test_an_option_of_another_family_than_a_modules_own_is_refused_there() -> None:
+    config = StructuneConfig(
+        num_splits=1, structure_pattern={"0": "monarch"}, num_blocks_pattern={".*": 2}, target_modules=["0", "1"]
+    )
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="^1: num_blocks=2 does not go with structure='circulant'"):
+        get_peft_model(model, config)
 
 
 @pytest.mark.parametrize(
