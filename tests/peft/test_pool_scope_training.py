@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
@@ -47,6 +48,16 @@ def test_gradient_checkpointing(use_reentrant, family, gpt2, ids, randomise) -> 
     checkpointed(ids, labels=ids).loss.backward()
     assert pool_of(model).grad.any()
     torch.testing.assert_close(pool_of(checkpointed).grad, pool_of(model).grad, rtol=1e-4, atol=1e-6)
+
+
+def test_files_of_a_whole_model_as_accelerate_reads_them(tmp_path: Path, gpt2, randomise) -> None:
+    model = get_peft_model(gpt2(), config_of(pool_map="signed"))
+    trained = randomise(copy.deepcopy(model))
+    save_model(trained, str(tmp_path / "model.safetensors"))
+    missing, _ = load_model(model, str(tmp_path / "model.safetensors"), strict=False)
+    assert not missing
+    assert pool_of(trained).any()
+    assert torch.equal(pool_of(model), pool_of(trained))
 
 
 def test_micro_batches_add_up(gpt2, randomise) -> None:
