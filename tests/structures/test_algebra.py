@@ -26,9 +26,7 @@ def test_raw_numbers_of_generators(name: str, size: tuple[int, int]) -> None:
     raw = {key: sample_inputs(2, *shape, seed=3).clamp(-1, 1) for key, shape in structure.shapes.items()}
     generators = structure.from_raw(**raw)
     back = structure.to_raw(**generators)
-    if back is None:
-        pytest.skip("it cannot tell")
-    assert back.keys() == raw.keys()
+    assert back is not None and back.keys() == raw.keys()
     for key, value in raw.items():
         torch.testing.assert_close(back[key], value, rtol=0, atol=1e-6)  # steep where a sine is flat
     again = structure.from_raw(**back)
@@ -66,16 +64,15 @@ def test_ranks_add_up() -> None:
     )
 
 
-@every_family
+@pytest.mark.parametrize("name", ["low_rank", "monarch", "kronecker"])
 def test_the_nearest_block(name: str) -> None:
     """A block is its own nearest; for any other matrix no generator can be moved towards it."""
-    structure = make_structure(name, 5, 4, rank=1, terms=1)
+    structure = make_structure(name, 6, 4, rank=1, terms=1)
     W = structure.dense(**sample_generators(structure, 2, 3))
     found = structure.nearest(W)
-    if found is None:
-        pytest.skip("it does not know")
+    assert found is not None
     torch.testing.assert_close(structure.dense(**found), W, rtol=1e-9, atol=1e-9)
-    target = sample_inputs(2, 3, 5, 4, seed=8)
+    target = sample_inputs(2, 3, 6, 4, seed=8)
     leaves = {key: value.detach().requires_grad_() for key, value in (structure.nearest(target) or {}).items()}
     distance = (structure.dense(**leaves) - target).square().sum()
     slopes = torch.autograd.grad(distance, tuple(leaves.values()))
