@@ -13,7 +13,6 @@ from torch import Tensor
 from structune.structures import Structure
 from structune.structures.families.low_rank import LowRank
 from structune.structures.families.toeplitz import Toeplitz
-from structune.structures.ranked import telescoped
 
 from .conftest import GRID, SIZE, Family, suite
 
@@ -44,8 +43,9 @@ class SignlessDifference(LowRank):
     """The sum for the difference."""
 
     def difference(self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Any:
-        G, H = telescoped(generators, start)
-        return replace(self, rank=2 * self.rank), {"G": torch.cat((G[0], -G[1]), -1), "H": torch.cat(H, -2)}
+        merged, numbers = super().difference(generators, start)
+        moved, still = numbers["G"].chunk(2, dim=-1)
+        return merged, {"G": torch.cat((moved, -still), -1), "H": numbers["H"]}
 
 
 class CancellingDifference(LowRank):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structune.structures.base import Structure, Term
 from structune.structures.generator import Generator, uniform, zeros
-from structune.structures.ranked import RankedStructure, pairs_of_all, telescoped
+from structune.structures.ranked import RankedSum
 from structune.structures.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class LowRank(RankedStructure):
+class LowRank(RankedSum):
     """W = G H with G (M, R) and H (R, N). Displacement pair (I, 0), rank R. Source: TR2024-157, Table 1."""
 
     name: ClassVar[str] = "low_rank"
@@ -61,10 +59,9 @@ class LowRank(RankedStructure):
         rows_TQ1R = G[block_row, :, row].unsqueeze(-2)
         return (rows_TQ1R @ H[block_row]).squeeze(-2)
 
-    @classmethod
-    def sum_of(cls, terms: Sequence[Term]) -> tuple[Structure, dict[str, Tensor]]:
-        """All columns of the terms' G beside one another, and all rows of H below."""
-        return pairs_of_all(terms, axes={"G": -1, "H": -2})
+    def axis_of(self, name: str) -> int:
+        """Columns of G lie beside one another, rows of H below."""
+        return -1 if name == "G" else -2
 
     def nearest(self, matrix: Tensor) -> dict[str, Tensor]:
         """The truncated singular value decomposition; the rest of a rank beyond min(M, N) is zero."""
@@ -78,9 +75,3 @@ class LowRank(RankedStructure):
 
     def thin_factors(self, G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
         return G, H
-
-    def difference(
-        self, generators: Mapping[str, Tensor], start: Mapping[str, Tensor]
-    ) -> tuple[Structure, dict[str, Tensor]]:
-        G, H = telescoped(generators, start)
-        return replace(self, rank=2 * self.rank), {"G": torch.cat(G, dim=-1), "H": torch.cat(H, dim=-2)}
