@@ -11,6 +11,19 @@ from torch.nn.functional import pad
 from structune.surroundings import natively
 
 
+def cyclic_product(a: Tensor, b: Tensor, period: int) -> Tensor:
+    """Σ_k a[(i − k) mod period] b[k]: a, b (…, ≤ period), filled up with zeros, to (…, period), in at least fp32.
+
+    By FFT, whose spectra autograd keeps.
+    """
+    wide = torch.promote_types(a.dtype, torch.float32)
+    a, b = a.to(wide), b.to(wide)
+    if a.numel() == 0:  # of which MKL has no transform
+        return pad(a, (0, period - a.shape[-1])) * b
+    product: Tensor = torch.fft.irfft(torch.fft.rfft(a, period) * torch.fft.rfft(b, period), period)
+    return product
+
+
 def cyclic_convolution(a: Tensor, b: Tensor, period: int) -> Tensor:
     """Σ_l Σ_k a_l[(i − k) mod period] b_l[k]: a, b (…, R, ≤ period), filled up with zeros, to (…, period).
 
@@ -28,8 +41,7 @@ def _cyclic(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = torch.fft.irfft(torch.fft.rfft(a) * torch.fft.rfft(b), a.shape[-1])
-    return product
+    return cyclic_product(a, b, a.shape[-1])
 
 
 class _Convolution(torch.autograd.Function):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from structune.numerics.cyclic import cyclic_product
 from structune.numerics.recomputed import recomputed
 from structune.structures.base import Structure
 from structune.structures.convolution import Convolution
@@ -91,7 +93,7 @@ class CirculantDiagonal(Structure):
         first, *others = (vector.to(torch.promote_types(x_TQN.dtype, torch.float32)) for vector in vectors)
         y_TPQn = x_TQN.unsqueeze(1) * first
         for c, diagonal in zip(others[::2], others[1::2], strict=True):
-            y_TPQn = _convolution(y_TPQn, c)[..., : diagonal.shape[-1]] * diagonal
+            y_TPQn = cyclic_product(y_TPQn, c, self.order)[..., : diagonal.shape[-1]] * diagonal
         return y_TPQn.sum(dim=2).to(x_TQN.dtype)
 
     def multiplications(self, num_block_rows: int, num_block_cols: int) -> int:
@@ -133,18 +135,9 @@ class CirculantDiagonal(Structure):
 
     def _through(self, rows: Tensor, generators: dict[str, Tensor]) -> Tensor:
         """Rows (…, B, n) times all factors but the last two: (…, B, N)."""
+        around = partial(cyclic_product, period=self.order)
         for step in range(self.circulants - 1, 0, -1):
             rows = rows * generators[f"d{step}"].unsqueeze(-2)
-            turned = recomputed(_convolution, rows, generators[f"c{step}"].unsqueeze(-2).flip(-1).roll(1, -1))
+            turned = recomputed(around, rows, generators[f"c{step}"].unsqueeze(-2).flip(-1).roll(1, -1))
             rows = turned.to(rows.dtype)
         return rows[..., : self.cols] * generators["d0"].unsqueeze(-2)
-
-
-def _convolution(x: Tensor, c: Tensor) -> Tensor:
-    """Σ_k c[(i − k) mod n] x[k]: x (…, ≤ n) and c (…, n) to (…, n), by FFT in at least fp32."""
-    n = c.shape[-1]
-    wide = torch.promote_types(x.dtype, torch.float32)
-    x, c = x.to(wide), c.to(wide)
-    if x.numel() == 0:  # of which MKL has no transform
-        return pad(x, (0, n - x.shape[-1])) * c
-    return torch.fft.irfft(torch.fft.rfft(x, n) * torch.fft.rfft(c), n)
