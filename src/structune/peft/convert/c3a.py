@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
-from structune.peft.convert.converted import Converted, read
+from structune.peft.convert.converted import Converted, of_each_layer, read, read_own
 from structune.peft.layer import StructuneLayer
-from structune.peft.layers import adapted_layers
 from structune.peft.storage.keys import PREFIX
 from structune.structures.families.circulant import Circulant, first_column
 
@@ -74,22 +73,13 @@ def to_peft_c3a(model: PeftModel, adapter_name: str = "default") -> Converted:
     Raises:
         ValueError: a layer's ΔW is none of PEFT's C3A; the message names the layer and says why.
     """
-    config, tensors = read(model, adapter_name)
-    if not isinstance(config, StructuneConfig):
-        raise ValueError(
-            f"adapter {adapter_name!r} is of type {config.peft_type}: to_peft_c3a reads structune's adapters"
-        )
+    config, tensors = read_own(model, adapter_name, "to_peft_c3a")
     if config.trainable_token_indices:
         raise ValueError(
             f"trainable_token_indices={config.trainable_token_indices!r}: PEFT's C3A trains no rows of an "
             "embedding; merge the adapter instead"
         )
-    kernels: dict[str, Tensor] = {}
-    for name, layer in adapted_layers(model.get_base_model().named_modules(), adapter_name):
-        try:
-            kernels[name] = _kernel(layer, adapter_name)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+    kernels = of_each_layer(model, adapter_name, _kernel)
     others = {key: tensor for key, tensor in tensors.items() if ".structune_" not in key}
     sizes = {name: kernel.shape[-1] for name, kernel in kernels.items()}
     usual = Counter(sizes.values()).most_common(1)[0][0]

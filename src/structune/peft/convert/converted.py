@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, set_peft_model_state_dict
@@ -12,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from structune.files import new_folder
+from structune.peft.config import StructuneConfig
+from structune.peft.layer import StructuneLayer
+from structune.peft.layers import adapted_layers
 from structune.peft.storage.ordered import in_order
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,35 @@ def read(source: PeftModel | str | Path, adapter_name: str) -> tuple[PeftConfig,
     if not weights.is_file():
         raise ValueError(f"{source}: there is no {SAFETENSORS_WEIGHTS_NAME} here: name the folder of a saved adapter")
     return PeftConfig.from_pretrained(str(source)), load_file(weights)
+
+
+def read_own(model: PeftModel, adapter_name: str, reader: str) -> tuple[StructuneConfig, dict[str, Tensor]]:
+    """Configuration and tensors of an adapter of structune's.
+
+    Args:
+        model: a live model with the adapter.
+        adapter_name: which adapter.
+        reader: the function that asks, for the error.
+
+    Raises:
+        ValueError: the model has no such adapter, or it is another method's.
+    """
+    config, tensors = read(model, adapter_name)
+    if not isinstance(config, StructuneConfig):
+        raise ValueError(f"adapter {adapter_name!r} is of type {config.peft_type}: {reader} reads structune's adapters")
+    return config, tensors
+
+
+def of_each_layer(model: PeftModel, adapter_name: str, part: Callable[[StructuneLayer, str], Part]) -> dict[str, Part]:
+    """What `part` makes of each adapted layer and the adapter's name, by the layer's name.
+
+    Raises:
+        ValueError: it refuses a layer; the message names the layer.
+    """
+    parts = {}
+    for name, layer in adapted_layers(model.get_base_model().named_modules(), adapter_name):
+        try:
+            parts[name] = part(layer, adapter_name)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return parts

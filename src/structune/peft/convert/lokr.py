@@ -20,9 +20,8 @@ from structune.delta import EXTRA_STATE, StructuredDelta
 from structune.peft.base_layers import StructuneConv, StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
-from structune.peft.convert.converted import Converted, read
+from structune.peft.convert.converted import Converted, of_each_layer, read, read_own
 from structune.peft.layer import StructuneLayer
-from structune.peft.layers import adapted_layers
 from structune.peft.storage.keys import PREFIX
 from structune.pool import stream_of
 from structune.structures.families.kronecker import Kronecker
@@ -87,23 +86,12 @@ def to_peft_lokr(model: PeftModel, adapter_name: str = "default") -> Converted:
     Raises:
         ValueError: a layer's ΔW is none of PEFT's LoKr; the message names the layer and says why.
     """
-    config, tensors = read(model, adapter_name)
-    if not isinstance(config, StructuneConfig):
-        raise ValueError(
-            f"adapter {adapter_name!r} is of type {config.peft_type}: to_peft_lokr reads structune's adapters"
-        )
+    config, tensors = read_own(model, adapter_name, "to_peft_lokr")
     for option, nothing in (("bias", "none"), ("trainable_token_indices", None)):
         if (value := getattr(config, option)) != nothing:
             raise ValueError(f"{option}={value!r}: PEFT's LoKr trains nothing beside ΔW; merge the adapter instead")
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    channels: dict[str, tuple[int, int]] = {}
-    for name, layer in adapted_layers(model.get_base_model().named_modules(), adapter_name):
-        try:
-            factors[name] = _kronecker_factors(layer, adapter_name)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        out, within, *_ = layer.get_base_weight().shape
-        channels[name] = out, within
+    factors = of_each_layer(model, adapter_name, _kronecker_factors)
+    channels = of_each_layer(model, adapter_name, _channels)
     rank = max(math.ceil(max(B.shape[:2]) / 2) for _, B in factors.values())  # from here on LoKr keeps w2 whole
     theirs = LoKrConfig(
         r=rank,
@@ -163,6 +151,12 @@ def _by_name(option: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return {option: usual}
     longest_first = sorted(values, key=len, reverse=True)
     return {option: usual, f"{option}_pattern": {re.escape(name): values[name] for name in longest_first}}
+
+
+def _channels(layer: StructuneLayer, adapter_name: str) -> tuple[int, int]:
+    """Outputs and inputs as PEFT counts them: of a group, where a convolution has groups."""
+    out, within, *_ = layer.get_base_weight().shape
+    return out, within
 
 
 def _kronecker_factors(layer: StructuneLayer, adapter_name: str) -> tuple[Tensor, Tensor]:

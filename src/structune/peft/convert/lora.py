@@ -19,7 +19,7 @@ from structune.options import as_python
 from structune.peft.base_layers import StructuneLinear
 from structune.peft.config import StructuneConfig
 from structune.peft.convert.c3a import POOL, TARGETS
-from structune.peft.convert.converted import Converted, read
+from structune.peft.convert.converted import Converted, read, read_own
 from structune.peft.layers import adapted_layers
 from structune.peft.pool_scope import own_or_shared
 from structune.peft.storage.keys import PREFIX
@@ -63,9 +63,7 @@ def to_lora(
     Raises:
         ValueError: an argument is out of range, a layer has another error than allowed, or is no linear layer.
     """
-    config, tensors = read(model, adapter_name)
-    if not isinstance(config, StructuneConfig):
-        raise ValueError(f"adapter {adapter_name!r} is of type {config.peft_type}: to_lora reads structune's adapters")
+    config, tensors = read_own(model, adapter_name, "to_lora")
     if config.bias != "none":
         raise ValueError(
             f"bias={config.bias!r}: LoRA files of trained biases are not written; merge the adapter instead"
