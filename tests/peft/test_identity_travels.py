@@ -133,17 +133,22 @@ def test_to_empty_then_load(make, start, trained, bert, ids) -> None:
     assert torch.equal(empty(ids).logits, model(ids).logits)
 
 
+def add_reference(model, of: str) -> None:
+    """An adapter of the same configuration, with the parameters of the other one alone, made active."""
+    model.add_adapter("reference", model.peft_config[of])
+    for name, parameter in model.named_parameters():
+        if f".{of}." in name:
+            model.get_parameter(name.replace(f".{of}.", ".reference.")).data.copy_(parameter.data)
+    model.set_adapter("reference")
+
+
 @every_config
 @every_start
 def test_parameters_copied_from_one_adapter_to_another(make, start, trained, ids) -> None:
     """As trainers make a frozen reference: a new adapter of the same configuration, and parameters alone."""
     model = trained(make(init_weights=start))
     expected = model(ids).logits
-    model.add_adapter("reference", model.peft_config["default"])
-    for name, parameter in model.named_parameters():
-        if ".default." in name:
-            model.get_parameter(name.replace(".default.", ".reference.")).data.copy_(parameter.data)
-    model.set_adapter("reference")
+    add_reference(model, "default")
     assert torch.equal(model(ids).logits, expected)
 
 
@@ -156,11 +161,7 @@ def test_a_reference_of_the_active_adapter(make, trained, ids) -> None:
         layer.delta("second").identify(replace(layer.delta("second").identity, stream=2000 + k))
     model.set_adapter("second")
     expected = model(ids).logits
-    model.add_adapter("reference", model.peft_config["second"])
-    for name, parameter in model.named_parameters():
-        if ".second." in name:
-            model.get_parameter(name.replace(".second.", ".reference.")).data.copy_(parameter.data)
-    model.set_adapter("reference")
+    add_reference(model, "second")
     assert torch.equal(model(ids).logits, expected)
 
 

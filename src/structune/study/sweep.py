@@ -79,7 +79,9 @@ class Results:
             return None
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            same = _agree(content["settings"], _deciding(recipe), _deciding(recipe, exclude_defaults=True))
+            sources = _sources(recipe)
+            given = _settings(recipe, exclude_defaults=True) | sources
+            same = _agree(content["settings"], _settings(recipe) | sources, given)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
         if not same:
@@ -228,7 +230,7 @@ class _Runner:
             "seed": wanted.seed,
             "validation": None,
             "test": None,
-            "settings": _deciding(recipe),
+            "settings": _settings(recipe) | _sources(recipe),
         }
         if run is not None:
             metrics = run.metrics()
@@ -273,15 +275,17 @@ class _Runner:
         self.console.print(f"{what}  {escape(wanted.name)}", highlight=False, soft_wrap=True)
 
 
-def _deciding(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """What decides a run, without the paths of one machine: its data by their hash."""
+def _settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    """What is said of a run, but for the names and paths of one machine."""
     left_out = {"name", "output", "model", "data"}
-    content = recipe.model_dump(
-        mode="json", exclude_none=True, exclude=left_out, exclude_defaults=exclude_defaults
-    )  # fmt: skip
+    return recipe.model_dump(mode="json", exclude_none=True, exclude=left_out, exclude_defaults=exclude_defaults)
+
+
+def _sources(recipe: Recipe) -> dict[str, Any]:
+    """What a run reads: its data by their hash."""
     files = [getattr(recipe.data, key) for key in ("train", "evaluation")]
     hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files if file is not None]
-    return content | {"data": hashes, "max_length": recipe.data.max_length, "model": Path(recipe.model.name).name}
+    return {"data": hashes, "max_length": recipe.data.max_length, "model": Path(recipe.model.name).name}
 
 
 def _agree(stored: Any, now: Any, given: Any) -> bool:
