@@ -1,11 +1,11 @@
-"""What families with a rank of their own choosing share: pairs of generators G, H, and sums over them."""
+"""What families with a rank of their own choosing share: pairs of generators G, H."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from structune.structures.bilinear import Bilinear, BilinearSum
+from structune.structures.bilinear import Bilinear
 from structune.structures.generator import Generator, uniform, zeros
 
 
@@ -20,6 +20,7 @@ class RankedStructure(Bilinear):
     rank: int = 1
 
     pair: ClassVar[tuple[str, str]] = "G", "H"
+    counted: ClassVar[str] = "rank"
 
     @property
     def displacement_rank(self) -> int:
@@ -31,14 +32,7 @@ class RankedStructure(Bilinear):
 
 
 @dataclass(frozen=True)
-class RankedSum(RankedStructure, BilinearSum):
-    """A family that is a sum over its generator pairs, so that ranks of sums and differences add up."""
-
-    counted: ClassVar[str] = "rank"
-
-
-@dataclass(frozen=True)
-class CroppedStructure(RankedSum):
+class CroppedStructure(RankedStructure):
     """A ranked family that is square by nature: G, H (R, n) with n = max(M, N), cropped to M×N."""
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from structune.structures.bilinear import BilinearSum
+from structune.structures.bilinear import Bilinear
 
 
 @dataclass(frozen=True)
-class TermsStructure(BilinearSum):
+class TermsStructure(Bilinear):
     """W = Σ_l F(X_l, Y_l) with F linear in both; X and Y have the terms as their first axis, and X starts at zero.
 
     Args:

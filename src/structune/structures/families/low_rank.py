@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structune.structures.generator import Generator, uniform, zeros
-from structune.structures.ranked import RankedSum
+from structune.structures.ranked import RankedStructure
 from structune.structures.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class LowRank(RankedSum):
+class LowRank(RankedStructure):
     """W = G H with G (M, R) and H (R, N). Displacement pair (I, 0), rank R. Source: TR2024-157, Table 1."""
 
     name: ClassVar[str] = "low_rank"
