@@ -1,7 +1,7 @@
 """Who may import whom: one table, checked against every import statement of the package.
 
-`structures ← products ← delta ← peft ← finetune ← study ← bench ← cli`, with `pool` and `grid` below `delta`, and
-`testing` looking inward only; inside each folder, floors. docs/architecture.md explains the parts.
+`structures ← products ← delta ← peft ← data ← tasks ← finetune ← study ← bench ← cli`, with `pool` and `grid` below
+`delta`, and `testing` looking inward only; inside each folder, floors. docs/architecture.md explains the parts.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ ROOT = "structune"
 MATHS = (
     "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
 )
-HELPERS = "errors files"
+HELPERS = "errors files section doubt paths"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
+    "section": part("errors", "pydantic pydantic_core"),
+    "doubt": part("", ""),
+    "paths": part("errors section", "pydantic"),
+    "quiet": part("", "transformers"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
     "numerics": part("surroundings", "torch"),
@@ -58,12 +62,14 @@ PARTS = {
     "delta": part(
         "surroundings numerics structures products pool pool_maps options identity shared_pool start resolved", "torch"
     ),
-    "peft": part(f"{MATHS} {HELPERS}", "torch peft transformers safetensors"),
+    "peft": part(f"{MATHS} errors files", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
-    "finetune": part(f"{MATHS} {HELPERS} peft {ROOT}"),
-    "study": part(f"{MATHS} {HELPERS} peft {ROOT} finetune"),
-    "bench": part(f"{MATHS} {HELPERS} peft {ROOT} finetune study"),
-    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} finetune study bench"),
+    "data": part(HELPERS, "datasets pydantic"),
+    "tasks": part(f"{HELPERS} quiet data"),
+    "finetune": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks"),
+    "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune"),
+    "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune study"),
+    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune study bench"),
     "testing": part(f"{MATHS} peft {ROOT}"),
 }
 
@@ -81,13 +87,15 @@ INSIDE = {
         | several.mixed_methods storage.injected
         | entry""",
     "finetune": """
-        doubt importing launch lock markdown paths place quiet resume section tables
+        importing launch lock markdown place resume tables
         | methods recipe yaml_file shipped
+        | task_data
         | *
         | run
         | train evaluate
         | merge""",
-    "finetune.data": "empty_words | file_text header quotes | table | * | examples | doubts split",
+    "data": "empty_words numbers section | file_text header quotes | table examples | * | sources",
+    "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
     "testing": "* | conformance",
@@ -219,9 +227,9 @@ def test_floors_name_what_is_there(folder: str) -> None:
         ("structune.peft.model", "from structune.peft.several import weighted", False),
         ("structune.peft.layer", "from structune.peft.storage import rollback", False),
         ("structune.peft.layer", "from structune.peft.storage.checkpoint import check_state_dict", True),
-        ("structune.finetune.data.table", "from structune.finetune.data.examples import Examples", True),
-        ("structune.finetune.data.table", "from structune.finetune.section import closest", False),
-        ("structune.finetune.encode", "from structune.finetune.train import train", True),
+        ("structune.data.table", "from structune.data.sources import load_tables", True),
+        ("structune.data.table", "from structune.section import closest", False),
+        ("structune.finetune.card", "from structune.finetune.train import train", True),
     ],
 )
 def test_floors_are_held(module: str, source: str, above: bool) -> None:

@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from structune import __version__
 from structune.errors import Interrupted, UserError
@@ -27,7 +26,7 @@ from structune.finetune.importing import without_remarks
 from structune.finetune.launch import first_rank, refuse_several_processes
 from structune.finetune.shipped import recipe_names
 from structune.finetune.signals import raised
-from structune.finetune.tables import pairs, print_table
+from structune.finetune.tables import pairs, print_table, records
 
 app = typer.Typer(
     name="structune",
@@ -104,10 +103,12 @@ def train(
 
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
         metrics = run.metrics()
-        most = metrics["eval_majority"]
+        first, *others = settings.task.metrics
+        more = "".join(f"   {metric.title} {metric.text(metrics[f'eval_{metric.key}'])}" for metric in others)
         table = pairs()
-        table.add_row("accuracy", f"[bold]{metrics['eval_accuracy']:.1%}[/]   macro F1 {metrics['eval_f1']:.3f}")
-        table.add_row("", f"[dim]always {escape(repr(most['label']))}: {most['share']:.1%}[/]")
+        table.add_row(first.title, f"[bold]{first.text(metrics[f'eval_{first.key}'])}[/]{more}")
+        if blind := metrics["baseline"]:
+            table.add_row("", f"[dim]{escape(blind['words'])}: {first.text(blind['value'])}[/]")
         table.add_row("adapter", f"{metrics['trainable_adapter']:,} numbers, {metrics['adapter_bytes'] / 1e3:,.1f} kB")
         table.add_row("time", f"{metrics['train_seconds']:.0f} s, {metrics['seconds_per_step']:.3f} s a step")
         table.add_row("memory", f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB peak ({metrics['peak_memory_kind']})")
@@ -130,22 +131,16 @@ def evaluate(
             from structune.finetune import evaluate as evaluation
 
         result = evaluation.evaluate(_path("RUN", run), _path_if_given("--data", data), console)
-        table = Table("class", "precision", "recall", "F1", "examples", box=None, header_style="bold")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for name, row in result.classes.items():
-            table.add_row(
-                escape(name), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['examples']:,}"
-            )
-        print_table(console, table)
+        for title, rows in result.tables():
+            print_table(console, records(title, rows))
+        scores = "   ".join(f"{title} [bold]{text}[/]" for title, text in result.shown())
         console.print(
-            f"accuracy [bold]{result.accuracy:.4f}[/]   macro F1 {result.f1:.4f}   Matthews {result.matthews:.4f}   "
-            f"loss {result.loss:.4f}   on {result.examples:,} examples ({escape(result.source)})",
+            f"{scores}   loss {result.loss:.4f}   on {result.examples:,} examples ({escape(result.source)})",
             highlight=False,
             soft_wrap=True,
         )
-        most, row = max(result.classes.items(), key=lambda item: item[1]["examples"])
-        console.print(f"[dim]always {escape(repr(most))}: accuracy {row['examples'] / result.examples:.4f}[/]")
+        if result.baseline:
+            console.print(f"[dim]{escape(result.baseline)}[/]", highlight=False)
 
 
 @app.command()
@@ -356,7 +351,7 @@ def main() -> None:
 
 def _expanded(argument: str, given: str) -> str:
     """What is meant: a shell leaves `~` alone in `--out=~/x`, and everything in quotes."""
-    from structune.finetune.paths import expand
+    from structune.paths import expand
 
     try:
         return expand(given)
@@ -425,7 +420,7 @@ def _errors_as_lines(debug: bool) -> Iterator[None]:
 
 def _show_doubts() -> None:
     """Let `DataWarning` appear as one yellow line; other warnings as before."""
-    from structune.finetune.doubt import DataWarning
+    from structune.doubt import DataWarning
 
     before = warnings.showwarning
 

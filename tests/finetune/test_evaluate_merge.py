@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from structune.doubt import DataWarning
 from structune.errors import UserError
-from structune.finetune.doubt import DataWarning
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.recipe import Recipe
@@ -38,13 +38,11 @@ def run(request: pytest.FixtureRequest, recipe: Callable[..., Recipe]) -> Run:
 def test_evaluation_equals_the_end_of_training(run: Run) -> None:
     result = evaluate(run.folder)
     metrics = run.metrics()
-    assert (result.accuracy, result.f1, result.matthews) == tuple(
-        metrics[f"eval_{key}"] for key in ("accuracy", "f1", "matthews")
-    )
+    assert tuple(result.scores.values()) == tuple(metrics[f"eval_{key}"] for key in ("accuracy", "f1", "matthews"))
     assert result.loss == metrics["eval_loss"]
     assert result.examples == 20
-    assert sum(row["examples"] for row in result.classes.values()) == 20
-    assert json.loads(run.evaluation_file.read_text())["accuracy"] == result.accuracy
+    assert sum(row["examples"] for row in result.details["classes"].values()) == 20
+    assert json.loads(run.evaluation_file.read_text())["accuracy"] == result.scores["accuracy"]
 
 
 def test_merged_model_needs_nothing_else_and_says_the_same(run: Run, tmp_path: Path) -> None:
@@ -63,7 +61,7 @@ def test_evaluation_of_another_file(run: Run, tmp_path: Path) -> None:
     other.write_text("text,label\nthe film was good,positive\na weak end,negative\nthe music,negative\n")
     result = evaluate(run.folder, other)
     assert result.examples == 3
-    assert result.classes["negative"]["examples"] == 2
+    assert result.details["classes"]["negative"]["examples"] == 2
     other.write_text("text,label\nthe film was good,Positive\n")
     with pytest.raises(UserError, match="the label 'Positive' is not in the training data"):
         evaluate(run.folder, other)

@@ -12,25 +12,29 @@ import yaml
 from typer.testing import CliRunner
 
 from structune import cli
+from structune.data.examples import Examples
 from structune.errors import Interrupted, UserError
-from structune.finetune.data import Examples, TaskData
 from structune.finetune.evaluate import evaluate
 from structune.finetune.fingerprint import Fingerprint, Rows
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
+from structune.finetune.task_data import TaskData
 from structune.finetune.train import train
 
 MakeRecipe = Callable[..., Recipe]
 
 
 def examples(rows: list[tuple[str, ...]]) -> Examples:
-    pairs = [row[1] for row in rows] if len(rows[0]) == 3 else None
-    return Examples([row[0] for row in rows], pairs, [row[-1] for row in rows], [row[0] for row in rows])
+    inputs = dict(zip(("text", "text_pair"), map(list, zip(*(row[:-1] for row in rows), strict=True)), strict=False))
+    labels = [row[-1] for row in rows]
+    return Examples(inputs, labels, [row[0] for row in rows], labels)
 
 
 def fingerprint(train_rows: list[tuple[str, ...]], held_out: list[tuple[str, ...]]) -> Fingerprint:
-    return Fingerprint.of(TaskData(examples(train_rows), examples(held_out), sorted({row[-1] for row in train_rows})))
+    return Fingerprint.of(
+        TaskData(examples(train_rows), examples(held_out), {"classes": sorted({row[-1] for row in train_rows})})
+    )
 
 
 ROWS: list[tuple[str, ...]] = [("one film", "good"), ("another", "bad"), ("a third", "good")]
@@ -66,7 +70,7 @@ def test_parts_of_a_row_do_not_run_together() -> None:
         [("ab", "c", "x")], [("a", "bc", "x")], [("ab", "cx", "")], [("abc", "", "x")], [("abcx", "")],
     ]  # fmt: skip
     assert len({Rows.of(examples(each)).digest() for each in rows}) == len(rows)
-    assert len({Rows.of(examples(each)).texts for each in rows[:2]}) == 2
+    assert len({Rows.of(examples(each)).inputs for each in rows[:2]}) == 2
 
 
 def test_texts_are_known_but_for_case_and_spaces() -> None:

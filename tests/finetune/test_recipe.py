@@ -351,9 +351,9 @@ def test_recipes_and_data_are_checked_without_torch(tmp_path: Path) -> None:
 import sys
 import structune.cli
 from structune.finetune.recipe import Recipe
-from structune.finetune.data import load_data
+from structune.finetune.task_data import load_data
 recipe = Recipe.parse({"data": {"train": "r.csv"}, "method": "hydra-toeplitz"}).resolved()
-assert len(load_data(recipe.data).train) > 10
+assert len(load_data(recipe.task, recipe.data).train) > 10
 print(sorted(set(sys.modules) & {"torch", "transformers", "peft", "datasets", "matplotlib", "pandas", "numpy"}))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

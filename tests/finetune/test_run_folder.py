@@ -272,10 +272,10 @@ class TestDamagedCheckpoints:
         assert run.last_checkpoint() is not None
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"a', "[]", '{"labels": 3}', "null"])
+@pytest.mark.parametrize("content", ["", "{}", '{"a', "[]", '{"targets": {"classes": 3}}', "null"])
 def test_damaged_metrics_are_told(content: str, recipe: MakeRecipe, tmp_path: Path) -> None:
     run = train(recipe(max_steps=1))
-    if content == '{"labels": 3}':
+    if "classes" in content:
         content = json.dumps(run.metrics() | json.loads(content))
     run.metrics_file.write_text(content)
     for command in (["evaluate", str(run.folder)], ["merge", str(run.folder), "--out", str(tmp_path / "merged")]):
@@ -392,14 +392,14 @@ class TestLock:
         """The other one has begun, and ended, while this one loaded its model."""
         from structune.finetune import train as module
 
-        load = module.load_base
+        load = module.apply_method
 
         def slow(*arguments: Any) -> Any:
-            monkeypatch.setattr(module, "load_base", load)
+            monkeypatch.setattr(module, "apply_method", load)
             train(recipe(max_steps=2))
             return load(*arguments)
 
-        monkeypatch.setattr(module, "load_base", slow)
+        monkeypatch.setattr(module, "apply_method", slow)
         with pytest.raises(UserError, match="holds a finished run"):
             train(recipe(max_steps=1))
         assert Run(Path(recipe().output or "")).metrics()["steps"] == 2

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,11 +23,11 @@ from structune.finetune.adapters import apply_method, split_parameters
 from structune.finetune.card import model_card
 from structune.finetune.evaluate import load_run
 from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.model import load_base
 from structune.finetune.recipe import ModelSection, Recipe
 from structune.finetune.run import Run
 from structune.finetune.train import train
 from structune.finetune.trainer import RecipeTrainer
+from structune.tasks.task import Base
 
 MakeRecipe = Callable[..., Recipe]
 SMALL: dict[str, dict[str, Any]] = {
@@ -76,8 +77,8 @@ def test_every_method_trains_saves_and_loads_back(
 def test_training_changes_only_the_adapter_and_the_head(method: str, recipe: MakeRecipe) -> None:
     settings = recipe(SMALL[method], max_steps=3).resolved()
     run = train(settings)
-    names = run.metrics()["labels"]
-    pristine = dict(load_base(settings.model, names, settings.seed).model.named_parameters())
+    names = run.metrics()["targets"]
+    pristine = dict(settings.task.load(settings.model, names, settings.seed).model.named_parameters())
     loaded = load_run(run.folder)
     adapter, head = split_parameters(loaded.model, loaded.base.head)
     trained = {*adapter, *head}
@@ -228,9 +229,9 @@ def test_gradient_accumulation_is_a_larger_batch(recipe: MakeRecipe, tiny_model:
 
 def test_adapter_and_head_have_their_own_learning_rates(recipe: MakeRecipe, tmp_path: Path) -> None:
     settings = recipe(SMALL["c3a"], learning_rate=0.5, head_learning_rate=0.25, warmup=0.5).resolved()
-    base = load_base(settings.model, ["a", "b"], 0)
-    adapted = apply_method(base, settings.method)
-    trainer = RecipeTrainer(adapted, base, settings, tmp_path)
+    base = settings.task.load(settings.model, {"classes": ["a", "b"]}, 0)
+    adapted = apply_method(base, settings.method, settings.task)
+    trainer = RecipeTrainer(adapted, base, settings, {"classes": ["a", "b"]}, tmp_path)
     trainer.create_optimizer_and_scheduler(num_training_steps=10)
     assert trainer.optimizer is not None and trainer.lr_scheduler is not None
     largest = [0.0, 0.0]
@@ -336,8 +337,8 @@ def test_the_card_loads_the_adapter_in_a_fresh_process(recipe: MakeRecipe, tmp_p
         capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     loaded = load_run(run.folder)
-    tokens = loaded.base.tokenizer(["the film was superb"], return_tensors="pt")
-    expected = loaded.label_names[int(loaded.model(**tokens).logits.argmax())]
+    tokens = loaded.base.processor(["the film was superb"], return_tensors="pt")
+    expected = loaded.targets["classes"][int(loaded.model(**tokens).logits.argmax())]
     assert done.stdout.strip() == expected
     # Several texts, one of them too long for the model: padded, cut, and the labels are the run's own.
     texts = ["the film was superb", "dull", "a story with awful music " * 40]
@@ -348,9 +349,9 @@ def test_the_card_loads_the_adapter_in_a_fresh_process(recipe: MakeRecipe, tmp_p
     done = subprocess.run([sys.executable, "-c", several], capture_output=True, text=True, check=True, cwd=tmp_path)
     lines = done.stdout.strip().splitlines()
     logits = [
-        loaded.model(**loaded.base.tokenizer([text], truncation=True, return_tensors="pt")).logits for text in texts
+        loaded.model(**loaded.base.processor([text], truncation=True, return_tensors="pt")).logits for text in texts
     ]
-    assert lines[:3] == [loaded.label_names[int(row.argmax())] for row in logits]
+    assert lines[:3] == [loaded.targets["classes"][int(row.argmax())] for row in logits]
     assert lines[3:] == ["{0: 'negative', 1: 'positive'}", "(3, 64)"]
     recipe_in_card = card.split("```yaml\n")[1].split("```")[0]
     assert str(tmp_path) not in recipe_in_card
@@ -364,8 +365,10 @@ def test_the_card_of_pairs_reads_pairs_and_of_a_revision_names_it(recipe: MakeRe
         ("eval_examples", "train_examples", "steps", "trainable_adapter", "trainable_head", "adapter_bytes", "seed"), 1
     )
     metrics |= dict.fromkeys(("eval_accuracy", "eval_f1", "eval_matthews", "eval_loss"), 0.5)
-    metrics |= {"method": "lora", "labels": ["it's", 'a "b"'], "device": "cpu", "dtype": "fp32"}
-    card = model_card(settings.model_copy(update={"data": data, "model": model}), metrics, 17)
+    metrics |= {"method": "lora", "device": "cpu", "dtype": "fp32"}
+    targets = {"classes": ["it's", 'a "b"']}
+    loaded = Base(None, SimpleNamespace(model_max_length=64))
+    card = model_card(settings.model_copy(update={"data": data, "model": model}), metrics, targets, loaded)
     code = card.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert "tokenizer(texts, seconds, padding=True, truncation=True, max_length=17" in code

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
-from structune.finetune.doubt import DataWarning
 from structune.finetune.lock import locked
 from structune.finetune.methods import PRESETS, recommended
 from structune.finetune.recipe import Recipe
@@ -258,7 +258,7 @@ def test_doubts_are_told_once_and_not_by_the_runs(
     captured = capfd.readouterr()
     assert "step 1/1" in captured.out
     assert "are cut" not in captured.out + captured.err
-    assert "Always answering 'bad' would have an accuracy of 50.0%." in comparison.notes()
+    assert "For comparison, always answering 'bad': accuracy 50.0%." in comparison.notes()
 
 
 def test_a_method_that_diverges_is_a_row_and_kills_nobody(recipe_file: Path, tmp_path: Path, screen: Console) -> None:

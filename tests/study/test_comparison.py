@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from structune.finetune.run import Run
-from structune.study.comparison import COLUMNS, Comparison
+from structune.study.comparison import Comparison
 from structune.study.tradeoff_figure import draw_tradeoff
 
 METRICS: dict[str, Any] = {
-    "eval_accuracy": 0.8125, "eval_examples": 2000, "train_examples": 3000, "steps": 188, "seed": 0,
+    "eval_accuracy": 0.8125, "eval_loss": 0.5, "eval_examples": 2000, "train_examples": 3000, "steps": 188, "seed": 0,
     "trainable_adapter": 27648, "trainable_head": 770, "adapter_bytes": 112304, "seconds_per_step": 0.4567,
     "peak_memory_bytes": 500 * 2**20, "peak_memory_kind": "rss growth", "device": "cpu", "dtype": "fp32",
 }  # fmt: skip
+
+
+RECIPE = "data: {train: films.csv}\noutput: here\ntrain: {learning_rate: 1e-3, head_learning_rate: 1e-3}\n"
 
 
 @pytest.fixture
@@ -29,6 +32,7 @@ def finished(tmp_path: Path) -> Callable[..., Run]:
     def make(name: str, versions: dict[str, str] | None = None, **changes: Any) -> Run:
         run = Run(tmp_path / name)
         run.folder.mkdir()
+        run.recipe_file.write_text(RECIPE)
         run.metrics_file.write_text(json.dumps(METRICS | changes))
         run.versions_file.write_text(json.dumps(versions or {"torch": "2.13.0"}))
         return run
@@ -47,7 +51,7 @@ def test_markdown_holds_the_metrics(finished: Callable[..., Run]) -> None:
     head = finished("head", eval_accuracy=0.605, trainable_adapter=0, adapter_bytes=16, seconds_per_step=0.1)
     page = Comparison.of("films", {"c3a": [c3a], "head": [head]}).to_markdown()
     rows = markdown_rows(page)
-    assert rows[0] == COLUMNS
+    assert rows[0][:2] == ["method", "accuracy %"]
     assert rows[2] == ["c3a", "81.2", "27,648", "770", "112.3", "0.457", "500"]
     assert rows[3] == ["head", "60.5", "0", "770", "–", "0.100", "500"]
     assert "3,000 examples to train on, 188 steps, 2,000 held out; seed 0." in page
@@ -64,7 +68,7 @@ def test_seeds_are_averaged(finished: Callable[..., Run]) -> None:
     ]
     comparison = Comparison.of("films", {"lora": runs})
     (row,) = comparison.rows
-    assert row.accuracy == pytest.approx(0.83)
+    assert row.score == pytest.approx(0.83)
     assert row.deviation == pytest.approx(statistics.stdev(accuracies)) == pytest.approx(math.sqrt(0.0013))
     assert row.seconds_per_step == pytest.approx(0.6)
     assert row.cells()[1] == "83.0 ± 3.6"

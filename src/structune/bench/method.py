@@ -20,7 +20,7 @@ import structune  # noqa: F401  (registers its type with PEFT)
 from structune.bench.folder import benchmarks_folder
 from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.section import Section, closest, explain
+from structune.section import Section, closest, explain
 
 FROZEN = "frozen"
 """The method every other one is compared with."""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from structune.errors import UserError
 from structune.files import write_text
 from structune.finetune.resume import changes
-from structune.finetune.section import Section
+from structune.section import Section
 
 
 class Row(Section):

@@ -13,7 +13,7 @@ from structune.bench.folder import SUITES, benchmarks_folder
 from structune.bench.method import Definition, Method, Methods
 from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.section import Section, closest, explain
+from structune.section import Section, closest, explain
 
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]

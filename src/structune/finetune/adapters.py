@@ -21,10 +21,10 @@ from transformers.pytorch_utils import Conv1D
 import structune
 from structune.errors import UserError
 from structune.finetune import methods
-from structune.finetune.model import Base
-from structune.finetune.section import closest
 from structune.peft.storage.keys import bare
 from structune.peft.storage.ordered import in_order
+from structune.section import closest
+from structune.tasks.task import Base, Task
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 QUERY_AND_VALUE: dict[str, Sequence[str]] = {
@@ -37,7 +37,7 @@ QUERY_AND_VALUE: dict[str, Sequence[str]] = {
 """Names of the attention's query and value layers by architecture: those PEFT knows, and some it does not."""
 
 
-def apply_method(base: Base, method: methods.MethodSection) -> nn.Module:
+def apply_method(base: Base, method: methods.MethodSection, task: Task) -> nn.Module:
     """The model with the method's numbers, and the head's, set to train and everything else frozen.
 
     Raises:
@@ -49,7 +49,7 @@ def apply_method(base: Base, method: methods.MethodSection) -> nn.Module:
     if not isinstance(targets, str):
         _check_targets(base.model, targets)
     with _of(method):
-        return peft.get_peft_model(base.model, _config(method, targets, base.head))
+        return peft.get_peft_model(base.model, _config(method, targets, base.head, task.peft_name))
 
 
 def check_method(method: methods.MethodSection) -> None:
@@ -60,7 +60,7 @@ def check_method(method: methods.MethodSection) -> None:
     """
     if isinstance(method, methods.PeftSection):
         with _of(method):
-            _config(method, method.target_modules or [], [])
+            _config(method, method.target_modules or [], [], None)
 
 
 @contextmanager
@@ -72,8 +72,10 @@ def _of(method: methods.MethodSection) -> Iterator[None]:
         raise UserError(f"method {method.label}: {error}") from None
 
 
-def _config(method: methods.PeftSection, targets: Sequence[str] | str, head: list[str]) -> peft.PeftConfig:
-    return _CONFIGS[type(method)](method, target_modules=targets, modules_to_save=head, task_type="SEQ_CLS")
+def _config(
+    method: methods.PeftSection, targets: Sequence[str] | str, head: list[str], task_type: str | None
+) -> peft.PeftConfig:
+    return _CONFIGS[type(method)](method, target_modules=targets, modules_to_save=head or None, task_type=task_type)
 
 
 def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:

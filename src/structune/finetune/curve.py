@@ -1,4 +1,4 @@
-"""The training curve as a picture: training loss, and evaluation accuracy, against the step."""
+"""The training curve as a picture: training loss, and the task's headline score, against the step."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from structune.files import write_bytes
+from structune.tasks.task import Metric
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#c8501e", "#8a8a8a"
 
 
-def draw_curve(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """Draw a trainer's log history to a PNG file (1500 x 810 pixels)."""
+def draw_curve(history: Sequence[dict[str, Any]], metric: Metric, title: str, path: Path) -> None:
+    """Draw a trainer's log history, with the evaluations' values of a metric, to a PNG file (1500 x 810 pixels)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-    scores = [(entry["step"], entry["eval_accuracy"]) for entry in history if "eval_accuracy" in entry]
+    key = f"eval_{metric.key}"
+    scores = [(entry["step"], entry[key]) for entry in history if key in entry]
     figure = Figure(figsize=(7.5, 4.05), dpi=200, layout="constrained")
     left = figure.add_subplot()
     left.plot(*zip(*losses, strict=True), color=_BLUE, linewidth=1.6, marker="o" if len(losses) == 1 else None)
@@ -29,14 +31,15 @@ def draw_curve(history: Sequence[dict[str, Any]], title: str, path: Path) -> Non
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = left.twinx()
     right.plot(*zip(*scores, strict=True), color=_ORANGE, linewidth=1.6, marker="o", markersize=6, clip_on=False)
-    for step, accuracy in scores[-1:]:
+    for step, score in scores[-1:]:
         right.annotate(
-            f"{accuracy:.1%}", (step, accuracy), xytext=(-8, 8), textcoords="offset points", color=_ORANGE, ha="right",
+            metric.text(score), (step, score), xytext=(-8, 8), textcoords="offset points", color=_ORANGE, ha="right",
             fontweight="bold",
         )  # fmt: skip
-    right.set_ylabel("evaluation accuracy", color=_ORANGE)
-    right.set_ylim(0, 1)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    right.set_ylabel(f"evaluation {metric.title}", color=_ORANGE)
+    right.set_ylim(*metric.shown_range([score for _, score in scores]))
+    if metric.percent:
+        right.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (left, right):
         axes.spines["top"].set_visible(False)
         axes.tick_params(colors=_GREY, labelcolor="#333333")

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from structune.doubt import say
 from structune.errors import UserError
 from structune.files import write_json
 from structune.finetune.adapters import load_trained
-from structune.finetune.data import load_data, load_file
-from structune.finetune.data.examples import check_labels
-from structune.finetune.encode import encode, warn_of_cut_texts
 from structune.finetune.fingerprint import Fingerprint, Rows
-from structune.finetune.model import Base, load_base
 from structune.finetune.progress import ProgressBar
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import UNCHECKED, Run
-from structune.finetune.scores import confusion, per_class, scores
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.task_data import load_data, load_file
+from structune.finetune.trainer import RecipeTrainer, are_finite, shortest_first
+from structune.tasks.task import Base, Metric, Targets
 
 
 @dataclass(frozen=True)
@@ -36,24 +33,40 @@ class LoadedRun:
     recipe: ResolvedRecipe
     base: Base
     model: nn.Module
-    label_names: list[str]
+    targets: Targets
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores on one set of examples, as written to `evaluation.json`.
+    """Scores on one set of examples.
 
-    `notes` say what makes them worth less: rows that were trained on, data that changed since.
+    `scores` are those of the task's metrics, `details` what it says besides, `baseline` what an answer that never looks
+    would score, and `notes` say what makes them worth less: rows that were trained on, data that changed since.
     """
 
     source: str
     examples: int
-    accuracy: float
     loss: float
-    f1: float
-    matthews: float
-    classes: dict[str, dict[str, float]]
+    scores: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    metrics: tuple[Metric, ...] = ()
+    baseline: str = ""
+
+    def shown(self) -> list[tuple[str, str]]:
+        """Title and value of each score."""
+        return [(metric.title, metric.text(self.scores[metric.key], more=1)) for metric in self.metrics]
+
+    def tables(self) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
+        """The details that are tables of numbers, by their titles."""
+        for title, rows in self.details.items():
+            if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
+                yield title, rows
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluation.json` holds it."""
+        known = {"source": self.source, "examples": self.examples, "loss": self.loss}
+        return {**known, **self.scores, **self.details, "notes": self.notes}
 
 
 def load_run(folder: str | Path) -> LoadedRun:
@@ -64,17 +77,16 @@ def load_run(folder: str | Path) -> LoadedRun:
     """
     run = Run.finished(folder)
     recipe = run.recipe()
-    label_names = run.label_names()
-    base = load_base(recipe.model, label_names, recipe.seed)
-    return LoadedRun(run, recipe, base, load_trained(base, recipe.method, run.adapter), label_names)
+    targets = run.targets()
+    base = recipe.task.equip(recipe.task.load(recipe.model, targets, recipe.seed), run.prepared())
+    return LoadedRun(run, recipe, base, load_trained(base, recipe.method, run.adapter), targets)
 
 
 def evaluate(folder: str | Path, data: str | Path | None = None, console: Console | None = None) -> Evaluation:
     """Score a finished run on its held-out examples, or on another file with the same columns.
 
     On the held-out examples the numbers equal those at the end of training, if the data are those of training: what
-    changed since is noted. They are written to `evaluation.json` in the run folder with precision, recall and F1 of
-    each class.
+    changed since is noted. They are written to `evaluation.json` in the run folder, with what the task says besides.
 
     Args:
         folder: the run.
@@ -86,41 +98,41 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
     """
     console = console or Console(quiet=True)
     loaded = load_run(folder)
-    recipe, names = loaded.recipe, loaded.label_names
+    recipe, task, targets = loaded.recipe, loaded.recipe.task, loaded.targets
     before = Fingerprint.load(loaded.run.data_file)
     if data is None:
-        now = load_data(recipe.data)
+        now = load_data(task, recipe.data)
         examples = now.evaluation
-        notes = _since_training(before, Fingerprint.of(now), names)
-        check_labels(examples.labels, names, "the held-out examples")
+        notes = _since_training(before, Fingerprint.of(now), targets)
+        task.check(examples, targets, "the held-out examples")
     else:
-        examples = load_file(data, recipe.data, names)
+        examples = load_file(data, task, recipe.data, targets)
         notes = _trained_on(before, Rows.of(examples))
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
-    warn_of_cut_texts([examples], loaded.base.tokenizer, recipe.data.max_length)
-    encoded = encode(examples, loaded.base.tokenizer, names, recipe.data.max_length)
-    bar = ProgressBar(console, "evaluating")
+    say(task.doubts_about_encoding([examples], loaded.base, recipe.data))
+    encoded = shortest_first(task, task.encode(examples, loaded.base, targets, recipe.data))
+    bar = ProgressBar(console, "evaluating", task.metrics[0])
     with tempfile.TemporaryDirectory() as scratch, bar.shown():
-        trainer = RecipeTrainer(loaded.model, loaded.base, recipe, Path(scratch), callbacks=[bar])
-        outcome: Any = trainer.predict(encoded)  # type: ignore[arg-type]  # a list of dictionaries is a data set
-    predictions = np.asarray(outcome.predictions)
-    if not np.isfinite(predictions).all() or not np.isfinite(outcome.metrics["test_loss"]):
+        trainer = RecipeTrainer(loaded.model, loaded.base, recipe, targets, Path(scratch), callbacks=[bar])
+        outcome: Any = trainer.predict(encoded)  # type: ignore[arg-type]  # any sequence is a data set
+    if not are_finite(outcome.predictions) or not are_finite(outcome.metrics["test_loss"]):
         raise UserError(
             f"run {str(folder)!r}: its outputs on these examples are not finite, so they say nothing; "
             f"the adapter's or the base model's numbers are broken: train again, with lower rates"
         )
-    counts = confusion(predictions.argmax(-1), np.asarray(outcome.label_ids), len(names))
     evaluation = Evaluation(
         source="held out" if data is None else str(data),
         examples=len(examples),
         loss=outcome.metrics["test_loss"],
-        classes=dict(zip(names, per_class(counts), strict=True)),
+        scores=task.scores(outcome.predictions, outcome.label_ids, targets),
+        details=task.details(outcome.predictions, outcome.label_ids, targets),
         notes=notes,
-        **scores(counts),
+        metrics=task.metrics,
+        baseline=_words(task.metrics[0], task.baseline(examples)),
     )
     try:
-        write_json(loaded.run.evaluation_file, vars(evaluation))
+        write_json(loaded.run.evaluation_file, evaluation.to_json())
     except OSError as error:
         console.print(
             f"[yellow]{escape(str(loaded.run.evaluation_file))}: cannot be written ({error.strerror})[/]",
@@ -129,10 +141,15 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
     return evaluation
 
 
-def _since_training(before: Fingerprint | None, now: Fingerprint, names: Sequence[str]) -> list[str]:
+def _words(metric: Metric, baseline: Mapping[str, Any]) -> str:
+    """What an answer that never looks would score; nothing where that is not known."""
+    return f"{baseline['words']}: {metric.title} {metric.text(baseline['value'], more=1)}" if baseline else ""
+
+
+def _since_training(before: Fingerprint | None, now: Fingerprint, targets: Targets) -> list[str]:
     """What the run's own data say against the scores."""
     if before is None:
-        changed = [] if list(now.classes) == list(names) else ["its classes are not those of the data any more"]
+        changed = [] if now.targets == targets else [f"its {', '.join(targets)} are not those of the data any more"]
         return [UNCHECKED, *changed]
     notes = [f"the data changed since training: {change}" for change in before.changes(now)]
     return notes + _trained_on(before, now.evaluation)

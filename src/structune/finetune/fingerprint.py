@@ -1,4 +1,4 @@
-"""What a run was trained and evaluated on: 16 bytes of hashes for each row, and the names of the classes."""
+"""What a run was trained and evaluated on: 16 bytes of hashes for each row, and the task's targets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from structune.data.examples import Examples
 from structune.errors import UserError
-from structune.finetune.data import Examples, TaskData
+from structune.finetune.task_data import TaskData
+from structune.tasks.task import Targets
 
 _BYTES = 8
 
@@ -22,26 +24,19 @@ class Rows:
     """Rows in their order, 8 bytes of a hash each.
 
     Attributes:
-        texts: of the text or pair, but for case and spaces: equal for what the split takes for the same.
-        whole: of the text or pair as it stands, and the label.
+        inputs: of what the model sees, texts but for case and spaces: equal for what the split takes for the same.
+        whole: of what the model sees as it stands, and the label.
     """
 
-    texts: tuple[bytes, ...]
+    inputs: tuple[bytes, ...]
     whole: tuple[bytes, ...]
 
     @classmethod
     def of(cls, examples: Examples) -> Rows:
         """Hash each row."""
-        pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
-        texts = [
-            _hash(*(" ".join(part.lower().split()) for part in (one, two) if part is not None))
-            for one, two in zip(examples.texts, pairs, strict=True)
-        ]
-        whole = [
-            _hash(*(part for part in (one, two, label) if part is not None))
-            for one, two, label in zip(examples.texts, pairs, examples.labels, strict=True)
-        ]
-        return cls(tuple(texts), tuple(whole))
+        inputs = [_hash(*(_plain(part) for part in row)) for row, _ in examples.rows()]
+        whole = [_hash(*row, *([] if label is None else [label])) for row, label in examples.rows()]
+        return cls(tuple(inputs), tuple(whole))
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -52,7 +47,7 @@ class Rows:
 
     def to_json(self) -> dict[str, Any]:
         """As `data.json` holds it."""
-        return {"rows": len(self), "sha256": self.digest(), "texts": _joined(self.texts), "whole": _joined(self.whole)}
+        return {"rows": len(self), "sha256": self.digest(), "texts": _joined(self.inputs), "whole": _joined(self.whole)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Rows:
@@ -62,16 +57,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of the training rows, the held-out rows and the classes in the order of the model's outputs."""
+    """Of the training rows, the held-out rows, and what the task learned from the data alone."""
 
     train: Rows
     evaluation: Rows
-    classes: tuple[str, ...]
+    targets: Targets
 
     @classmethod
     def of(cls, data: TaskData) -> Fingerprint:
         """Hash what was loaded."""
-        return cls(Rows.of(data.train), Rows.of(data.evaluation), tuple(data.label_names))
+        return cls(Rows.of(data.train), Rows.of(data.evaluation), data.targets)
 
     @classmethod
     def load(cls, path: Path) -> Fingerprint | None:
@@ -85,21 +80,24 @@ class Fingerprint:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             train, evaluation = Rows.from_json(content["train"]), Rows.from_json(content["evaluation"])
-            return cls(train, evaluation, tuple(content["classes"]))
+            classes = (
+                {"classes": content["classes"]} if "classes" in content else {}
+            )  # of a run from before there were tasks
+            return cls(train, evaluation, content.get("targets", classes))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); restore it, or train again") from None
 
     def to_json(self) -> dict[str, Any]:
         """As `data.json` holds it."""
         return {
-            "classes": list(self.classes),
+            "targets": dict(self.targets),
             "train": self.train.to_json(),
             "evaluation": self.evaluation.to_json(),
         }
 
-    def digest(self) -> tuple[str, str, tuple[str, ...]]:
-        """Equal for the same rows and classes, in whatever order the rows stand."""
-        return self.train.digest(), self.evaluation.digest(), self.classes
+    def digest(self) -> tuple[str, str, str]:
+        """Equal for the same rows and targets, in whatever order the rows stand."""
+        return self.train.digest(), self.evaluation.digest(), json.dumps(dict(self.targets))
 
     def changes(self, now: Fingerprint, ordered: bool = False, words: tuple[str, str] = ("then", "now")) -> list[str]:
         """What is different `now`, a phrase each; the order of the rows too, if it matters.
@@ -118,21 +116,32 @@ class Fingerprint:
                 found.append(f"{what}: {len(before):,} {here}, {len(after):,} {there} ({counts})")
             elif ordered and before.whole != after.whole:
                 found.append(f"{what}: the same, in another order")
-        if self.classes != now.classes:
-            found.append(f"classes: {_named(self.classes)} {here}, {_named(now.classes)} {there}")
+        for name in {**self.targets, **now.targets}:
+            old, new_one = self.targets.get(name), now.targets.get(name)
+            if old != new_one:
+                found.append(f"{name}: {_shown(old)} {here}, {_shown(new_one)} {there}")
         return found
 
     def trained_on(self, rows: Rows) -> int:
-        """How many of these rows have a text that was trained on."""
-        trained = set(self.train.texts)
-        return sum(text in trained for text in rows.texts)
+        """How many of these rows were trained on, whatever their label."""
+        trained = set(self.train.inputs)
+        return sum(row in trained for row in rows.inputs)
 
 
-def _hash(*parts: str) -> bytes:
-    """Of the parts with their lengths, so that no two lists of parts run into the same bytes."""
+def _plain(part: Any) -> Any:
+    """A text but for case and spaces; anything else as it is."""
+    return " ".join(part.lower().split()) if isinstance(part, str) else part
+
+
+def _hash(*parts: Any) -> bytes:
+    """Of the parts with their lengths, so that no two lists of parts run into the same bytes.
+
+    Texts are hashed as they stand, what has a `digest` of its own by that, and anything else as JSON.
+    """
     digest = hashlib.blake2b(digest_size=_BYTES)
     for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
+        known = getattr(part, "digest", None) or (part if isinstance(part, str) else json.dumps(part))
+        encoded = known.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.digest()
 
@@ -146,6 +155,8 @@ def _cut(text: str) -> tuple[bytes, ...]:
     return tuple(raw[start : start + _BYTES] for start in range(0, len(raw), _BYTES))
 
 
-def _named(classes: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, classes[:10]))
-    return f"{shown}, ... ({len(classes)})" if len(classes) > 10 else shown
+def _shown(target: Any) -> str:
+    if not isinstance(target, list):
+        return repr(target)
+    shown = ", ".join(map(repr, target[:10]))
+    return f"{shown}, ... ({len(target)})" if len(target) > 10 else shown

@@ -10,20 +10,20 @@ from torch import nn
 
 from structune.errors import UserError
 from structune.files import new_folder
-from structune.finetune.data import load_data
 from structune.finetune.evaluate import LoadedRun, load_run
 from structune.finetune.place import check_own_folder, check_writable
-from structune.finetune.quiet import quiet
 from structune.finetune.run import refuse_inside_run
+from structune.finetune.task_data import load_data
+from structune.quiet import quiet
 
 _SAMPLE = 64  # held-out examples on which merged and unmerged logits are compared
-_TOLERANCE = 1e-3  # of the largest logit, fp32
+_TOLERANCE = 1e-3  # of the largest output, fp32
 
 
 def merge(folder: str | Path, out: str | Path) -> float:
-    """Write the merged model and its tokenizer to `out` and return the largest difference between logits.
+    """Write the merged model and its processor to `out` and return the largest difference between outputs.
 
-    The logits of up to 64 held-out examples are compared before and after, relative to the largest of them; above 1e-3
+    The outputs on up to 64 held-out examples are compared before and after, relative to the largest of them; above 1e-3
     nothing is written.
 
     Raises:
@@ -37,40 +37,38 @@ def merge(folder: str | Path, out: str | Path) -> float:
         raise UserError(f"{where}: holds something already; name a new folder")
     check_writable(out, where)
     loaded = load_run(folder)
-    texts = _sample(loaded)
-    before = _logits(loaded.model, texts)
+    batch = _sample(loaded)
+    before = _outputs(loaded, loaded.model, batch)
     model = loaded.model
     if isinstance(model, peft.PeftModel):
         try:
             model = model.merge_and_unload(safe_merge=True)
         except ValueError as error:
             raise UserError(f"run {str(folder)!r}: cannot be merged: {error}") from None
-    difference = float((_logits(model, texts) - before).abs().max() / before.abs().max())
+    after = _outputs(loaded, model, batch)
+    difference = max(
+        float((now - then).abs().max() / then.abs().max().clamp_min(1e-30))
+        for now, then in zip(after, before, strict=True)
+    )
     if not difference <= _TOLERANCE:
         raise UserError(
             f"run {str(folder)!r}: merging changes the outputs by {difference:.1e} of the largest; nothing was written"
         )
     with quiet(), new_folder(out) as temporary:
         model.save_pretrained(str(temporary))  # type: ignore[operator]
-        loaded.base.tokenizer.save_pretrained(str(temporary))
+        loaded.base.processor.save_pretrained(str(temporary))
     return difference
 
 
 def _sample(loaded: LoadedRun) -> dict[str, torch.Tensor]:
-    examples = load_data(loaded.recipe.data).evaluation
+    task, data = loaded.recipe.task, loaded.recipe.data
+    examples = load_data(task, data).evaluation
     examples = examples.subset(range(min(_SAMPLE, len(examples))))
-    tokens: dict[str, torch.Tensor] = loaded.base.tokenizer(
-        examples.texts,
-        examples.pairs,
-        truncation=True,
-        padding=True,
-        max_length=min(loaded.recipe.data.max_length, loaded.base.tokenizer.model_max_length),
-        return_tensors="pt",
-    )
-    return tokens
+    encoded = task.encode(examples, loaded.base, loaded.targets, data)
+    return task.collator(loaded.base, training=False)([encoded[row] for row in range(len(encoded))])
 
 
 @torch.inference_mode()
-def _logits(model: nn.Module, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    logits: torch.Tensor = model.eval()(**tokens).logits
-    return logits
+def _outputs(loaded: LoadedRun, model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    _, outputs = loaded.recipe.task.step(model.eval(), dict(batch))
+    return outputs if isinstance(outputs, tuple) else (outputs,)

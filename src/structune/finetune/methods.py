@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 
 from structune import structures
 from structune.errors import UserError
-from structune.finetune.section import Section, closest, wrong_text
 from structune.options import OPTIONS, OptionsByModule, default_of, gathered
+from structune.section import Section, closest, wrong_text
 from structune.structures.registry import PLACES
 
 Count = Annotated[int, Field(ge=1)]

@@ -21,6 +21,7 @@ from rich.progress import (
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from structune.files import write_text
+from structune.tasks.task import Metric
 
 
 class LogFile(TrainerCallback):
@@ -45,10 +46,11 @@ class LogFile(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """Steps, loss and time left, redrawn in place on a terminal; one line for each evaluation everywhere."""
+    """Steps, loss and time left, redrawn in place on a terminal; a line with the headline score for each evaluation."""
 
-    def __init__(self, console: Console, label: str) -> None:
+    def __init__(self, console: Console, label: str, metric: Metric) -> None:
         self.console = console
+        self.metric = metric
         self.label = label
         self.loss = ""
         self.steps: TaskID | None = None
@@ -101,9 +103,10 @@ class ProgressBar(TrainerCallback):
             self.bar.remove_task(self.evaluating)
             self.evaluating = None
         width = len(str(state.max_steps))
+        score = self.metric.text(metrics[f"eval_{self.metric.key}"])
         loss = f"   training loss {self.loss}" if self.loss else ""
         self.console.print(
-            f"  step {state.global_step:>{width}}/{state.max_steps}   accuracy {metrics['eval_accuracy']:.1%}   "
+            f"  step {state.global_step:>{width}}/{state.max_steps}   {self.metric.title} {score}   "
             f"loss {metrics['eval_loss']:.3f}{loss}",
             highlight=False,
         )

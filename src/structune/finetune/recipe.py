@@ -2,23 +2,37 @@
 
     recipe = Recipe.load("movie-sentences", ["train.learning_rate=1e-3", "method=hydra-toeplitz"])
 
-Sections: `model`, `data`, `method`, `train`; beside them `name`, `seed` and `output`.
+Sections: `task`, `model`, `data`, `method`, `train`; beside them `name`, `seed` and `output`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
+from structune.data.section import DataSection
+from structune.errors import UserError
 from structune.finetune import yaml_file
 from structune.finetune.methods import C3A, Method, MethodSection, PeftSection, preset, recommended
-from structune.finetune.paths import FilePath
-from structune.finetune.section import Section, explain, kinds, wrong_text
 from structune.finetune.shipped import find_recipe
+from structune.paths import FilePath
+from structune.section import Section, explain, kinds, wrong_text
+from structune.tasks import registry
+from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.task import Task
+from structune.tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -33,92 +47,15 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, one step overflows
 
 
-class ModelSection(Section):
-    """Which pretrained model: `embedded`, an id on the hub, or a local folder.
-
-    The embedded one is all-MiniLM-L6-v2 (BERT, 6 layers, 384 wide, 22.7 million numbers, Apache-2.0), which installs
-    from PyPI. Its pooler was not used in its training, so a head alone on the frozen model does poorly: adapters have
-    room.
-    """
-
-    name: FilePath = "embedded"
-    revision: str | None = None
-
-
-class DataSection(Section):
-    """Which examples: exactly one of `train` (a CSV, TSV or JSON Lines file), `hub` and `embedded`.
-
-    Without an evaluation file or split, `evaluation_examples` or else `evaluation_fraction` of the examples are held
-    out: stratified by label, the same for a `split_seed` whatever the training seed is, with equal texts (or equal
-    values in the `group` column) never on both sides. `columns` names the columns of files without a header.
-    """
-
-    train: FilePath | None = None
-    evaluation: FilePath | None = None
-    hub: FilePath | None = None
-    subset: str | None = None
-    train_split: str = "train"
-    evaluation_split: str | None = None
-    embedded: Literal["movie-sentences", "tweets", "product-reviews", "editorials"] | None = None
-    text: str = "text"
-    text_pair: str | None = None
-    label: str = "label"
-    group: str | None = None
-    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    columns: Annotated[list[str], Field(min_length=1)] | None = None
-    train_examples: Positive | None = None
-    evaluation_examples: Positive | None = None
-    evaluation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    split_seed: int = 0
-    max_length: Annotated[int, Field(ge=4)] = 128
-
-    @field_validator("separator", mode="before")
-    @classmethod
-    def _tab(cls, value: Any) -> Any:
-        """A tab as messages spell it: in YAML single quotes and in a shell it stays two characters."""
-        return "\t" if value == r"\t" else value
-
-    @field_validator("columns")
-    @classmethod
-    def _different(cls, names: list[str] | None) -> list[str] | None:
-        if names is not None and len({name.strip() for name in names}) < len(names):
-            raise ValueError(f"columns = {names!r}: give each a name of its own")
-        return names
-
-    @model_validator(mode="after")
-    def _one_source(self) -> DataSection:
-        given = [key for key in ("train", "hub", "embedded") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of train (a file), hub (a data set's id) and embedded; "
-                f"found {', '.join(given) or 'none'}"
-            )
-        wrong = {
-            "evaluation": "train",
-            "separator": "train",
-            "columns": "train",
-            "subset": "hub",
-            "evaluation_split": "hub",
-        }
-        for key, source in wrong.items():
-            if getattr(self, key) is not None and source not in given:
-                raise ValueError(f"{key} goes with {source}, not with {given[0]}; remove it")
-        if self.embedded is not None:
-            for key, default in (("text", "text"), ("label", "label"), ("text_pair", None), ("group", None)):
-                if getattr(self, key) != default:
-                    raise ValueError(f"the embedded data has its own columns; remove {key}")
-        return self
-
-
 class RatesSection(Section):
-    """Largest learning rates of one method: of the adapter's numbers and of the classification head."""
+    """Largest learning rates of one method: of the adapter's numbers and of the head."""
 
     adapter: Rate | None = None
     head: Rate | None = None
 
 
 class TrainSection(Section):
-    """How to train: AdamW with one learning rate for the adapter and one for the classification head.
+    """How to train: AdamW with one learning rate for the adapter and one for the head (what was not pretrained).
 
     `learning_rate` and `head_learning_rate` left out are those that `learning_rates` has for the method (by its
     short name, for comparisons), else the method's general recommendation. `warmup` is the fraction of the steps in
@@ -170,13 +107,17 @@ class ResolvedTrainSection(TrainSection):
 
 
 class Recipe(Section):
-    """A whole recipe. Read one with `Recipe.load`; fill in what it leaves to defaults with `resolved`."""
+    """A whole recipe. Read one with `Recipe.load` or `Recipe.parse`; fill in what it leaves open with `resolved`.
+
+    What `task` and `data` may hold is the task's to say.
+    """
 
     name: str = "recipe"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output: FilePath | None = None
+    task: SerializeAsAny[Task] = TextClassification()
     model: ModelSection = ModelSection()
-    data: DataSection
+    data: SerializeAsAny[DataSection]
     method: Method = C3A()
     train: TrainSection = TrainSection()
 
@@ -186,6 +127,12 @@ class Recipe(Section):
         if name != _as_name(name):
             raise wrong_text(f"becomes part of a folder's name; {_as_name(name)!r} would do")
         return name
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """`task: text-classification` stands for that task's section."""
+        return {"name": value} if isinstance(value, str) else {} if value is None else value
 
     @field_validator("model", "train", mode="before")
     @classmethod
@@ -213,17 +160,32 @@ class Recipe(Section):
         path = find_recipe(Path(path))
         content = yaml_file.read(path)
         for override in overrides:
-            yaml_file.apply_override(content, override, partial(kinds, cls))
+            yaml_file.apply_override(content, override, lambda keys: kinds(cls.of_task(content.get("task")), keys))
         content.setdefault("name", _as_name(path.stem))
         return cls.parse(content, where=path.name)
 
     @classmethod
     def parse(cls, content: dict[str, Any], where: str = "recipe") -> Self:
         """Validate a mapping. Raises `UserError`; `where` begins each of its lines."""
+        whole = cls.of_task(content.get("task"), where)
         try:
-            return cls.model_validate(content)
+            valid = whole.model_validate(content)
         except ValidationError as error:
-            raise explain(error, cls, where) from None
+            raise explain(error, whole, where) from None
+        return cls.model_construct(valid.model_fields_set, **dict(valid))
+
+    @classmethod
+    def of_task(cls, given: Any, where: str = "recipe") -> type[Self]:
+        """This class with the sections `task` and `data` of the task that a recipe's `task` names.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        name = given.get("name") if isinstance(given, dict) else given
+        try:
+            return _with_sections_of(cls, registry.get(registry.DEFAULT if name is None else str(name)))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
     def with_method(self, method: str | MethodSection) -> Recipe:
         """The recipe with another method (a preset's name or a section), on the same layers, in its default folder."""
@@ -267,6 +229,13 @@ class ResolvedRecipe(Recipe):
 
     output: FilePath
     train: ResolvedTrainSection
+
+
+@cache
+def _with_sections_of(recipe: Any, task: type[Task]) -> Any:
+    return create_model(
+        recipe.__name__, __base__=recipe, task=(task, task.model_validate({})), data=(task.data_section, ...)
+    )
 
 
 def _as_name(text: str) -> str:

@@ -8,12 +8,12 @@ import platform
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from structune.errors import UserError
 from structune.files import write_json, write_text
@@ -24,6 +24,7 @@ from structune.finetune.methods import PeftSection
 from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import changes, resume_line
+from structune.tasks.task import Targets
 
 _FORMAT, _VERSION = "structune run", 1
 _RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_norm", "train.warmup", "train.scheduler")
@@ -58,6 +59,11 @@ class Run:
     @property
     def data_file(self) -> Path:
         return self.folder / "data.json"
+
+    @property
+    def prepared_file(self) -> Path:
+        """What the task found out before training."""
+        return self.folder / "prepared.json"
 
     @property
     def log_file(self) -> Path:
@@ -112,7 +118,7 @@ class Run:
         if self.marker_file.exists():
             return _json(self.marker_file).get("format") == _FORMAT
         beside = {"structune", "torch"} <= _json(self.versions_file).keys()
-        if not beside and not {"eval_accuracy", "labels"} <= _json(self.metrics_file).keys():
+        if not beside and not {"eval_loss", "trainable_adapter"} <= _json(self.metrics_file).keys():
             return False
         try:
             self.recipe()
@@ -204,7 +210,13 @@ class Run:
                     (self.folder / LOCK_FILE).unlink(missing_ok=True)
                     self.folder.rmdir()
 
-    def begin(self, recipe: ResolvedRecipe, resume: bool, data: Fingerprint | None = None) -> None:
+    def begin(
+        self,
+        recipe: ResolvedRecipe,
+        resume: bool,
+        data: Fingerprint | None = None,
+        prepared: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the folder with its recipe; without `resume`, whatever run was there goes, and nothing else does."""
         if self.state() == "foreign":
             raise UserError(f"{self.where}: holds other files than a run's; choose another output")
@@ -225,6 +237,8 @@ class Run:
         write_json(self.versions_file, versions())
         if data is not None:
             write_json(self.data_file, data.to_json())
+        if prepared:
+            write_json(self.prepared_file, dict(prepared))
 
     def note_divergence(self, message: str) -> None:
         """Keep why training stopped, for `divergence` to tell who resumes it."""
@@ -306,16 +320,22 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """What was measured at the end of training. Raises `UserError` when the file is damaged."""
         content = _json(self.metrics_file)
-        if not content.keys() >= _MEASURED:
+        if not content.keys() >= _MEASURED | {f"eval_{self.recipe().task.metrics[0].key}"}:
             raise self._damaged(self.metrics_file)
         return content
 
-    def label_names(self) -> list[str]:
-        """The classes by their numbers. Raises `UserError` when `metrics.json`, which has them, is damaged."""
-        names = self.metrics().get("labels")
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    def targets(self) -> Targets:
+        """What the task learned from the data alone. Raises `UserError` when `metrics.json` is damaged."""
+        metrics = self.metrics()
+        before = {"classes": metrics["labels"]} if "labels" in metrics else None  # of runs from before there were tasks
+        targets: Any = metrics.get("targets", before)
+        if not self.recipe().task.are_targets(targets):
             raise self._damaged(self.metrics_file)
-        return names
+        return cast(Targets, targets)
+
+    def prepared(self) -> Mapping[str, Any]:
+        """What the task found out with the frozen model before training; nothing for most tasks."""
+        return _json(self.prepared_file)
 
     def history(self) -> list[dict[str, Any]]:
         """The training log: one dictionary a line of `log.jsonl`. Raises `UserError` when the file is damaged."""
@@ -354,6 +374,7 @@ _OWN = {
     "log.jsonl": "file",
     "versions.json": "file",
     "data.json": "file",
+    "prepared.json": "file",
     "recipe.yaml": "file",
     "run.json": "file",
     "adapter": "folder",
@@ -361,7 +382,7 @@ _OWN = {
 }
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png")
 _MEASURED = {
-    "steps", "train_examples", "eval_examples", "eval_accuracy", "trainable_adapter", "trainable_head",
+    "steps", "train_examples", "eval_examples", "eval_loss", "trainable_adapter", "trainable_head",
     "adapter_bytes", "seconds_per_step", "peak_memory_bytes",
 }  # fmt: skip
 """What the metrics of every run have, older ones included."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from structune.errors import UserError
-from structune.finetune.section import closest
+from structune.section import closest
 
 
 def recipe_names() -> list[str]:

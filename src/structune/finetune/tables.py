@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,17 @@ def pairs() -> Table:
     """An empty table of names and values; long values go on in the next line."""
     table = Table.grid("what", "value", padding=(0, 2))
     table.columns[1].overflow = "fold"
+    return table
+
+
+def records(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """A table of numbers: a line for each name, and a column for each key."""
+    table = Table(title, box=None, header_style="bold")
+    for key in next(iter(rows.values()), {}):
+        table.add_column(key, justify="right")
+    for name, row in rows.items():
+        cells = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in row.values())
+        table.add_row(escape(name), *cells)
     return table
 
 

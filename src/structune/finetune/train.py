@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import peft
 import safetensors.torch
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from structune.doubt import say
 from structune.errors import Diverged, Interrupted, UserError
 from structune.files import NotWritten, new_folder, write_json, write_text, written
 from structune.finetune.adapters import (
@@ -29,21 +30,20 @@ from structune.finetune.adapters import (
 )
 from structune.finetune.card import model_card
 from structune.finetune.curve import draw_curve
-from structune.finetune.data import TaskData, load_data
-from structune.finetune.data.doubts import majority
-from structune.finetune.encode import encode, warn_of_cut_texts
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.meters import MemoryMeter, StepClock
-from structune.finetune.model import Base, hub_name, load_base
 from structune.finetune.place import check_writable
 from structune.finetune.progress import LogFile, ProgressBar
-from structune.finetune.quiet import quiet
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
-from structune.finetune.trainer import RecipeTrainer, check_settings
+from structune.finetune.task_data import TaskData, load_data
+from structune.finetune.trainer import RecipeTrainer, check_settings, shortest_first
+from structune.quiet import quiet
+from structune.tasks.parts.pretrained import hub_name
+from structune.tasks.task import Base
 
 _OF_THE_DISK = {
     getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
@@ -61,8 +61,9 @@ def train(
     """Fine-tune as the recipe says and return the finished run.
 
     The run folder holds `run.json` (that it is one), `recipe.yaml` (resolved), `versions.json`, `data.json`
-    (what the data were), `log.jsonl`, `curve.png`, `adapter/`, `checkpoints/` and, written last,
-    `metrics.json`. Everything is checked before the folder is touched, and one process at a time writes there.
+    (what the data were), `prepared.json` (what the task found out before, if anything), `log.jsonl`, `curve.png`,
+    `adapter/`, `checkpoints/` and, written last, `metrics.json`. Everything is checked before the folder is touched,
+    and one process at a time writes there.
 
     Args:
         recipe: what to do; its open choices are filled in by `Recipe.resolved`.
@@ -93,13 +94,20 @@ def train(
     run.refuse_locked()
     check_settings(settings, run.checkpoints)
     check_method(settings.method)
-    data = load_data(settings.data)
+    task = settings.task
+    data = load_data(task, settings.data)
     fingerprint = Fingerprint.of(data)
     unchecked = run.check_data(fingerprint) if resume else None
     notes += [unchecked] if unchecked else []
-    base = load_base(settings.model, data.label_names, settings.seed)
-    warn_of_cut_texts([data.train, data.evaluation], base.tokenizer, settings.data.max_length)
-    model = apply_method(base, settings.method)
+    base = task.load(settings.model, data.targets, settings.seed)
+    say(task.doubts_about_encoding([data.train, data.evaluation], base, settings.data))
+    train_set, held_out = (
+        shortest_first(task, task.encode(part, base, data.targets, settings.data))
+        for part in (data.train, data.evaluation)
+    )
+    prepared = (run.prepared() if resume else {}) or task.prepare(base, train_set, settings.data)
+    base = task.equip(base, prepared)
+    model = apply_method(base, settings.method, task)
     check_writable(run.folder, run.where, _bytes_needed(model, settings))
     _announce(console, settings, data, model, base)
     for note in notes:
@@ -113,8 +121,9 @@ def train(
         )
     with StopOnInterrupt() as stop, _explaining_disk_errors(run), run.lock():
         run.check_free(resume, overwrite)  # another process may have been quicker
-        run.begin(settings, resume, None if unchecked else fingerprint)
-        _carry_out(run, settings, data, base, model, resume, stop, console)
+        run.begin(settings, resume, None if unchecked else fingerprint, prepared)
+        encoded = Encoded(train_set, held_out)
+        _carry_out(run, settings, data, encoded, base, model, resume, stop, console)
     return run
 
 
@@ -122,6 +131,7 @@ def _carry_out(
     run: Run,
     recipe: ResolvedRecipe,
     data: TaskData,
+    encoded: Encoded,
     base: Base,
     model: nn.Module,
     resume: bool,
@@ -129,16 +139,17 @@ def _carry_out(
     console: Console,
 ) -> None:
     """Train and write the results into a folder that is begun."""
-    clock, bar = StepClock(), ProgressBar(console, recipe.method.label)
+    clock, bar = StepClock(), ProgressBar(console, recipe.method.label, recipe.task.metrics[0])
     with quiet(), bar.shown():
         trainer = RecipeTrainer(
             model,
             base,
             recipe,
+            data.targets,
             run.checkpoints,
-            encode(data.train, base.tokenizer, data.label_names, recipe.data.max_length),
-            encode(data.evaluation, base.tokenizer, data.label_names, recipe.data.max_length),
-            [clock, LogFile(run.log_file), bar, stop],
+            encoded.train,
+            encoded.evaluation,
+            [clock, LogFile(run.log_file), bar, stop, *recipe.task.callbacks(base)],
         )
         checkpoint = run.last_checkpoint() if resume else None
         if resume:
@@ -164,13 +175,14 @@ def _carry_out(
         adapter, head = split_parameters(model, base.head)
         metrics = {
             "method": recipe.method.label,
-            **{key: evaluation[key] for key in ("eval_accuracy", "eval_loss", "eval_f1", "eval_matthews")},
+            "eval_loss": evaluation["eval_loss"],
+            **{f"eval_{metric.key}": evaluation[f"eval_{metric.key}"] for metric in recipe.task.metrics},
             "train_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             "train_examples": len(data.train),
             "eval_examples": len(data.evaluation),
-            "eval_majority": dict(zip(("label", "share"), majority(data.evaluation.labels), strict=True)),
-            "labels": data.label_names,
+            "baseline": recipe.task.baseline(data.evaluation),
+            "targets": data.targets,
             "trainable_adapter": sum(parameter.numel() for parameter in adapter.values()),
             "trainable_head": sum(parameter.numel() for parameter in head.values()),
             "adapter_bytes": _adapter_bytes(model, base.head),
@@ -183,9 +195,9 @@ def _carry_out(
             "dtype": recipe.train.precision,
             "seed": recipe.seed,
         }
-        longest = min(recipe.data.max_length, base.tokenizer.model_max_length)
-        write_text(folder / "README.md", model_card(recipe, metrics, longest))
-    draw_curve(trainer.state.log_history, f"{recipe.name}: {recipe.method.label}", run.curve_file)
+        write_text(folder / "README.md", model_card(recipe, metrics, data.targets, base))
+    title = f"{recipe.name}: {recipe.method.label}"
+    draw_curve(trainer.state.log_history, recipe.task.metrics[0], title, run.curve_file)
     write_json(run.metrics_file, metrics)
 
 
@@ -223,23 +235,32 @@ def _broken_off(run: Run, reason: str) -> str:
     return f"{reason}. {free}; the run is whole up to {kept or 'step 0'}: make room, then {run.resume_line()}"
 
 
+class Encoded(NamedTuple):
+    """Encoded examples: to train on, and held out."""
+
+    train: Sequence[Mapping[str, Any]]
+    evaluation: Sequence[Mapping[str, Any]]
+
+
 def _announce(console: Console, recipe: ResolvedRecipe, data: TaskData, model: nn.Module, base: Base) -> None:
     adapter, head = split_parameters(model, base.head)
     counts = [sum(parameter.numel() for parameter in part.values()) for part in (adapter, head)]
-    rate = f"learning rate {recipe.train.learning_rate:g}, " if adapter else "learning rate "
+    rates = [f"learning rate {recipe.train.learning_rate:g}"] if adapter else []
+    rates += [f"{'' if adapter else 'learning rate '}head {recipe.train.head_learning_rate:g}"] if head else []
+    about = recipe.task.about(data.targets)
     console.print(
-        f"[bold]{recipe.method.label}[/] on {escape(recipe.model.name)}: {counts[0]:,} trained numbers, "
-        f"and {counts[1]:,} in the head\n"
-        f"  {len(data.train):,} examples to train on, {len(data.evaluation):,} held out, "
-        f"{len(data.label_names)} classes\n"
-        f"  {rate}head {recipe.train.head_learning_rate:g}",
+        f"[bold]{recipe.method.label}[/] on {escape(recipe.model.name)}: {counts[0]:,} trained numbers"
+        f"{f', and {counts[1]:,} in the head' if head else ''}\n"
+        f"  {len(data.train):,} examples to train on, {len(data.evaluation):,} held out"
+        f"{f', {escape(about)}' if about else ''}\n"
+        f"  {', '.join(rates)}",
         highlight=False,
     )
 
 
 def _last_evaluation(trainer: RecipeTrainer) -> dict[str, float]:
     """The evaluation of the final weights: the one made at the last step, or a new one."""
-    made = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    made = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     if made and made[-1]["step"] == trainer.state.global_step:
         return made[-1]
     return trainer.evaluate()

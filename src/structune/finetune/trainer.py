@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from torch.utils.data import Sampler
-from transformers import DataCollatorWithPadding, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import DataLoader, Sampler
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import nested_detach
 
 from structune.errors import Diverged, UserError
 from structune.files import NotWritten, written
 from structune.finetune.adapters import split_parameters
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.methods import recommended
-from structune.finetune.model import Base
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.sampler import SimilarLengths
-from structune.finetune.scores import confusion, scores
+from structune.tasks.task import Base, Targets, Task
 
 _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
 
@@ -48,12 +49,14 @@ class RecipeTrainer(Trainer):
         model: torch.nn.Module,
         base: Base,
         recipe: ResolvedRecipe,
+        targets: Targets,
         folder: Path,
-        train: list[dict[str, Any]] | None = None,
-        evaluation: list[dict[str, Any]] | None = None,
+        train: Sequence[Mapping[str, Any]] | None = None,
+        evaluation: Sequence[Mapping[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.recipe = recipe
+        self.task = recipe.task
         self.head = base.head
         self.folder = folder
         self._skipped = 0
@@ -61,15 +64,16 @@ class RecipeTrainer(Trainer):
         super().__init__(
             model=model,
             args=_arguments(recipe, folder, evaluating=evaluation is not None),
-            data_collator=DataCollatorWithPadding(base.tokenizer),
+            data_collator=self.task.collator(base, training=True),
             train_dataset=train,
             eval_dataset=evaluation,
-            compute_metrics=_scores,
+            compute_metrics=lambda outcome: _scores(recipe.task, targets, outcome),
             callbacks=callbacks,
         )
+        self._still = self.task.collator(base, training=False)
         self.remove_callback(PrinterCallback)
-        # Losses of sequence classification are means over the batch whatever arguments the model takes: without this,
-        # the Trainer would add up those of accumulated batches instead of averaging them.
+        # A task's loss is a mean over the batch whatever arguments the model takes: without this, the Trainer would add
+        # up those of accumulated batches instead of averaging them.
         self.model_accepts_loss_kwargs = False
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -101,9 +105,43 @@ class RecipeTrainer(Trainer):
         if not self.recipe.train.group_by_length:
             return super()._get_train_sampler(train_dataset)
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(example["input_ids"]) for example in examples]
+        lengths = [self.task.length(example) or 0 for example in examples]
         size = self.args.train_batch_size
         return SimilarLengths(lengths, size, self.recipe.seed, lambda: int(self.state.epoch or 0))
+
+    def get_eval_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+        with self._without_variation():
+            return super().get_eval_dataloader(*arguments, **options)
+
+    def get_test_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+        with self._without_variation():
+            return super().get_test_dataloader(*arguments, **options)
+
+    @contextmanager
+    def _without_variation(self) -> Iterator[None]:
+        """Batches as they are put together where nothing is learned from them."""
+        before, self.data_collator = self.data_collator, self._still
+        try:
+            yield
+        finally:
+            self.data_collator = before
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, *_: Any, **__: Any
+    ) -> Any:
+        """The task's loss, with its outputs as a dictionary where they are wanted."""
+        loss, outputs = self.task.step(model, inputs)
+        return (loss, {"outputs": outputs}) if return_outputs else loss
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *_: Any, **__: Any
+    ) -> tuple[Any, Any, Any]:
+        """Loss, outputs and labels of a batch."""
+        batch = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.task.step(model, batch)
+        loss = None if loss is None else loss.detach().mean()
+        return (loss, None, None) if prediction_loss_only else (loss, nested_detach(outputs), batch.get("labels"))
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train; resumed after the last step, load what it left and take no other."""
@@ -258,6 +296,22 @@ def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArgume
     )
 
 
-def _scores(outcome: EvalPrediction) -> dict[str, float]:
-    logits, labels = np.asarray(outcome.predictions), np.asarray(outcome.label_ids)
-    return scores(confusion(logits.argmax(-1), labels, logits.shape[-1]))
+def shortest_first(task: Task, encoded: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The examples in the order of their lengths: batches are padded when they are put together, and need little of it.
+
+    Examples that are all of one length stay as they are.
+    """
+    if not len(encoded) or task.length(encoded[0]) is None:
+        return encoded
+    return sorted(encoded, key=lambda example: task.length(example) or 0)
+
+
+def are_finite(values: Any) -> bool:
+    """Whether a number, and all in arrays that may be nested in tuples, is finite."""
+    if isinstance(values, (tuple, list)):
+        return all(are_finite(value) for value in values)
+    return bool(np.isfinite(values).all())
+
+
+def _scores(task: Task, targets: Targets, outcome: EvalPrediction) -> dict[str, float]:
+    return task.scores(outcome.predictions, outcome.label_ids, targets)

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from structune.doubt import say
 from structune.errors import UserError
-from structune.finetune.doubt import say
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from structune.errors import UserError
-from structune.finetune.model import EMBEDDED_HUB_NAME, embedded_folder
 from structune.peft.base_layers import layer_class
+from structune.tasks.parts.pretrained import EMBEDDED_HUB_NAME, embedded_folder
 
 
 class Backbone:

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from structune.doubt import say
 from structune.errors import Diverged, Interrupted, UserError
 from structune.files import write_json, write_text
-from structune.finetune.data import load_data
-from structune.finetune.encode import warn_of_cut_texts
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
@@ -27,9 +26,11 @@ from structune.finetune.resume import refuse_both, resume_line
 from structune.finetune.run import Run, refuse_inside_run
 from structune.finetune.signals import Stopped
 from structune.finetune.tables import print_table
-from structune.study.comparison import COLUMNS, RESULTS, Comparison, is_comparison
+from structune.finetune.task_data import load_data
+from structune.study.comparison import RESULTS, Comparison, is_comparison
 from structune.study.own_process import Outcome, train_in_own_process
 from structune.study.tradeoff_figure import draw_tradeoff
+from structune.tasks.task import Base
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,18 @@ def compare(
     plan = _plan(recipe, recipe_path, methods, seeds, out, resume, overwrite)
     check_writable(out, where)
     refuse_locked(out, where)
-    data = load_data(recipe.data)  # a mistake there is told once, and now
+    data = load_data(recipe.task, recipe.data)  # a mistake there is told once, and now
     _check_kept(plan, Fingerprint.of(data))
 
     with without_remarks():  # brings in transformers, which no mistake above waits for
         from structune.finetune.adapters import check_method
-        from structune.finetune.model import load_tokenizer
         from structune.finetune.trainer import check_settings
 
     check_settings(recipe, out)
     for planned in plan:
         check_method(planned.recipe.method)
-    warn_of_cut_texts([data.train, data.evaluation], load_tokenizer(recipe.model), recipe.data.max_length)
+    base = Base(None, recipe.task.processor(recipe.model))
+    say(recipe.task.doubts_about_encoding([data.train, data.evaluation], base, recipe.data))
     go_on = _go_on(recipe_path, methods, out, overrides, seeds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, where):
@@ -261,8 +262,7 @@ def _table(comparison: Comparison) -> Table:
         title=f"\n[bold]{escape(comparison.name)}[/]", title_justify="left", title_style="",
         box=None, header_style="bold", pad_edge=False,
     )  # fmt: skip
-    for column in COLUMNS:
-        number = column != COLUMNS[0]
+    for number, column in enumerate(comparison.columns()):
         table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=True)
     for cells in comparison.lines():
         table.add_row(*map(escape, cells))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,11 +13,13 @@ from structune.errors import UserError
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.markdown import markdown_row, markdown_table
 from structune.finetune.run import Run
+from structune.tasks.task import Metric
 
 RESULTS = ("comparison.json", "comparison.md", "comparison.png")
 """The files of a comparison; the first is written first."""
 
-COLUMNS = ["method", "accuracy %", "trained, adapter", "trained, head", "adapter kB", "s/step", "peak MiB"]
+COSTS = ["trained, adapter", "trained, head", "adapter kB", "s/step", "peak MiB"]
+"""The columns of a comparison's table behind the method and its score."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Row:
 
     Attributes:
         method: short name.
-        accuracy: on the held-out examples, in [0, 1].
-        deviation: sample standard deviation of the accuracy over the seeds; None for one seed.
-        error: standard error of one run's accuracy as an estimate from its held-out examples, √(a (1 − a) / examples).
+        metric: the task's headline metric.
+        score: its value on the held-out examples.
+        deviation: sample standard deviation of the score over the seeds; None for one seed.
+        error: standard error of one run's score as an estimate from its held-out examples; None where not known.
         trainable_adapter, trainable_head: trained numbers.
         adapter_bytes: of the adapter's tensors as a safetensors file, without the head.
         seconds_per_step: of an optimizer step.
@@ -38,9 +40,10 @@ class Row:
     """
 
     method: str
-    accuracy: float
+    metric: Metric
+    score: float
     deviation: float | None
-    error: float
+    error: float | None
     trainable_adapter: int
     trainable_head: int
     adapter_bytes: int
@@ -52,13 +55,15 @@ class Row:
     def of(cls, method: str, runs: Sequence[Run]) -> Row:
         """Read the metrics of finished runs."""
         metrics = [run.metrics() for run in runs]
-        accuracies = [entry["eval_accuracy"] for entry in metrics]
-        accuracy = statistics.mean(accuracies)
+        metric = runs[0].recipe().task.metrics[0]
+        scores = [entry[f"eval_{metric.key}"] for entry in metrics]
+        score = statistics.mean(scores)
         return cls(
             method=method,
-            accuracy=accuracy,
-            deviation=statistics.stdev(accuracies) if len(runs) > 1 else None,
-            error=math.sqrt(accuracy * (1 - accuracy) / metrics[0]["eval_examples"]),
+            metric=metric,
+            score=score,
+            deviation=statistics.stdev(scores) if len(runs) > 1 else None,
+            error=metric.standard_error(score, metrics[0]["eval_examples"]),
             trainable_adapter=metrics[0]["trainable_adapter"],
             trainable_head=metrics[0]["trainable_head"],
             adapter_bytes=metrics[0]["adapter_bytes"],
@@ -68,11 +73,11 @@ class Row:
         )
 
     def cells(self) -> list[str]:
-        """The row as text, in the order of `COLUMNS`."""
-        spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
+        """The row as text: the method, its score, and `COSTS`."""
+        spread = "" if self.deviation is None else f" ± {self.metric.plain(self.deviation)}"
         return [
             self.method,
-            f"{100 * self.accuracy:.1f}{spread}",
+            f"{self.metric.plain(self.score)}{spread}",
             f"{self.trainable_adapter:,}",
             f"{self.trainable_head:,}",
             f"{self.adapter_bytes / 1e3:,.1f}" if self.trainable_adapter else "–",
@@ -119,27 +124,40 @@ class Comparison:
             recorded,
         )
 
+    @property
+    def metric(self) -> Metric:
+        """What methods are compared by."""
+        return self.rows[0].metric
+
+    def columns(self) -> list[str]:
+        """The titles of the table's columns."""
+        return ["method", self.metric.unit_title, *COSTS]
+
     def lines(self) -> list[list[str]]:
-        """The table's lines, in the order of `COLUMNS`: a row each, then the methods of which no run finished."""
+        """The table's lines, in the order of `columns`: a row each, then the methods of which no run finished."""
         there = [row.method for row in self.rows]
-        nothing = ["diverged", *["–"] * (len(COLUMNS) - 2)]
+        nothing = ["diverged", *["–"] * len(COSTS)]
         return [row.cells() for row in self.rows] + [[name, *nothing] for name in self.diverged if name not in there]
 
     def notes(self) -> list[str]:
         """What the numbers rest on, a sentence or two each."""
         first = self.rows[0].runs[0]
         seeds = [str(seed) for seed in sorted({run["seed"] for row in self.rows for run in row.runs})]
-        error = 100 * max(row.error for row in self.rows)
+        errors = [row.error for row in self.rows if row.error is not None]
         return [
             f"{first['train_examples']:,} examples to train on, {first['steps']:,} steps, "
             f"{first['eval_examples']:,} held out; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)}.",
             *(
-                [f"Always answering {most['label']!r} would have an accuracy of {most['share']:.1%}."]
-                if (most := first.get("eval_majority"))
-                else []  # of runs from before that was measured
+                [f"For comparison, {blind['words']}: {self.metric.title} {self.metric.text(blind['value'])}."]
+                if (blind := first.get("baseline"))
+                else []  # not known, or runs from before that was measured
             ),
-            f"With so many held-out examples an accuracy has a standard error of up to {error:.1f} points"
-            + ("; ± is the standard deviation over the seeds." if len(seeds) > 1 else "."),
+            *(
+                [f"With so many held-out examples {self.metric.title} has a standard error of up to {worst}."]
+                if errors and (worst := f"{self.metric.plain(max(errors))}{' points' if self.metric.percent else ''}")
+                else []
+            ),
+            *(["± is the standard deviation over the seeds."] if len(seeds) > 1 else []),
             f"Times ({first['device']}, {first['dtype']}) depend on the machine and on what else runs there: compare "
             f"their ratios. Memory is {first['peak_memory_kind']}.",
             *(
@@ -156,14 +174,14 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Everything, as `comparison.json` holds it."""
         diverged = {"diverged": dict(self.diverged)} if self.diverged else {}
-        methods = [asdict(row) for row in self.rows]
+        methods = [asdict(row) | {"metric": row.metric.key} for row in self.rows]
         return {"name": self.name, "methods": methods, **diverged, "versions": self.versions}
 
     def to_markdown(self) -> str:
         """A page with the table, what it rests on, the figure, the machine and the versions."""
         lines = [f"# {self.name}: {len(self.lines())} methods compared", ""]
-        lines += [markdown_table(COLUMNS, self.lines())]
-        lines += ["", *self.notes(), "", "![accuracy and cost](comparison.png)", ""]
+        lines += [markdown_table(self.columns(), self.lines())]
+        lines += ["", *self.notes(), "", "![score and cost](comparison.png)", ""]
         lines += ["| | |", "|---|---|", *(markdown_row([key, value]) for key, value in self.versions.items())]
         return "\n".join(lines) + "\n"
 
@@ -192,7 +210,7 @@ def _check_same_data(runs: Sequence[Run]) -> bool:
             raise _different(first, run, "; ".join(before.changes(record, words=names)))
     first = runs[0]
     for run in runs[1:]:
-        for key in ("train_examples", "eval_examples", "labels"):
+        for key in ("train_examples", "eval_examples"):
             one, other = first.metrics().get(key), run.metrics().get(key)
             if one != other:
                 raise _different(first, run, f"{key}: {one} and {other}")

@@ -17,8 +17,8 @@ from typing import Literal
 
 from rich.console import Console
 
+from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
-from structune.finetune.doubt import DataWarning
 from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.signals import stop_signals, taken

@@ -20,21 +20,19 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from structune.data.examples import Examples
+from structune.data.split import stratified_split
 from structune.errors import Interrupted, UserError
 from structune.files import write_json, write_text
-from structune.finetune.data import load_data
-from structune.finetune.data.examples import Examples
-from structune.finetune.data.split import stratified_split
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
 from structune.finetune.methods import Method, recommended
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
+from structune.finetune.task_data import load_data
 from structune.study.own_process import train_in_own_process
 from structune.study.sweep_file import Sweep, TaskSection
-
-SCORES = ("accuracy", "f1", "matthews", "loss")
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,8 @@ class _Parts:
     def file(self, part: str) -> Path:
         """The file of the part `train`, `validation` or `test`."""
         if not self._made:
-            data, section = load_data(self.task.data), self.task.data
+            recipe = self.task.recipe(str(self.folder))
+            data, section = load_data(recipe.task, recipe.data), recipe.data
             rows = range(len(data.train))
             held_out, left = stratified_split(data.train, rows, self.task.validation_examples, section.split_seed + 1)
             _write(self.folder / "train.csv", data.train.subset(left))
@@ -184,9 +183,9 @@ class _Parts:
 
     def section(self) -> dict[str, Any]:
         """The `data` section of a run's recipe: trained on one part, evaluated on the validation part."""
-        pair = {} if self.task.data.text_pair is None else {"text_pair": "text_pair"}
+        pair = {"text_pair": "text_pair"} if "text_pair" in self.task.data else {}
         files = {"train": str(self.file("train")), "evaluation": str(self.file("validation"))}
-        return {**files, **pair, "max_length": self.task.data.max_length}
+        return {**files, **pair, **{key: value for key, value in self.task.data.items() if key == "max_length"}}
 
 
 class _Runner:
@@ -196,11 +195,12 @@ class _Runner:
         self, plan: Sweep, results: Results, work: Path, parts: Mapping[str, _Parts], console: Console
     ) -> None:
         self.plan, self.results, self.work, self.parts, self.console = plan, results, work, parts, console
+        self.metrics = plan.scores()
 
     def validated(self, task: str, label: str, method: Method, rate: float) -> float | None:
         """The score on the validation part with the first seed; None where numbers ran away."""
         result = self._result(Wanted(task, label, method, rate, self.plan.seeds[0]))
-        return None if result["validation"] is None else result["validation"][self.plan.tasks[task].metric]
+        return None if result["validation"] is None else result["validation"][self.metrics[task].key]
 
     def tested(self, wanted: Wanted) -> None:
         """Make sure that a run is there and scored on the test part."""
@@ -215,7 +215,7 @@ class _Runner:
 
         self._say(wanted, "test")
         scored = evaluate(recipe.output, self.parts[wanted.task].file("test"))
-        result["test"] = {key: getattr(scored, key) for key in SCORES} | {"examples": scored.examples}
+        result["test"] = scored.scores | {"loss": scored.loss, "examples": scored.examples}
         write_json(self.results.file(wanted), result)
 
     def _result(self, wanted: Wanted) -> dict[str, Any]:
@@ -234,7 +234,8 @@ class _Runner:
         }
         if run is not None:
             metrics = run.metrics()
-            content["validation"] = {key: metrics[f"eval_{key}"] for key in SCORES}
+            scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
+            content["validation"] = {key: metrics[f"eval_{key}"] for key in scores}
             kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
             content |= {key: metrics[key] for key in kept}
             content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
@@ -264,6 +265,7 @@ class _Runner:
                 "seed": wanted.seed,
                 "output": str(self.work / "runs" / wanted.name),
                 "model": self.plan.model.model_dump(exclude_none=True),
+                **({} if task.task is None else {"task": task.task}),
                 "data": self.parts[wanted.task].section(),
                 "method": wanted.method.model_dump(exclude_none=True),
                 "train": task.train.model_dump(exclude_none=True) | rates,
@@ -285,7 +287,8 @@ def _sources(recipe: Recipe) -> dict[str, Any]:
     """What a run reads: its data by their hash."""
     files = [getattr(recipe.data, key) for key in ("train", "evaluation")]
     hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files if file is not None]
-    return {"data": hashes, "max_length": recipe.data.max_length, "model": Path(recipe.model.name).name}
+    read = recipe.data.model_dump(mode="json", exclude_none=True, include={"max_length"})
+    return {"data": hashes, **read, "model": Path(recipe.model.name).name}
 
 
 def _agree(stored: Any, now: Any, given: Any) -> bool:
@@ -305,19 +308,18 @@ def _agree(stored: Any, now: Any, given: Any) -> bool:
 
 
 def _write(path: Path, examples: Examples) -> None:
-    """Examples as a CSV file with the columns text, text_pair (for pairs) and label."""
-    columns = [examples.texts, *([] if examples.pairs is None else [examples.pairs]), examples.labels]
+    """Examples as a CSV file with a column for each of their inputs, and the label."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["text", *([] if examples.pairs is None else ["text_pair"]), "label"])
-    writer.writerows(zip(*columns, strict=True))
+    writer.writerow([*examples.inputs, "label"])
+    writer.writerows([*inputs, label] for inputs, label in examples.rows())
     write_text(path, text.getvalue())
 
 
 def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:
     """For each method and task that has a test score: what it trained, at which rate, and the scores of its seeds."""
     found = results.all()
-    for task, section in plan.tasks.items():
+    for task, metric in plan.scores().items():
         for label in plan.settings():
             own = [r for r in found if (r["task"], r["method"]) == (task, label) and r["test"] is not None]
             if own:
@@ -326,7 +328,7 @@ def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:
                     "method": label,
                     "numbers": own[0]["trainable_adapter"],
                     "rate": own[0]["rate"],
-                    "validation": [r["validation"][section.metric] for r in own],
-                    "test": [r["test"][section.metric] for r in own],
+                    "validation": [r["validation"][metric.key] for r in own],
+                    "test": [r["test"][metric.key] for r in own],
                     "seeds": [r["seed"] for r in own],
                 }

@@ -5,30 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from structune.errors import UserError
 from structune.finetune import yaml_file
 from structune.finetune.methods import Method
-from structune.finetune.recipe import DataSection, ModelSection, Recipe, TrainSection
-from structune.finetune.section import Section, explain
+from structune.finetune.recipe import Recipe, TrainSection
+from structune.section import Section, explain
+from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.task import Metric
 
 Positive = Annotated[int, Field(ge=1)]
-Metric = Literal["accuracy", "f1", "matthews"]
 
 
 class TaskSection(Section):
     """One task: its held-out examples are the test part, and `validation_examples` come out of the training part.
 
-    `data` and `train` are as in a recipe; `metric` is the score that rates are chosen by and that is reported.
+    `task`, `data` and `train` are as in a recipe; `metric` is the score that rates are chosen by and that is reported,
+    the task's first by default.
     """
 
-    data: DataSection
-    metric: Metric = "accuracy"
+    task: Any = None
+    data: dict[str, Any]
+    metric: str | None = None
     validation_examples: Positive = 500
     train: TrainSection = TrainSection()
+
+    def recipe(self, where: str) -> Recipe:
+        """A recipe of the task and its data. Raises `UserError` where one of them is wrong."""
+        task = {} if self.task is None else {"task": self.task}
+        return Recipe.parse({**task, "data": self.data}, where)
 
 
 class MethodGroup(Section):
@@ -79,8 +87,24 @@ class Sweep(Section):
             sweep = cls.model_validate(content)
         except ValidationError as error:
             raise explain(error, cls, path.name) from None
+        sweep.scores()
         sweep.settings()
         return sweep
+
+    def scores(self) -> dict[str, Metric]:
+        """What each task is scored by.
+
+        Raises:
+            UserError: a task or its data is wrong, or it has no such metric.
+        """
+        found = {}
+        for name, section in self.tasks.items():
+            metrics = {metric.key: metric for metric in section.recipe(f"tasks.{name}").task.metrics}
+            key = section.metric or next(iter(metrics))
+            if key not in metrics:
+                raise UserError(f"tasks.{name}.metric = {key!r}: the task has {', '.join(metrics)}")
+            found[name] = metrics[key]
+        return found
 
     def settings(self) -> dict[str, Method]:
         """Every method by its label, in the order of the file.
@@ -89,7 +113,6 @@ class Sweep(Section):
             UserError: two have one label, or a method's options are wrong.
         """
         found: dict[str, Method] = {}
-        data = next(iter(self.tasks.values())).data
         for group in self.methods:
             try:
                 labelled = list(group.each())
@@ -99,6 +122,6 @@ class Sweep(Section):
                 if label in found:
                     raise UserError(f"methods: two have the label {label!r}; name what they differ in in braces")
                 found[label] = Recipe.parse(
-                    {"data": data.model_dump(exclude_none=True), "method": options}, where=f"method {label!r}"
+                    {"data": {"embedded": "tweets"}, "method": options}, where=f"method {label!r}"
                 ).method
         return found

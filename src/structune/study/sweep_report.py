@@ -22,9 +22,9 @@ def table(plan: Sweep, results: Results) -> str:
     """The test scores as Markdown: a table for each task, sorted by the numbers that are trained."""
     rows = list(summaries(plan, results))
     text = []
-    for task, section in plan.tasks.items():
+    for task, metric in plan.scores().items():
         own = sorted((row for row in rows if row["task"] == task), key=lambda row: (row["numbers"], row["method"]))
-        text += [f"**{task}**, {section.metric} × 100 on the test part:", ""]
+        text += [f"**{task}**, {metric.title} × 100 on the test part:", ""]
         text += [
             "| method | trained numbers | learning rate | validation | test | seeds |",
             "|---|---:|---:|---:|---:|---|",
@@ -70,7 +70,7 @@ def draw(plan: Sweep, results: Results, path: Path) -> None:
     kinds = {label: method.label for label, method in plan.settings().items()}
     figure = Figure(figsize=(6 * len(plan.tasks), 5), dpi=160, layout="constrained")
     panels: Sequence[Any] = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
-    for panel, (task, section) in zip(panels, plan.tasks.items(), strict=True):
+    for panel, (task, metric) in zip(panels, plan.scores().items(), strict=True):
         lines: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             if row["task"] == task:
@@ -84,7 +84,7 @@ def draw(plan: Sweep, results: Results, path: Path) -> None:
             bars = [100 * statistics.stdev(p["test"]) if len(p["test"]) > 1 else 0.0 for p in points]
             numbers = [point["numbers"] for point in points]
             panel.errorbar(numbers, means, bars, color=colour, marker=marker, linestyle=style, label=name, capsize=2)
-        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=f"{section.metric} × 100")
+        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=f"{metric.title} × 100")
         panel.set_title(task, loc="left", fontsize=10, color=INK)
         panel.legend(fontsize=7, frameon=False)
         tidy(panel)

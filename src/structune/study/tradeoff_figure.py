@@ -17,7 +17,7 @@ BASELINE = "head"
 
 
 def draw_tradeoff(comparison: Comparison, path: Path) -> None:
-    """Draw accuracy against trained numbers, and the time of a step relative to the head alone, to a PNG.
+    """Draw the score against trained numbers, and the time of a step relative to the head alone, to a PNG.
 
     A method that trains no number besides the head is a level line on the left. Without a run of the head alone the
     fastest method is the unit of time.
@@ -31,28 +31,28 @@ def draw_tradeoff(comparison: Comparison, path: Path) -> None:
     figure = Figure(figsize=(10, height), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     _draw_costs(right, comparison.rows)
-    _draw_accuracies(left, comparison.rows)
+    _draw_scores(left, comparison.rows)
     figure.suptitle(comparison.name, x=0.01, ha="left", fontsize=12, fontweight="bold", parse_math=False)
     figure.draw_without_rendering()  # labels are placed on the laid-out page
     adapted = [row for row in comparison.rows if row.trainable_adapter]
     place_labels(
         left,
-        [(row.trainable_adapter, 100 * row.accuracy) for row in adapted],
-        [f"{row.method} {100 * row.accuracy:.1f}" for row in adapted],
+        [(row.trainable_adapter, _height(row, row.score)) for row in adapted],
+        [f"{row.method} {row.metric.plain(row.score)}" for row in adapted],
         [method_style(row.method)[0] for row in adapted],
     )
     save(figure, path)
 
 
-def _draw_accuracies(axes: Axes, rows: list[Row]) -> None:
+def _draw_scores(axes: Axes, rows: list[Row]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     adapted = [row for row in rows if row.trainable_adapter]
     for row in adapted:
         colour, marker = method_style(row.method)
         axes.errorbar(
-            row.trainable_adapter, 100 * row.accuracy, 100 * _bar(row), color=colour, marker=marker, markersize=9,
-            markeredgecolor="white", elinewidth=1.2, capsize=3, zorder=3,
+            row.trainable_adapter, _height(row, row.score), _height(row, _bar(row)), color=colour, marker=marker,
+            markersize=9, markeredgecolor="white", elinewidth=1.2, capsize=3, zorder=3,
         )  # fmt: skip
     if adapted:
         numbers = [row.trainable_adapter for row in adapted]
@@ -64,28 +64,32 @@ def _draw_accuracies(axes: Axes, rows: list[Row]) -> None:
         axes.set_xticks([])
     for row in rows:
         if not row.trainable_adapter:
-            axes.axhline(100 * row.accuracy, color=GREY, linewidth=1.4, linestyle="--")
+            axes.axhline(_height(row, row.score), color=GREY, linewidth=1.4, linestyle="--")
             axes.annotate(
-                f"{row.method} alone {100 * row.accuracy:.1f}", (0, 100 * row.accuracy),
+                f"{row.method} alone {row.metric.plain(row.score)}", (0, _height(row, row.score)),
                 xycoords=("axes fraction", "data"), xytext=(6, 5), textcoords="offset points", color=INK, fontsize=9,
             )  # fmt: skip
-    low = min(100 * (row.accuracy - _bar(row)) for row in rows)
-    high = max(100 * (row.accuracy + _bar(row)) for row in rows)
-    margin = max(1.0, 0.12 * (high - low))
-    axes.set_ylim(low - margin, min(high + margin, 101))
+    low = min(_height(row, row.score - _bar(row)) for row in rows)
+    high = max(_height(row, row.score + _bar(row)) for row in rows)
+    margin = max(1.0, 0.12 * (high - low)) if rows[0].metric.percent else 0.12 * (high - low) or 0.1 * abs(high)
+    axes.set_ylim(low - margin, min(high + margin, 101) if rows[0].metric.percent else high + margin)
     axes.set_xlabel("trained numbers in the adapter")
-    axes.set_ylabel("accuracy %")
+    axes.set_ylabel(rows[0].metric.unit_title)
     examples = rows[0].runs[0]["eval_examples"]
-    bars = (
-        f"standard error, {examples:,} examples" if rows[0].deviation is None else f"± over {len(rows[0].runs)} seeds"
-    )
-    axes.set_title(f"held-out accuracy (bars: {bars})", loc="left", fontsize=10)
+    bars = f"standard error, {examples:,} examples" if rows[0].error is not None else ""
+    bars = bars if rows[0].deviation is None else f"± over {len(rows[0].runs)} seeds"
+    axes.set_title(f"held-out {rows[0].metric.title}{f' (bars: {bars})' if bars else ''}", loc="left", fontsize=10)
     tidy(axes)
 
 
 def _bar(row: Row) -> float:
     """Half the error bar: over the seeds where there are several, else from the number of held-out examples."""
-    return row.error if row.deviation is None else row.deviation
+    return (row.error or 0.0) if row.deviation is None else row.deviation
+
+
+def _height(row: Row, value: float) -> float:
+    """Where a score stands in the figure: shares in percent."""
+    return 100 * value if row.metric.percent else value
 
 
 def _draw_costs(axes: Axes, rows: list[Row]) -> None:

@@ -1,0 +1,1 @@
+"""What tasks share, one concept a file."""

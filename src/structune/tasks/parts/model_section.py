@@ -1,0 +1,18 @@
+"""The recipe's `model` section."""
+
+from __future__ import annotations
+
+from structune.paths import FilePath
+from structune.section import Section
+
+
+class ModelSection(Section):
+    """Which pretrained model: `embedded`, an id on the hub, or a local folder.
+
+    The embedded one is all-MiniLM-L6-v2 (BERT, 6 layers, 384 wide, 22.7 million numbers, Apache-2.0), which installs
+    from PyPI. Its pooler was not used in its training, so a head alone on the frozen model does poorly: adapters have
+    room.
+    """
+
+    name: FilePath = "embedded"
+    revision: str | None = None

@@ -1,0 +1,284 @@
+"""What a task is: the questions that everything which is the same for all tasks asks it.
+
+A task is one file. It is a section of the recipe (`task:`), and it answers, in the order of a run:
+
+- what its examples are and what is learned from the data alone (`examples`, `targets`, …): none of this needs torch;
+- which pretrained model, processor and new modules it takes (`load`), and what it finds out with them (`prepare`);
+- how examples become batches (`encode`, `collator`) and batches a loss and outputs (`step`);
+- what outputs are worth (`metrics`, `scores`, `details`, `draw`) and what they say to a person (`answers`);
+- what its model card says (`describe`, `loading`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from structune.data.examples import Examples
+from structune.data.section import DataSection
+from structune.data.table import Table
+from structune.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import TrainerCallback
+
+    from structune.tasks.parts.model_section import ModelSection
+
+Targets = Mapping[str, Any]
+"""What is learned from the data alone, such as the names of the classes: JSON that is kept with the run."""
+
+Outputs = Any
+"""Arrays, or tuples of arrays, with the examples as their first axis."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score.
+
+    Args:
+        key: its name in files, for example `accuracy`.
+        title: its name in tables and figures.
+        percent: whether it is a share, shown in percent; then its standard error is √(a (1 − a) / examples).
+        greater_is_better: its direction.
+        range: between which it can be; None where it has no bound on that side.
+        digits: how many digits are shown after the point, where it is no share.
+    """
+
+    key: str
+    title: str
+    percent: bool = False
+    greater_is_better: bool = True
+    range: tuple[float | None, float | None] = (None, None)
+    digits: int = 3
+
+    def text(self, value: float, more: int = 0) -> str:
+        """The value as people read it; with `more` digits than usual."""
+        return f"{value:.{1 + more}%}" if self.percent else f"{value:.{self.digits + more}f}"
+
+    def plain(self, value: float) -> str:
+        """The value without a unit, for a table whose column has it (`unit_title`)."""
+        return f"{100 * value:.1f}" if self.percent else f"{value:.{self.digits}f}"
+
+    @property
+    def unit_title(self) -> str:
+        """The title with the unit of `plain`."""
+        return f"{self.title} %" if self.percent else self.title
+
+    def standard_error(self, value: float, examples: int) -> float | None:
+        """Of the value as an estimate from so many examples; None where that takes more than the two."""
+        return math.sqrt(max(value * (1 - value), 0.0) / examples) if self.percent else None
+
+    def shown_range(self, values: Sequence[float]) -> tuple[float, float]:
+        """Where an axis begins and ends that shows these values: at 0 and 1 for a share, else around them."""
+        low, high = self.range
+        if self.percent:
+            return 0.0, 1.0
+        margin = 0.1 * (max(values) - min(values)) or 0.1 * abs(max(values)) or 0.1
+        least, most = min(values) - margin, max(values) + margin
+        return (least if low is None else max(low, least), most if high is None else min(high, most))
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value is better than another."""
+        return one > other if self.greater_is_better else one < other
+
+
+@dataclass(frozen=True)
+class Base:
+    """A pretrained model ready to be adapted.
+
+    Attributes:
+        model: the model, in fp32.
+        processor: what makes its inputs: a tokenizer, an image processor.
+        head: names of the modules that were not pretrained, which are trained beside the adapter.
+    """
+
+    model: Any
+    processor: Any
+    head: list[str] = field(default_factory=list)
+
+
+class Task(Section, ABC):
+    """What is learned. Sections of it have a `name` with a default, by which recipes and the registry know them."""
+
+    name: str
+
+    data_section: ClassVar[type[DataSection]]
+    """The recipe's `data` section: where examples are, and the columns that the task reads."""
+
+    metrics: ClassVar[tuple[Metric, ...]]
+    """The scores of `scores`, in the order in which they are shown; the first is the headline."""
+
+    hub_name: ClassVar[str]
+    """What the hub calls the task (`pipeline_tag` of a model card)."""
+
+    peft_name: ClassVar[str | None] = None
+    """PEFT's `task_type`; None: PEFT has none."""
+
+    auto_class: ClassVar[str]
+    """The class of transformers that loads a merged model."""
+
+    # Data: no torch.
+
+    @abstractmethod
+    def examples(self, table: Table, data: Any) -> Examples:
+        """The examples of a table's rows, checked.
+
+        Raises:
+            UserError: a column is missing, or a cell holds what the task cannot read; names row, column, value, fix.
+        """
+
+    def doubts_about_table(self, table: Table, data: Any) -> Iterator[str]:
+        """What is doubtful about the columns of the table to train on, a sentence each."""
+        return iter(())
+
+    def targets(self, examples: Examples, data: Any, source: str) -> Targets:
+        """What is learned from the examples to train on and to hold out of the training data. Default: nothing.
+
+        Raises:
+            UserError: they are nothing that this task can learn; the message says which task could.
+        """
+        return {}
+
+    def are_targets(self, content: Any) -> bool:
+        """Whether JSON that was read back may be targets. Default: it is an object."""
+        return isinstance(content, dict)
+
+    def check(self, examples: Examples, targets: Targets, source: str) -> None:
+        """Raises `UserError` where examples from elsewhere do not go with the targets. Default: they do."""
+
+    def check_left(self, train: Examples, targets: Targets, source: str) -> None:
+        """Raises `UserError` where what is left to train on lacks something. Default: it does not."""
+
+    def doubts(self, train: Examples, held_out: Examples, data: Any) -> Iterator[str]:
+        """What trains but is hardly meant, a sentence each."""
+        return iter(())
+
+    def doubts_about_file(self, examples: Examples, data: Any) -> Iterator[str]:
+        """What is doubtful about examples to evaluate on, a sentence each."""
+        return iter(())
+
+    def about(self, targets: Targets) -> str:
+        """The targets in a few words, such as `3 classes`; nothing where there is nothing to say."""
+        return ""
+
+    def baseline(self, held_out: Examples) -> Mapping[str, Any]:
+        """What an answer that never looks would score, as `{words: …, value: …}` of the headline; empty: not known."""
+        return {}
+
+    # Model and batches.
+
+    @abstractmethod
+    def processor(self, section: ModelSection) -> Any:
+        """What makes the model's inputs, without the model: a tokenizer, an image processor.
+
+        Raises:
+            UserError: there is none.
+        """
+
+    @abstractmethod
+    def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
+        """The pretrained model with new modules for the targets, initialised from the seed.
+
+        Raises:
+            UserError: there is no such model, or it cannot do the task.
+        """
+
+    def prepare(self, base: Base, train: Sequence[Mapping[str, Any]], data: Any) -> Mapping[str, Any]:
+        """What is found out with the frozen model before training, as JSON that is kept with the run. Default: nothing.
+
+        Args:
+            base: what `load` gave.
+            train: the encoded examples to train on.
+            data: the recipe's `data` section.
+        """
+        return {}
+
+    def equip(self, base: Base, prepared: Mapping[str, Any]) -> Base:
+        """The base with what `prepare` found put to use, before it is adapted or loaded. Default: as it is."""
+        return base
+
+    @abstractmethod
+    def encode(self, examples: Examples, base: Base, targets: Targets, data: Any) -> Sequence[Mapping[str, Any]]:
+        """Examples as the model reads them, one at each place, in the order of the examples.
+
+        Examples without labels (to be predicted) give entries without `labels`.
+        """
+
+    def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: Any) -> Iterator[str]:
+        """What is lost when examples are encoded, such as the ends of texts, a sentence each."""
+        return iter(())
+
+    @abstractmethod
+    def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], dict[str, Tensor]]:
+        """What puts encoded examples together into a batch; it may vary them where they are trained on."""
+
+    def length(self, encoded: Mapping[str, Any]) -> int | None:
+        """How long an encoded example is, for `group_by_length` and for evaluating alike ones together.
+
+        None: all are the same.
+        """
+        return len(encoded["input_ids"]) if "input_ids" in encoded else None
+
+    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor | None, Outputs]:
+        """Loss (None without labels) and outputs of a batch. Default: the model's own loss and its logits.
+
+        The loss is a mean over the batch's examples.
+        """
+        outputs = model(**batch)
+        return getattr(outputs, "loss", None), outputs.logits
+
+    def callbacks(self, base: Base) -> list[TrainerCallback]:
+        """What the task does while training, beside training. Default: nothing."""
+        return []
+
+    # Outputs.
+
+    @abstractmethod
+    def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
+        """The value of each metric, by its key.
+
+        Args:
+            outputs: arrays of all examples' outputs of `step`.
+            labels: array of their `labels`.
+            targets: what was learned from the data alone.
+        """
+
+    def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
+        """More than `scores`, as JSON that `structune evaluate` writes and shows where it is a table."""
+        return {}
+
+    def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
+        """Draw what people look at into the folder; the files. Default: nothing."""
+        return []
+
+    @abstractmethod
+    def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
+        """What each output says to a person: the values of columns such as `prediction` and `probability`."""
+
+    # Card.
+
+    @abstractmethod
+    def describe(self, targets: Targets) -> str:
+        """What the model was fine-tuned for, as the end of a sentence: `text classification into 2 classes (…)`."""
+
+    @abstractmethod
+    def loading(self, names: CardNames, targets: Targets, data: Any, base: Base) -> str:
+        """Python lines that load a saved adapter of PEFT and use it, without the import of structune."""
+
+
+@dataclass(frozen=True)
+class CardNames:
+    """What a card's lines call things.
+
+    Attributes:
+        base: the base model.
+        options: more arguments of `from_pretrained`, each with a comma before it.
+    """
+
+    base: str
+    options: str = ""

@@ -1,0 +1,161 @@
+"""Text classification: one of several classes for a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from structune.data.examples import Examples
+from structune.data.table import Table
+from structune.doubt import say
+from structune.tasks.parts.class_doubts import doubts_about, doubts_about_texts, majority
+from structune.tasks.parts.classes import check_labels, check_trained, label_names
+from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.no_classes import combined_labels, other_indicators, refuse_split_label
+from structune.tasks.parts.texts import (
+    LabelledTextData,
+    doubts_about_cuts,
+    encode_texts,
+    load_text_model,
+    load_tokenizer,
+    longest,
+    padding,
+    refuse_headless,
+    text_groups,
+    text_inputs,
+)
+from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets, Task
+
+
+class TextClassification(Task):
+    """One of several classes for each text or pair of texts; the targets are the classes' names (`classes`)."""
+
+    name: Literal["text-classification"] = "text-classification"
+
+    data_section: ClassVar[type[LabelledTextData]] = LabelledTextData
+    hub_name: ClassVar[str] = "text-classification"
+    peft_name: ClassVar[str] = "SEQ_CLS"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", "accuracy", percent=True, range=(0, 1)),
+        Metric("f1", "macro F1", range=(0, 1)),
+        Metric("matthews", "Matthews correlation", range=(-1, 1)),
+    )
+
+    def examples(self, table: Table, data: LabelledTextData) -> Examples:
+        refuse_split_label(table, data.label)
+        inputs = text_inputs(table, data)
+        labels = [value.strip() for value in table.column(data.label, "label")]
+        refuse_headless(table, data)
+        return Examples(inputs, labels, text_groups(table, data, inputs), labels)
+
+    def doubts_about_table(self, table: Table, data: LabelledTextData) -> Iterator[str]:
+        return other_indicators(table, data.label)
+
+    def targets(self, examples: Examples, data: LabelledTextData, source: str) -> Targets:
+        labels = examples.labels or []
+        names = label_names(labels, source, data.label)
+        say(combined_labels(labels, data.label))
+        return {"classes": names}
+
+    def are_targets(self, content: Any) -> bool:
+        names = content.get("classes") if isinstance(content, dict) else None
+        return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+
+    def check(self, examples: Examples, targets: Targets, source: str) -> None:
+        check_labels(examples.labels or [], targets["classes"], source)
+
+    def check_left(self, train: Examples, targets: Targets, source: str) -> None:
+        check_trained(train.labels or [], targets["classes"], source)
+
+    def doubts(self, train: Examples, held_out: Examples, data: LabelledTextData) -> Iterator[str]:
+        return doubts_about(train, held_out, data.text, data.label)
+
+    def doubts_about_file(self, examples: Examples, data: LabelledTextData) -> Iterator[str]:
+        return doubts_about_texts(examples, data.text)
+
+    def about(self, targets: Targets) -> str:
+        return f"{len(targets['classes'])} classes"
+
+    def baseline(self, held_out: Examples) -> Mapping[str, Any]:
+        label, share = majority(held_out.labels or [])
+        return {"words": f"always answering {label!r}", "value": share}
+
+    def processor(self, section: ModelSection) -> Any:
+        return load_tokenizer(section)
+
+    def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
+        from transformers import AutoModelForSequenceClassification
+
+        names = targets["classes"]
+        return load_text_model(
+            AutoModelForSequenceClassification,
+            section,
+            seed,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+        )
+
+    def encode(
+        self, examples: Examples, base: Base, targets: Targets, data: LabelledTextData
+    ) -> Sequence[Mapping[str, Any]]:
+        number = {name: index for index, name in enumerate(targets["classes"])}
+        labels = None if examples.labels is None else [number[label] for label in examples.labels]
+        return encode_texts(examples, base, data, labels)
+
+    def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: LabelledTextData) -> Iterator[str]:
+        return doubts_about_cuts(parts, base, data)
+
+    def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
+        return padding(base.processor)
+
+    def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
+        from structune.tasks.parts.confusion import confusion, scores
+
+        return scores(confusion(outputs.argmax(-1), labels, len(targets["classes"])))
+
+    def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
+        from structune.tasks.parts.confusion import confusion, per_class
+
+        names = targets["classes"]
+        counts = confusion(outputs.argmax(-1), labels, len(names))
+        return {"classes": dict(zip(names, per_class(counts), strict=True))}
+
+    def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
+        from structune.tasks.parts.confusion import probabilities
+
+        names = targets["classes"]
+        return [
+            {"prediction": names[int(row.argmax())]}
+            | {f"probability {name}": float(share) for name, share in zip(names, row, strict=True)}
+            for row in probabilities(outputs)
+        ]
+
+    def describe(self, targets: Targets) -> str:
+        names = targets["classes"]
+        return f"text classification into {len(names)} classes ({', '.join(f'`{name}`' for name in names[:20])})"
+
+    def loading(self, names: CardNames, targets: Targets, data: LabelledTextData, base: Base) -> str:
+        most = longest(data, base.processor)
+        given, texts = 'texts = ["some text"]', "texts"
+        if data.text_pair is not None:
+            given, texts = f'{given}\nseconds = ["the text beside it"]', "texts, seconds"
+        return f"""import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+labels = {targets["classes"]!r}
+tokenizer = AutoTokenizer.from_pretrained({names.base!r}{names.options})
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+base = AutoModelForSequenceClassification.from_pretrained(
+    {names.base!r}{names.options}, num_labels=len(labels), id2label=dict(enumerate(labels)),
+    label2id={{label: number for number, label in enumerate(labels)}}, pad_token_id=tokenizer.pad_token_id,
+)
+model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
+
+{given}
+tokens = tokenizer({texts}, padding=True, truncation=True, max_length={most}, return_tensors="pt")
+with torch.inference_mode():
+    for number in model(**tokens).logits.argmax(-1).tolist():
+        print(labels[number])"""
