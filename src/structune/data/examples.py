@@ -26,6 +26,16 @@ class Examples:
     def __len__(self) -> int:
         return len(self.groups)
 
+    @classmethod
+    def unlabelled(cls, inputs: Mapping[str, list[Any]]) -> Examples:
+        """What a model sees, and nothing else: each example is a group of its own."""
+        count = len(next(iter(inputs.values()), []))
+        return cls(inputs, None, [str(row) for row in range(count)], [""] * count)
+
+    def labelled(self, labels: list[Any], groups: list[str], strata: list[str]) -> Examples:
+        """The same inputs with what they should answer, and what a split has to know."""
+        return Examples(self.inputs, labels, groups, strata)
+
     def subset(self, rows: Sequence[int]) -> Examples:
         """These rows, in this order."""
         return Examples(

@@ -2,7 +2,8 @@
 
 A task is one file. It is a section of the recipe (`task:`), and it answers, in the order of a run:
 
-- what its examples are and what is learned from the data alone (`examples`, `targets`, …): none of this needs torch;
+- what its examples are and what is learned from the data alone (`examples`, `targets`, …), and what it predicts on
+  (`inputs`, `from_lines`): none of this needs torch;
 - which pretrained model, processor and new modules it takes (`load`), and what it finds out with them (`prepare`);
 - how examples become batches (`encode`, `collator`) and batches a loss and outputs (`step`);
 - what outputs are worth (`metrics`, `scores`, `details`, `draw`) and what they say to a person (`answers`);
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from structune.data.examples import Examples
 from structune.data.section import DataSection
 from structune.data.table import Table
+from structune.errors import UserError
 from structune.section import Section
 
 if TYPE_CHECKING:
@@ -131,6 +133,26 @@ class Task(Section, ABC):
         Raises:
             UserError: a column is missing, or a cell holds what the task cannot read; names row, column, value, fix.
         """
+
+    def inputs(self, table: Table, data: Any) -> Examples:
+        """What the model sees of a table's rows, without labels: to be predicted. `examples` builds on it.
+
+        Columns of labels and groups need not be there. Default: the task predicts nothing.
+
+        Raises:
+            UserError: a column is missing, or a cell holds what the task cannot read; names row, column, value, fix.
+        """
+        raise UserError(f"task = {self.name!r}: reads no examples without labels, so it predicts nothing")
+
+    def from_lines(self, lines: Sequence[str], data: Any) -> Table:
+        """The table that `inputs` reads of what somebody types: a row for each line, such as a text or a path.
+
+        Default: nothing can be typed for this task.
+
+        Raises:
+            UserError: a line says not enough for a row, or too much.
+        """
+        raise UserError(f"task = {self.name!r}: its examples are no single lines; give a file with its columns")
 
     def doubts_about_table(self, table: Table, data: Any) -> Iterator[str]:
         """What is doubtful about the columns of the table to train on, a sentence each."""

@@ -23,6 +23,7 @@ from structune.tasks.parts.texts import (
     refuse_headless,
     text_groups,
     text_inputs,
+    text_lines,
 )
 from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets, Task
 
@@ -44,10 +45,16 @@ class TextClassification(Task):
 
     def examples(self, table: Table, data: LabelledTextData) -> Examples:
         refuse_split_label(table, data.label)
-        inputs = text_inputs(table, data)
+        seen = self.inputs(table, data)
         labels = [value.strip() for value in table.column(data.label, "label")]
         refuse_headless(table, data)
-        return Examples(inputs, labels, text_groups(table, data, inputs), labels)
+        return seen.labelled(labels, text_groups(table, data, seen.inputs), labels)
+
+    def inputs(self, table: Table, data: LabelledTextData) -> Examples:
+        return Examples.unlabelled(text_inputs(table, data))
+
+    def from_lines(self, lines: Sequence[str], data: LabelledTextData) -> Table:
+        return text_lines(lines, data)
 
     def doubts_about_table(self, table: Table, data: LabelledTextData) -> Iterator[str]:
         return other_indicators(table, data.label)

@@ -11,6 +11,7 @@ from structune.data.examples import Examples
 from structune.data.header import refuse_lost_row
 from structune.data.section import DataSection
 from structune.data.table import Table
+from structune.errors import UserError
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Base
 
@@ -66,7 +67,21 @@ def text_inputs(table: Table, data: TextData) -> dict[str, list[str]]:
     return inputs
 
 
-def text_groups(table: Table, data: TextData, inputs: dict[str, list[str]]) -> list[str]:
+def text_lines(lines: Sequence[str], data: TextData) -> Table:
+    """A table with a row for each line, which is its text.
+
+    Raises:
+        UserError: texts come in pairs.
+    """
+    if data.text_pair is not None:
+        raise UserError(
+            f"data.text_pair = {data.text_pair!r}: this run reads pairs of texts, and a line is one text; give a file "
+            f"with the columns {data.text!r} and {data.text_pair!r}, or JSON Lines with these keys"
+        )
+    return Table("what was given", {data.text: list(lines)}, list(range(1, len(lines) + 1)))
+
+
+def text_groups(table: Table, data: TextData, inputs: Mapping[str, list[str]]) -> list[str]:
     """The `group` column; without one, texts that are equal but for case and spaces are a group."""
     if data.embedded is not None:
         return table.column("group", "group")
