@@ -248,6 +248,24 @@ def test_adapter_and_head_have_their_own_learning_rates(recipe: MakeRecipe, tmp_
     assert set(head) == {f"base_model.model.classifier.modules_to_save.default.{part}" for part in ("weight", "bias")}
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 11])
+def test_onecycle_takes_any_number_of_steps(steps: int, recipe: MakeRecipe, tmp_path: Path) -> None:
+    """A rise of a tenth of ten steps is one step, which OneCycleLR itself divides by zero for."""
+    settings = recipe(SMALL["c3a"], learning_rate=0.5, head_learning_rate=0.25, warmup=0.1).resolved()
+    base = settings.task.load(settings.model, {"classes": ["a", "b"]}, 0)
+    adapted = apply_method(base, settings.method, settings.task)
+    trainer = RecipeTrainer(adapted, base, settings, {"classes": ["a", "b"]}, tmp_path)
+    trainer.create_optimizer_and_scheduler(num_training_steps=steps)
+    assert trainer.optimizer is not None and trainer.lr_scheduler is not None
+    rates = []
+    for _ in range(steps):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert all(0 < rate <= 0.5 * (1 + 1e-9) for rate in rates)
+    assert steps == 1 or max(rates) > 0.2
+
+
 def test_bf16_and_gradient_checkpointing(recipe: MakeRecipe) -> None:
     metrics = train(recipe(SMALL["hydra"], precision="bf16", gradient_checkpointing=True)).metrics()
     assert metrics["dtype"] == "bf16"

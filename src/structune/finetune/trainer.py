@@ -95,8 +95,11 @@ class RecipeTrainer(Trainer):
         if self.lr_scheduler is None and settings.scheduler == "onecycle":
             optimizer = optimizer or self.create_optimizer()
             largest = [group["lr"] for group in optimizer.param_groups]
+            rise = settings.warmup
+            if rise * num_training_steps == 1:  # a rise of exactly one step: OneCycleLR would divide by zero
+                rise *= 1 - 1e-9
             self.lr_scheduler = OneCycleLR(  # type: ignore[assignment]  # the Trainer takes any scheduler
-                optimizer, max_lr=largest, total_steps=num_training_steps, pct_start=settings.warmup
+                optimizer, max_lr=largest, total_steps=num_training_steps, pct_start=rise
             )
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
