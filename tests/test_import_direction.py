@@ -94,7 +94,7 @@ INSIDE = {
         | run
         | train evaluate
         | merge""",
-    "data": "empty_words numbers section | file_text header quotes | table examples | * | sources",
+    "data": "empty_words numbers section | cells file_text header quotes | table examples | * | sources",
     "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",

@@ -60,11 +60,12 @@ def good() -> bytes:
     return archive({members["tweets"]: TWEETS.encode(), members["product-reviews"]: REVIEWS.encode()})
 
 
-def test_rows_become_text_label_and_group(source: Source) -> None:
+def test_rows_become_text_label_rating_and_group(source: Source) -> None:
     source.put(good())
     assert embedded.load_embedded("tweets").columns == {
         "text": ["What a day!", "No luck again", "Monday"],
         "label": ["positive", "negative", "negative"],
+        "rating": ["2.5", "-0.5", "0"],
         "group": ["what a day!", "no luck again", "monday"],
     }
     assert embedded.load_embedded("product-reviews").columns["group"] == ["1", "1", "2"]

@@ -45,7 +45,11 @@ def test_json_lines_with_any_scalar(tmp_path: Path) -> None:
     rows = [{"text": "line\u2028separator", "label": 1, "more": None}, {"text": "b", "label": True, "more": 2.5}]
     content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
     table = read_table(write(tmp_path, "x.jsonl", content), "train")
-    assert table.columns == {"text": ["line\u2028separator", "b"], "label": ["1", "true"], "more": ["", "2.5"]}
+    assert table.columns == {"text": ["line\u2028separator", "b"], "label": [1, True], "more": [None, 2.5]}
+    assert table.column("label", "label") == ["1", "true"]
+    with pytest.raises(UserError, match=r"1 of 2 rows of .* have nothing there \(line 1\)"):
+        table.column("more", "text")
+    assert table.values("more", "text", allow_empty=True) == [None, 2.5]
 
 
 def test_separator_in_the_first_line(tmp_path: Path) -> None:
@@ -290,3 +294,38 @@ def test_what_cannot_be_seen_is_empty() -> None:
     table = Table("x.csv", {"label": ["a", "\u200b", "\ufeff ", "b\u200b"]}, [2, 3, 4, 5])
     with pytest.raises(UserError, match=r"2 of 4 rows of x\.csv have nothing there \(line 3, 4\)"):
         table.column("label", "label")
+
+
+def test_names_with_dots_reach_into_what_cells_hold() -> None:
+    cells = [{"name": "good", "of": {"x": [1]}}, {"name": "bad", "of": {"x": []}}]
+    table = Table("x.jsonl", {"label": cells, "label.kind": ["a", "b"]}, [1, 2])
+    assert table.column("label.name", "label") == ["good", "bad"]
+    assert table.values("label.of.x", "label") == [[1], []]
+    assert table.column("label.of.x", "label") == ["[1]", "[]"]
+    assert table.column("label.kind", "label") == ["a", "b"]
+    assert "label.of" in table
+    assert "label.off" not in table
+    with pytest.raises(UserError, match=r"did you mean 'label\.name'.*it has 'label\.name', 'label\.of', 'label'"):
+        table.column("label.nam", "label")
+
+
+def test_what_a_dict_lacks_is_empty() -> None:
+    table = Table("x.jsonl", {"label": [{"name": "good"}, {"title": "bad"}, None]}, [1, 3, 4])
+    with pytest.raises(UserError, match=r"data\.label = 'label\.name': 2 of 3 rows .* \(line 3, 4\)"):
+        table.column("label.name", "label")
+
+
+def test_cells_that_are_no_text() -> None:
+    table = Table("x.parquet", {"image": [{"bytes": b"\x89"}], "raw": [b"a"], "n": [float("nan")]}, [1], unit="row")
+    for name in ("image", "raw"):
+        with pytest.raises(UserError, match=r"1 of 1 rows of x\.parquet hold bytes there.*\(row 1\)"):
+            table.column(name, "text")
+    assert table.values("raw", "image") == [b"a"]
+    with pytest.raises(UserError, match="have nothing there"):
+        table.values("n", "label")
+
+
+def test_rows_of_several_files_are_named_with_their_file() -> None:
+    table = Table("2 files", {"a": ["", "x", ""]}, [2, 3, 2], files=["a.csv", "a.csv", "b.csv"])
+    with pytest.raises(UserError, match=r"\(line 2 of a\.csv, line 2 of b\.csv\)"):
+        table.column("a", "text")

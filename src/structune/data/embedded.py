@@ -5,8 +5,9 @@ Text", ICWSM 2014. It ships (MIT licence) in the source distribution of the PyPI
 where it is fetched once with pip, checked by its SHA-256 and cached. Set `STRUCTUNE_EMBEDDED_DATA` to that
 distribution's file, or to a folder that holds it, to work without a network.
 
-The label is `positive` where the mean rating is above zero, else `negative`. Product reviews and editorials carry
-the number of their review or article, and a split keeps these whole; movie sentences and tweets are numbered singly.
+The label is `positive` where the mean rating is above zero, else `negative`; `rating` is that mean, as a text. Product
+reviews and editorials carry the number of their review or article, and a split keeps these whole; movie sentences and
+tweets are numbered singly.
 """
 
 from __future__ import annotations
@@ -41,20 +42,21 @@ _LARGEST_MEMBER = 8 * 2**20  # bytes; the largest real one has 2.4 million
 
 
 def load_embedded(domain: str) -> Table:
-    """One kind of sentences as a table with the columns `text`, `label` and `group`.
+    """One kind of sentences as a table with the columns `text`, `label`, `rating` and `group`.
 
     Raises:
         UserError: the data cannot be fetched, or is not what it should be.
     """
     member = MEMBERS[domain]
     text = _read_member(_archive(), member).decode("utf-8-sig")
-    columns: dict[str, list[str]] = {"text": [], "label": [], "group": []}
+    columns: dict[str, list[str]] = {"text": [], "label": [], "rating": [], "group": []}
     rows = [line for line in text.split("\n") if line.strip()]
     for row in rows:
         number, rating, sentence = row.rstrip("\r").split("\t")
         review, part_of_review, _ = number.partition("_")
         columns["text"].append(sentence)
         columns["label"].append("positive" if float(rating) > 0 else "negative")
+        columns["rating"].append(rating)
         columns["group"].append(review if part_of_review else " ".join(sentence.lower().split()))
     return Table(f"the embedded data ({domain})", columns, list(range(1, len(rows) + 1)))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
+from structune.data.cells import as_text
 from structune.doubt import say
 from structune.errors import UserError
 
@@ -14,11 +16,11 @@ _WORDS = 5  # that a column's name hardly has
 _CLASSES = 50
 
 
-def first_row_named(header: Sequence[str], columns: Sequence[Sequence[str]] = ()) -> str:
+def first_row_named(header: Sequence[str], columns: Sequence[Sequence[Any]] = ()) -> str:
     """How to read a file whose first line is a row; nothing where no field of that line looks like a row's."""
     if _are_numbered(header):
         return ""
-    filled = [[str(name), *values] for name, values in zip_longest(header, columns, fillvalue=())]
+    filled = [[str(name), *map(as_text, cells)] for name, cells in zip_longest(header, columns, fillvalue=())]
     if not any(_is_a_value(name, values[1:]) for name, values in zip(header, filled, strict=True)):
         return ""
     return (
@@ -27,12 +29,12 @@ def first_row_named(header: Sequence[str], columns: Sequence[Sequence[str]] = ()
     )
 
 
-def refuse_lost_row(columns: dict[str, list[str]], text: str, label: str, source: str) -> None:
+def refuse_lost_row(columns: dict[str, list[Any]], text: str, label: str, source: str) -> None:
     """Raises `UserError` where both names are a row's; warns where that of the label alone is, as a name may be."""
-    if _are_numbered(list(columns)) or not _is_a_value(label, columns[label]):
+    if _are_numbered(list(columns)) or not _is_a_value(label, list(map(as_text, columns[label]))):
         return
     advice = first_row_named(list(columns), list(columns.values()))
-    if _is_a_value(text, columns[text]):
+    if _is_a_value(text, list(map(as_text, columns[text]))):
         raise UserError(f"{source}: data.text = {text!r} and data.label = {label!r} are no names of columns. {advice}")
     say([f"data.label = {label!r}: the name of the column is one of its labels in {source}. {advice}"])
 

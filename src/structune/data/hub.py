@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from structune.data.table import Table
 from structune.errors import UserError
 
 
 def load_hub(name: str, subset: str | None, split: str) -> Table:
-    """One split as a table of text; class numbers become their names, and rows without a label (-1) are left out.
+    """One split as a table; class numbers become their names, and rows without a label (-1) are left out.
+
+    Images are left as they are stored: the bytes and path of a file.
 
     Raises:
         UserError: the data set, its subset or its split cannot be had.
@@ -20,24 +24,28 @@ def load_hub(name: str, subset: str | None, split: str) -> Table:
     except Exception as error:  # noqa: BLE001  (the library raises many kinds, from network to naming)
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{where}: the split {split!r} cannot be loaded: {reason[0]}") from None
-    columns: dict[str, list[str]] = {}
     for column, feature in rows.features.items():
-        names = feature.names if isinstance(feature, datasets.ClassLabel) else None
-        columns[column] = [_cell(value, names) for value in rows[column]]
-    kept = [row for row in range(len(rows)) if all(values[row] != _UNLABELLED for values in columns.values())]
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    columns = {column: [_cell(value, feature) for value in rows[column]] for column, feature in rows.features.items()}
+    kept = [row for row in range(len(rows)) if all(values[row] is not _UNLABELLED for values in columns.values())]
     if not kept:
         raise UserError(f"{where}: no row of the split {split!r} has a label; name another split")
     return Table(
         f"{name}/{split}",
         {column: [values[row] for row in kept] for column, values in columns.items()},
         [row + 1 for row in kept],
+        unit="row",
     )
 
 
-_UNLABELLED = "\0unlabelled"
+_UNLABELLED = object()
 
 
-def _cell(value: object, names: list[str] | None) -> str:
-    if names is not None:
-        return names[int(str(value))] if value is not None and int(str(value)) >= 0 else _UNLABELLED
-    return "" if value is None else str(value)
+def _cell(value: Any, feature: Any) -> Any:
+    """The value of one cell; class numbers, in lists too, as their names."""
+    if (names := getattr(feature, "names", None)) is not None:
+        return names[int(value)] if value is not None and int(value) >= 0 else _UNLABELLED
+    if value is not None and (names := getattr(getattr(feature, "feature", None), "names", None)) is not None:
+        return [names[int(number)] if int(number) >= 0 else None for number in value]
+    return str(value) if isinstance(value, bool) else value  # as they were written before cells had types

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from structune.data.cells import as_text
 from structune.data.empty_words import is_empty_word
 from structune.data.numbers import NUMBER, as_numbers
 from structune.data.table import Table
@@ -46,7 +47,7 @@ def refuse_other_tasks(labels: Sequence[str], source: str, column: str) -> None:
 def refuse_split_label(table: Table, column: str) -> None:
     """Raises `UserError` where there is no label column, but a column of 0 and 1 for each of several labels."""
     names = _indicator_columns(table)
-    if column not in table.columns and len(names) > 1:
+    if column not in table and len(names) > 1:
         raise UserError(
             f"data.label = {column!r}: {table.source} has no such column, but {len(names)} columns of 0 and 1 "
             f"({_listed(names)}). structune gives each text one class. To tell one from the rest, set data.label to "
@@ -77,13 +78,17 @@ def combined_labels(labels: Sequence[str], column: str) -> Iterator[str]:
 
 def _indicator_columns(table: Table) -> list[str]:
     """The columns of 0 and 1, or false and true."""
-    sets = {name: {value.strip().lower().removesuffix(".0") for value in column} for name, column in _columns(table)}
+    sets = {name: {cell.strip().lower().removesuffix(".0") for cell in cells} for name, cells in _columns(table)}
     return [name for name, values in sets.items() if values in ({"0", "1"}, {"false", "true"})]
 
 
 def _columns(table: Table) -> list[tuple[str, list[str]]]:
     """Without those whose first rows show already that they hold something else."""
-    return [(name, column) for name, column in table.columns.items() if max(map(len, column[:50]), default=0) <= 5]
+    return [
+        (name, list(map(as_text, cells)))
+        for name, cells in table.columns.items()
+        if max((len(as_text(cell)) for cell in cells[:50]), default=0) <= 5
+    ]
 
 
 def _several(counts: Counter[str], several: Sequence[str], source: str, column: str, which: str, how: str) -> UserError:
