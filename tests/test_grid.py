@@ -76,10 +76,13 @@ def test_the_blockwise_product_is_the_matrix_product(grid: Grid) -> None:
         ((768, 3072), {"num_splits": 4}, (192, 768), (4, 4)),
         ((10, 7), {"num_splits": 4}, (3, 2), (4, 4)),
         ((10, 7), {"block_size": 4}, (4, 4), (3, 2)),
+        ((96, 16), {"block_size": "gcd"}, (16, 16), (6, 1)),
+        ((1280, 320), {"block_size": "gcd"}, (320, 320), (4, 1)),
+        ((1, 7), {"block_size": "gcd"}, (1, 1), (1, 7)),
         ((9, 9), {"num_splits": 6}, (2, 2), (5, 5)),  # six blocks of two would leave one empty
     ],
 )
-def test_cuts(features: tuple[int, int], cut: dict[str, int], block: tuple[int, int], count: tuple[int, int]) -> None:
+def test_cuts(features: tuple[int, int], cut: dict[str, Any], block: tuple[int, int], count: tuple[int, int]) -> None:
     grid = Grid.cut(*features, block_size=cut.get("block_size"), num_splits=cut.get("num_splits"))
     assert (grid.rows, grid.cols) == block
     assert (grid.block_rows, grid.block_cols) == count
@@ -97,6 +100,19 @@ def test_wrong_values(name: str, value: Any) -> None:
     cut: dict[str, Any] = {"block_size": None, "num_splits": None, name: value}
     with pytest.raises(ValueError, match=f"{name}={value!r} must be an integer of at least 1"):
         Grid.cut(8, 8, **cut)
+
+
+@given(out_features=st.integers(1, 200), in_features=st.integers(1, 200))
+def test_gcd_is_the_largest_block_that_divides_both_sizes(out_features: int, in_features: int) -> None:
+    dividing = [size for size in range(1, 201) if out_features % size == 0 and in_features % size == 0]
+    if max(dividing) == 1 < min(out_features, in_features):
+        with pytest.raises(
+            ValueError, match=f"a weight of {out_features}×{in_features} has sizes without a common div"
+        ):
+            Grid.cut(out_features, in_features, block_size="gcd", num_splits=None)
+    else:
+        grid = Grid.cut(out_features, in_features, block_size="gcd", num_splits=None)
+        assert grid.rows == grid.cols == max(dividing)
 
 
 def test_too_large() -> None:

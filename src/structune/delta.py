@@ -316,6 +316,7 @@ class StructuredDelta(nn.Module):
             numbers += f" + {self.num_fixed} frozen"
         own = "".join(f", {name}={value}" for name, value in block.options.items())
         stack = "" if self.stack is None else f"{self.stack}×"
+        common = " (gcd of the sizes)" if self.options.block_size == "gcd" else ""
         algorithm = self.algorithm
         if self.stack is not None:
             algorithm = "dense"
@@ -329,7 +330,7 @@ class StructuredDelta(nn.Module):
             algorithm += f" ({few})" if few == many else f" ({few}; {many} for many tokens)"
         return (
             f"{stack}{grid.out_features}×{grid.in_features} = {grid.block_rows}×{grid.block_cols} blocks of "
-            f"{block.rows}×{block.cols} {block.name}{own}, {numbers}{self._whose_pool()}, "
+            f"{block.rows}×{block.cols}{common} {block.name}{own}, {numbers}{self._whose_pool()}, "
             f"scale={self.scale:g}, algorithm={algorithm}"
         )
 

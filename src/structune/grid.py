@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,12 +27,20 @@ class Grid:
     cols: int
 
     @classmethod
-    def cut(cls, out_features: int, in_features: int, *, block_size: int | None, num_splits: int | None) -> Grid:
+    def cut(
+        cls, out_features: int, in_features: int, *, block_size: int | Literal["gcd"] | None, num_splits: int | None
+    ) -> Grid:
         """Square blocks of `block_size` (C3A), or `num_splits` blocks per axis (HyDRA): exactly one of them.
 
+        `block_size="gcd"` is the largest that divides both sizes, the largest that C3A's paper allows.
+
         Raises:
-            ValueError: both or neither given, not a positive integer, or larger than the matrix allows.
+            ValueError: both or neither given, not a positive integer, larger than the matrix allows, or "gcd" where the
+                sizes have no common divisor.
         """
+        asked = block_size
+        if block_size == "gcd":
+            block_size = math.gcd(out_features, in_features)
         given: dict[str, int | None] = {"out_features": out_features, "in_features": in_features}
         given |= {"block_size": block_size, "num_splits": num_splits}
         for name, value in given.items():
@@ -38,7 +48,7 @@ class Grid:
                 raise ValueError(f"{name}={value!r} must be an integer of at least 1")
         if (block_size is None) == (num_splits is None):
             raise ValueError(
-                f"block_size={block_size} and num_splits={num_splits}: give exactly one of them, "
+                f"block_size={asked} and num_splits={num_splits}: give exactly one of them, "
                 "block_size for square blocks of that size or num_splits for that many blocks per axis"
             )
         size = f"a weight of {out_features}×{in_features}"
@@ -46,6 +56,11 @@ class Grid:
             largest = max(out_features, in_features)
             if block_size > largest:
                 raise ValueError(f"block_size={block_size} is larger than {size}: choose at most {largest}")
+            if asked == "gcd" and block_size == 1 < min(out_features, in_features):
+                raise ValueError(
+                    f"block_size='gcd': {size} has sizes without a common divisor, so each entry of the update would "
+                    "be a number of its own: give a number, which need not divide, or num_splits"
+                )
             return cls(out_features, in_features, block_size, block_size)
         assert num_splits is not None
         smallest = min(out_features, in_features)

@@ -18,6 +18,7 @@ from structune import pool_maps, structures
 
 InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
 Scale: TypeAlias = float | Literal["1/in_features"]
+BlockSize: TypeAlias = int | Literal["gcd"]
 PoolScope: TypeAlias = str | dict[str, str]
 Check: TypeAlias = Callable[[str, Any], None]
 """Called with an option's name and value: raises ValueError, naming both and the fix, if it can be that nowhere."""
@@ -57,6 +58,11 @@ def _check_own_options(name: str, value: Any) -> None:
         if own in OPTIONS:
             raise ValueError(f"{name}[{own!r}]: an option of every update has that name, so no family's own can")
         check_count(own, number)
+
+
+def _check_block_size(name: str, value: Any) -> None:
+    if value != "gcd":
+        check_count(name, value, ", or 'gcd' for the largest square blocks that divide both sizes of each matrix")
 
 
 def _check_pool_size(name: str, value: Any) -> None:
@@ -207,8 +213,11 @@ class UpdateOptions:
     structure: str = option(
         "circulant", "family of the blocks, one of `structune.structures.names()`", _check_structure
     )
-    block_size: int | None = option(
-        None, "square blocks of this size, or give num_splits", check_count, instead_of=("num_splits",)
+    block_size: BlockSize | None = option(
+        None,
+        "square blocks of this size, 'gcd' for the largest that divide both sizes of each matrix, or give num_splits",
+        _check_block_size,
+        instead_of=("num_splits",),
     )
     num_splits: int | None = option(
         None,
@@ -337,7 +346,7 @@ class OptionsByModule(UpdateOptions):
     """
 
     structure_pattern: dict[str, str] = by_module("structure by module name")
-    block_size_pattern: dict[str, int] = by_module("block_size by module name; it replaces num_splits there")
+    block_size_pattern: dict[str, BlockSize] = by_module("block_size by module name; it replaces num_splits there")
     num_splits_pattern: dict[str, int] = by_module("num_splits by module name; it replaces block_size there")
     structure_options_pattern: dict[str, dict[str, int]] = by_module("the family's own options by module name")
     pool_size_pattern: dict[str, int] = by_module("pool_size by module name")

@@ -115,12 +115,13 @@ def check_options(options: UpdateOptions) -> None:
     """Raise ValueError if the options do not go together, whatever the sizes of the matrix."""
     _check_own(options)
     _check_shared(options.pool_scope, options.pool_size)
-    size = options.block_size or options.num_splits or 1
+    block_size = None if options.block_size == "gcd" else options.block_size
+    size = block_size or options.num_splits or 1
     Grid.cut(size, size, block_size=options.block_size, num_splits=options.num_splits)
     try:
-        block = block_of(options, options.block_size or 1, options.block_size or 1)
+        block = block_of(options, block_size or 1, block_size or 1)
     except ValueError:
-        if options.block_size is not None:
+        if block_size is not None:
             raise
         return  # how large blocks are depends on the matrix, and not every family has blocks of 1×1
     products.check(options.algorithm, block)

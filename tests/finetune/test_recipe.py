@@ -115,6 +115,24 @@ def test_who_shares_a_pool_is_said_in_the_recipe(scope: str, tmp_path: Path) -> 
         load(tmp_path, text.replace("SCOPE", "layer"))
 
 
+@pytest.mark.parametrize(
+    ("said", "cut"),
+    [
+        ("{name: c3a}", (64, None)),
+        ("{name: c3a, num_splits: 4}", (None, 4)),
+        ("{name: c3a, block_size: gcd}", ("gcd", None)),
+        ("{name: c3a, block_size: null, num_splits: 3}", (None, 3)),
+    ],
+)
+def test_c3a_cuts_by_size_or_by_number(tmp_path: Path, said: str, cut: tuple[Any, Any]) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(f"data: {{train: x.csv}}\nmethod: {said}\n")
+    method: Any = Recipe.load(file).method
+    assert (method.block_size, method.num_splits) == cut
+    file.write_text(Recipe.load(file).resolved().to_yaml())
+    assert Recipe.load(file).method == method
+
+
 def test_preset_names_take_underscores_too() -> None:
     assert methods.preset("hydra_low_rank") is methods.PRESETS["hydra-low-rank"]
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 
 import structune
 from structune import StructuneConfig
@@ -20,9 +20,60 @@ def test_presets_are_plain_configurations() -> None:
     c3a = structune.c3a(block_size=64, target_modules=["q"], dropout=0.1)
     assert (c3a.structure, c3a.block_size, c3a.num_splits, c3a.pool_size) == ("circulant", 64, None, None)
     assert (c3a.target_modules, c3a.dropout, c3a.scale) == ({"q"}, 0.1, 1.0)
+    split = structune.c3a(num_splits=4)
+    assert (split.structure, split.block_size, split.num_splits, split.pool_size) == ("circulant", None, 4, None)
     hydra = structune.hydra(structure="hankel", pool_size=384)
     assert (hydra.structure, hydra.num_splits, hydra.block_size, hydra.pool_size) == ("hankel", 4, None, 384)
     assert (hydra.fixed_ratio, hydra.seed) == (0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("cut", "sizes"),
+    [
+        ({"block_size": "gcd"}, {"thin": (8, 8), "wide": (12, 12), "square": (24, 24)}),
+        ({"num_splits": 4}, {"thin": (2, 12), "wide": (6, 3), "square": (6, 6)}),
+        (
+            {"block_size": "gcd", "block_size_pattern": {"square": 6}},
+            {"thin": (8, 8), "wide": (12, 12), "square": (6, 6)},
+        ),
+        (
+            {"num_splits": 4, "block_size_pattern": {"w.*": "gcd"}},
+            {"thin": (2, 12), "wide": (12, 12), "square": (6, 6)},
+        ),
+    ],
+)
+def test_c3a_on_layers_of_many_sizes(cut, sizes, tmp_path) -> None:
+    """Each layer has the block that fits it, its repr says so, and a saved adapter comes back the same."""
+
+    def model() -> torch.nn.Module:
+        torch.manual_seed(0)
+        layers = {
+            "thin": torch.nn.Conv2d(48, 8, 1),
+            "wide": torch.nn.Conv2d(12, 24, 1),
+            "square": torch.nn.Linear(24, 24),
+        }
+        return torch.nn.ModuleDict(layers)
+
+    adapted = get_peft_model(model(), structune.c3a(target_modules=list(sizes), init_weights=False, **cut))
+    deltas = {name: adapted.base_model.model[name].structune_delta["default"] for name in sizes}
+    assert {name: (delta.grid.rows, delta.grid.cols) for name, delta in deltas.items()} == sizes
+    for name, (rows, cols) in sizes.items():
+        by_gcd = rows == cols and rows == np.gcd(*deltas[name].dense().shape)
+        said = (
+            f"blocks of {rows}×{cols}{' (gcd of the sizes)' if by_gcd else ''} circulant, {deltas[name].num_trainable} "
+        )
+        assert said in repr(deltas[name])
+    adapted.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(model(), tmp_path)
+    for name, delta in deltas.items():
+        other = loaded.base_model.model[name].structune_delta["default"]
+        assert torch.equal(other.dense(), delta.dense()) and delta.dense().abs().max() > 0
+
+
+def test_gcd_of_sizes_without_a_common_divisor_names_the_layer() -> None:
+    model = torch.nn.ModuleDict({"good": torch.nn.Linear(4, 8), "odd": torch.nn.Linear(7, 10)})
+    with pytest.raises(ValueError, match="odd.*block_size='gcd': a weight of 10×7 has sizes without a common divisor"):
+        get_peft_model(model, structune.c3a("gcd", target_modules=["good", "odd"]))
 
 
 def test_json_round_trip(tmp_path) -> None:

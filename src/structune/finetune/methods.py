@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 
 from structune import structures
 from structune.errors import UserError
-from structune.options import OPTIONS, OptionsByModule, default_of, gathered
+from structune.options import OPTIONS, BlockSize, OptionsByModule, default_of, gathered
 from structune.section import Section, closest, wrong_text
 from structune.structures.registry import PLACES
 
@@ -121,12 +121,20 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-@of_the_update("structure", "structure_options", "num_splits")
+@of_the_update("structure", "structure_options")
 class C3A(UpdateSection):
-    """Circulant blocks with their own numbers (arXiv 2407.19342)."""
+    """Circulant blocks with their own numbers (arXiv 2407.19342), of a block_size or num_splits of them per axis."""
 
     name: Literal["c3a"] = "c3a"
-    block_size: int = 64
+    block_size: BlockSize | None = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_cut(cls, given: Any) -> Any:
+        """Where num_splits is given and no block_size, the default of the latter does not count."""
+        if isinstance(given, dict) and given.get("num_splits") is not None:
+            return {"block_size": None, **given}
+        return given
 
     @property
     def label(self) -> str:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from structune.options import BlockSize
 from structune.peft.config import StructuneConfig
 
 
-def c3a(block_size: int, **kwargs: Any) -> StructuneConfig:
-    """C3A, block-circular convolution: own circulant blocks of `block_size`.
+def c3a(block_size: BlockSize | None = None, *, num_splits: int | None = None, **kwargs: Any) -> StructuneConfig:
+    """C3A, block-circular convolution: own circulant blocks of `block_size`, or `num_splits` of them per axis.
 
-    ΔW holds out·in/block_size numbers. Source: arXiv 2407.19342. Unlike PEFT's C3AConfig it starts as a no-op and does
-    not divide ΔW by in_features; scale="1/in_features" does.
+    ΔW holds out·in/block_size numbers, or num_splits · max(out, in). Source: arXiv 2407.19342. Unlike PEFT's C3AConfig
+    it starts as a no-op and does not divide ΔW by in_features; scale="1/in_features" does.
 
     Args:
-        block_size: b, the length of a kernel; need not divide the layer's sizes.
+        block_size: b, the length of a kernel; need not divide the layer's sizes. "gcd" is the greatest common divisor
+            of each layer's own two sizes, the largest b that the paper allows: for models whose layers differ in size.
+        num_splits: k, blocks per axis, instead of block_size: as fine a cut for small layers as for large ones.
         **kwargs: any other field of `StructuneConfig`, such as target_modules.
+
+    Raises:
+        ValueError: both or neither of block_size and num_splits are given, or one does not fit a layer.
 
     Examples:
         >>> c3a(block_size=128, target_modules=["query", "value"]).structure
         'circulant'
+        >>> c3a("gcd", target_modules=["project_conv"]).block_size
+        'gcd'
     """
-    return StructuneConfig(structure="circulant", block_size=block_size, **kwargs)
+    return StructuneConfig(structure="circulant", block_size=block_size, num_splits=num_splits, **kwargs)
 
 
 def hydra(
