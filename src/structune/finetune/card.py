@@ -41,7 +41,7 @@ tags:
 {_scores(recipe, metrics)}
 | evaluation loss | {metrics["eval_loss"]:.4f} |
 | training examples | {metrics["train_examples"]:,} |
-| steps | {metrics["steps"]:,} |
+| steps | {_steps(metrics)} |
 | trained numbers in the adapter | {metrics["trainable_adapter"]:,} |
 | trained numbers in the head | {metrics["trainable_head"]:,} |
 | size of the adapter without the head | {metrics["adapter_bytes"]:,} bytes |
@@ -60,6 +60,11 @@ def _scores(recipe: ResolvedRecipe, metrics: dict[str, Any]) -> str:
     rows = [(f"{first.title} on {metrics['eval_examples']:,} held-out examples", first)]
     rows += [(metric.title, metric) for metric in others]
     return "\n".join(f"| {words} | {metrics[f'eval_{metric.key}']:.4f} |" for words, metric in rows)
+
+
+def _steps(metrics: dict[str, Any]) -> str:
+    chosen = f"; these are the weights of step {metrics['best_step']:,}, the best" if "best_step" in metrics else ""
+    return f"{metrics['steps']:,}{', stopped early' if metrics.get('stopped_early') else ''}{chosen}"
 
 
 def _loading(recipe: ResolvedRecipe, base: str, targets: Targets, loaded: Base) -> str:

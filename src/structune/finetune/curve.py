@@ -13,8 +13,13 @@ from structune.tasks.task import Metric
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#c8501e", "#8a8a8a"
 
 
-def draw_curve(history: Sequence[dict[str, Any]], metric: Metric, title: str, path: Path) -> None:
-    """Draw a trainer's log history, with the evaluations' values of a metric, to a PNG file (1500 x 810 pixels)."""
+def draw_curve(
+    history: Sequence[dict[str, Any]], metric: Metric, title: str, path: Path, chosen: int | None = None
+) -> None:
+    """Draw a trainer's log history, with the evaluations' values of a metric, to a PNG file (1500 x 810 pixels).
+
+    The value after the step `chosen` is named, by default the last.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -31,10 +36,12 @@ def draw_curve(history: Sequence[dict[str, Any]], metric: Metric, title: str, pa
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = left.twinx()
     right.plot(*zip(*scores, strict=True), color=_ORANGE, linewidth=1.6, marker="o", markersize=6, clip_on=False)
-    for step, score in scores[-1:]:
+    for step, score in [pair for pair in scores if pair[0] == chosen] or scores[-1:]:
+        if chosen is not None:
+            right.axvline(chosen, color=_GREY, linewidth=1.0, linestyle=":")
         right.annotate(
-            metric.text(score), (step, score), xytext=(-8, 8), textcoords="offset points", color=_ORANGE, ha="right",
-            fontweight="bold",
+            f"{metric.text(score)}{'' if chosen is None else ' kept'}", (step, score), xytext=(-8, 8),
+            textcoords="offset points", color=_ORANGE, ha="right", fontweight="bold",
         )  # fmt: skip
     right.set_ylabel(f"evaluation {metric.title}", color=_ORANGE)
     right.set_ylim(*metric.shown_range([score for _, score in scores]))

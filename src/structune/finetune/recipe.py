@@ -54,6 +54,22 @@ class RatesSection(Section):
     head: Rate | None = None
 
 
+class EarlyStopping(Section):
+    """When to stop: after `patience` evaluations in a row without a gain in the task's first score.
+
+    A gain is more than `minimum_gain` above the last one (below, where less is better), in the unit of the score: 0.01
+    of an accuracy is one example in a hundred.
+    """
+
+    patience: Positive
+    minimum_gain: Annotated[float, Field(ge=0)] = 0.0
+
+
+def _patience(value: Any) -> Any:
+    """`early_stopping: 3` stands for that patience."""
+    return {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class TrainSection(Section):
     """How to train: AdamW with one learning rate for the adapter and one for the head (what was not pretrained).
 
@@ -61,6 +77,9 @@ class TrainSection(Section):
     short name, for comparisons), else the method's general recommendation. `warmup` is the fraction of the steps in
     which the learning rate rises. `group_by_length` puts texts of similar lengths into a batch: less padding, and up
     to twice the speed. `eval_steps` and `save_steps` left out mean once an epoch.
+
+    `early_stopping` is a number of evaluations, or a section. `best_checkpoint` keeps the weights of the evaluation
+    with the best first score of the task in place of the last ones. Both choose by the held-out examples.
     """
 
     learning_rate: Rate | None = None
@@ -82,6 +101,8 @@ class TrainSection(Section):
     log_steps: Positive = 10
     eval_steps: Positive | None = None
     save_steps: Positive | None = None
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_patience)] = None
+    best_checkpoint: bool = False
     keep_checkpoints: Positive = 1
     report_to: Annotated[list[str], BeforeValidator(_listed)] = []
 

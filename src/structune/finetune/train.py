@@ -29,6 +29,7 @@ from structune.finetune.adapters import (
     split_parameters,
 )
 from structune.finetune.card import model_card
+from structune.finetune.choosing import Best
 from structune.finetune.curve import draw_curve
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.interrupt import StopOnInterrupt
@@ -157,9 +158,10 @@ def _carry_out(
         try:
             with MemoryMeter(cuda=trainer.args.device.type == "cuda") as memory:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            if trainer.state.global_step < trainer.state.max_steps:
+            if not trainer.is_over():
                 raise Interrupted(trainer.state.global_step, run.resume_line(), stop.number or signal.SIGINT)
             evaluation = _last_evaluation(trainer)
+            chosen = trainer.take_best()
             trainer.check_trained()
             trainer.rotate()
         except Diverged as error:
@@ -170,6 +172,7 @@ def _carry_out(
                 + (f"the last good checkpoint is {kept}" if kept else "there was no checkpoint yet")
             ) from None
 
+    evaluation, choice = _tell_choice(trainer, evaluation, chosen, console)
     with written(run.adapter), new_folder(run.adapter) as folder:
         save_trained(model, folder, hub_name(recipe.model))
         adapter, head = split_parameters(model, base.head)
@@ -179,6 +182,7 @@ def _carry_out(
             **{f"eval_{metric.key}": evaluation[f"eval_{metric.key}"] for metric in recipe.task.metrics},
             "train_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
+            **choice,
             "train_examples": len(data.train),
             "eval_examples": len(data.evaluation),
             "baseline": recipe.task.baseline(data.evaluation),
@@ -197,7 +201,7 @@ def _carry_out(
         }
         write_text(folder / "README.md", model_card(recipe, metrics, data.targets, base))
     title = f"{recipe.name}: {recipe.method.label}"
-    draw_curve(trainer.state.log_history, recipe.task.metrics[0], title, run.curve_file)
+    draw_curve(trainer.state.log_history, recipe.task.metrics[0], title, run.curve_file, chosen and chosen.step)
     write_json(run.metrics_file, metrics)
 
 
@@ -211,7 +215,8 @@ def _bytes_needed(model: nn.Module, recipe: ResolvedRecipe) -> int:
     ]
     trained = sum(size for size, trains in sizes if trains)
     saved = trained if isinstance(model, peft.PeftModel) else sum(size for size, _ in sizes)
-    return (recipe.train.keep_checkpoints + 1) * (2 * trained + saved) + trained + 2**20
+    kept = recipe.train.keep_checkpoints + 1 + recipe.train.best_checkpoint
+    return kept * (2 * trained + saved) + trained + 2**20
 
 
 @contextmanager
@@ -264,6 +269,32 @@ def _last_evaluation(trainer: RecipeTrainer) -> dict[str, float]:
     if made and made[-1]["step"] == trainer.state.global_step:
         return made[-1]
     return trainer.evaluate()
+
+
+def _tell_choice(
+    trainer: RecipeTrainer, last: dict[str, float], chosen: Best | None, console: Console
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The evaluation of the weights that are kept, and what `metrics.json` and the log say of the choice."""
+    metric, train = trainer.task.metrics[0], trainer.recipe.train
+    choice: dict[str, Any] = {}
+    if train.early_stopping is not None:
+        choice["stopped_early"] = trainer.stopped_early()
+    if trainer.stopped_early() and train.early_stopping is not None:
+        gain = f" by more than {train.early_stopping.minimum_gain:g}" if train.early_stopping.minimum_gain else ""
+        console.print(
+            f"  stopped early after step {trainer.state.global_step}: {metric.title} did not get better{gain} in "
+            f"{train.early_stopping.patience} evaluations",
+            highlight=False,
+        )
+    if chosen is not None:
+        choice["best_step"] = chosen.step
+        last = next(entry for entry in trainer.state.log_history if Best.of(entry, metric) == chosen)
+        console.print(
+            f"  kept the weights of step {chosen.step}: {metric.title} {metric.text(chosen.value)}", highlight=False
+        )
+    if choice:
+        trainer.log(choice)
+    return last, choice
 
 
 def _mean_loss(history: list[dict[str, Any]]) -> float:

@@ -22,6 +22,7 @@ from structune.errors import Diverged, UserError
 from structune.files import NotWritten, written
 from structune.finetune.adapters import split_parameters
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
+from structune.finetune.choosing import Best, Choosing, best
 from structune.finetune.methods import recommended
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.sampler import SimilarLengths
@@ -31,7 +32,7 @@ _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
 
 
 class _AllTaken(Exception):
-    """Every step was taken before: the run ended between its last checkpoint and its results."""
+    """Every step was taken before, or training had stopped early: the run ended before its results."""
 
 
 class RecipeTrainer(Trainer):
@@ -61,6 +62,7 @@ class RecipeTrainer(Trainer):
         self.folder = folder
         self._skipped = 0
         self._unproven = False
+        self.choosing = Choosing(recipe.train, recipe.task.metrics[0])
         super().__init__(
             model=model,
             args=_arguments(recipe, folder, evaluating=evaluation is not None),
@@ -68,7 +70,7 @@ class RecipeTrainer(Trainer):
             train_dataset=train,
             eval_dataset=evaluation,
             compute_metrics=lambda outcome: _scores(recipe.task, targets, outcome),
-            callbacks=callbacks,
+            callbacks=[self.choosing, *(callbacks or [])],
         )
         self._still = self.task.collator(base, training=False)
         self.remove_callback(PrinterCallback)
@@ -147,7 +149,7 @@ class RecipeTrainer(Trainer):
         return (loss, None, None) if prediction_loss_only else (loss, nested_detach(outputs), batch.get("labels"))
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Train; resumed after the last step, load what it left and take no other."""
+        """Train; resumed after what was the last step, load what it left and take no other."""
         try:
             return super().train(*arguments, **options)
         except _AllTaken:
@@ -158,7 +160,7 @@ class RecipeTrainer(Trainer):
 
         In fp16 a gradient that is not finite is how the loss scale is found: the step is skipped.
         """
-        if self.state.global_step >= self.state.max_steps:
+        if self.is_over():
             raise _AllTaken
         loss = super().training_step(*arguments, **options)
         measured = {"the training loss": loss}
@@ -181,12 +183,46 @@ class RecipeTrainer(Trainer):
             self.rotate()
         return loss
 
+    def is_over(self) -> bool:
+        """Whether all steps were taken, or the evaluations so far end training."""
+        return self.state.global_step >= self.state.max_steps or self.choosing.stopped
+
+    def stopped_early(self) -> bool:
+        """Whether the evaluations ended training before its last step."""
+        return self.choosing.stopped and self.state.global_step < self.state.max_steps
+
+    def best(self) -> Best | None:
+        """The evaluation whose weights are kept, where the recipe asks for it; so far."""
+        return best(self.state.log_history, self.task.metrics[0]) if self.recipe.train.best_checkpoint else None
+
+    def take_best(self) -> Best | None:
+        """Put the weights of the best evaluation into the model, as resuming would; they stay trainable.
+
+        Raises:
+            UserError: their checkpoint is gone.
+        """
+        found = self.best()
+        if found is not None and found.step != self.state.global_step:
+            folder = self.folder / f"checkpoint-{found.step}"
+            if folder not in checkpoint_folders(self.folder):
+                raise UserError(
+                    f"train.best_checkpoint: {folder}, the best of the run, is gone; restore it, or start anew with "
+                    f"--overwrite"
+                )
+            self._load_from_checkpoint(str(folder))
+        return found
+
     def rotate(self) -> None:
-        """Remove all but the newest checkpoints, by their exact names, now that the newest is known to be good."""
+        """Remove all but the newest checkpoints, by their exact names, now that the newest is known to be good.
+
+        The best so far stays where it is to be kept.
+        """
         self._unproven = False
+        found = self.best()
         before = [path for path in checkpoint_folders(self.folder) if checkpoint_step(path) <= self.state.global_step]
         for path in before[: -self.recipe.train.keep_checkpoints]:
-            self._remove(path)
+            if found is None or checkpoint_step(path) != found.step:
+                self._remove(path)
 
     def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
         for key, value in logs.items():
