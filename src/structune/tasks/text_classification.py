@@ -7,11 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from structune.data.examples import Examples
 from structune.data.table import Table
-from structune.doubt import say
-from structune.tasks.parts.class_doubts import doubts_about, doubts_about_texts, majority
-from structune.tasks.parts.classes import check_labels, check_trained, label_names
+from structune.tasks.parts.class_doubts import doubts_about, doubts_about_texts
+from structune.tasks.parts.classification import Classification, class_numbers, class_options, described
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.parts.no_classes import combined_labels, other_indicators, refuse_split_label
+from structune.tasks.parts.no_classes import other_indicators, refuse_split_label
 from structune.tasks.parts.texts import (
     LabelledTextData,
     doubts_about_cuts,
@@ -25,10 +24,10 @@ from structune.tasks.parts.texts import (
     text_inputs,
     text_lines,
 )
-from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, CardNames, Targets
 
 
-class TextClassification(Task):
+class TextClassification(Classification):
     """One of several classes for each text or pair of texts; the targets are the classes' names (`classes`)."""
 
     name: Literal["text-classification"] = "text-classification"
@@ -37,11 +36,6 @@ class TextClassification(Task):
     hub_name: ClassVar[str] = "text-classification"
     peft_name: ClassVar[str] = "SEQ_CLS"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", "accuracy", percent=True, range=(0, 1)),
-        Metric("f1", "macro F1", range=(0, 1)),
-        Metric("matthews", "Matthews correlation", range=(-1, 1)),
-    )
 
     def examples(self, table: Table, data: LabelledTextData) -> Examples:
         refuse_split_label(table, data.label)
@@ -59,34 +53,11 @@ class TextClassification(Task):
     def doubts_about_table(self, table: Table, data: LabelledTextData) -> Iterator[str]:
         return other_indicators(table, data.label)
 
-    def targets(self, examples: Examples, data: LabelledTextData, source: str) -> Targets:
-        labels = examples.labels or []
-        names = label_names(labels, source, data.label)
-        say(combined_labels(labels, data.label))
-        return {"classes": names}
-
-    def are_targets(self, content: Any) -> bool:
-        names = content.get("classes") if isinstance(content, dict) else None
-        return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
-
-    def check(self, examples: Examples, targets: Targets, source: str) -> None:
-        check_labels(examples.labels or [], targets["classes"], source)
-
-    def check_left(self, train: Examples, targets: Targets, source: str) -> None:
-        check_trained(train.labels or [], targets["classes"], source)
-
     def doubts(self, train: Examples, held_out: Examples, data: LabelledTextData) -> Iterator[str]:
         return doubts_about(train, held_out, data.text, data.label)
 
     def doubts_about_file(self, examples: Examples, data: LabelledTextData) -> Iterator[str]:
         return doubts_about_texts(examples, data.text)
-
-    def about(self, targets: Targets) -> str:
-        return f"{len(targets['classes'])} classes"
-
-    def baseline(self, held_out: Examples) -> Mapping[str, Any]:
-        label, share = majority(held_out.labels or [])
-        return {"words": f"always answering {label!r}", "value": share}
 
     def processor(self, section: ModelSection) -> Any:
         return load_tokenizer(section)
@@ -94,22 +65,12 @@ class TextClassification(Task):
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
         from transformers import AutoModelForSequenceClassification
 
-        names = targets["classes"]
-        return load_text_model(
-            AutoModelForSequenceClassification,
-            section,
-            seed,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: number for number, name in enumerate(names)},
-        )
+        return load_text_model(AutoModelForSequenceClassification, section, seed, **class_options(targets))
 
     def encode(
         self, examples: Examples, base: Base, targets: Targets, data: LabelledTextData
     ) -> Sequence[Mapping[str, Any]]:
-        number = {name: index for index, name in enumerate(targets["classes"])}
-        labels = None if examples.labels is None else [number[label] for label in examples.labels]
-        return encode_texts(examples, base, data, labels)
+        return encode_texts(examples, base, data, class_numbers(examples, targets))
 
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: LabelledTextData) -> Iterator[str]:
         return doubts_about_cuts(parts, base, data)
@@ -117,31 +78,8 @@ class TextClassification(Task):
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
         return padding(base.processor)
 
-    def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
-        from structune.tasks.parts.confusion import confusion, scores
-
-        return scores(confusion(outputs.argmax(-1), labels, len(targets["classes"])))
-
-    def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
-        from structune.tasks.parts.confusion import confusion, per_class
-
-        names = targets["classes"]
-        counts = confusion(outputs.argmax(-1), labels, len(names))
-        return {"classes": dict(zip(names, per_class(counts), strict=True))}
-
-    def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
-        from structune.tasks.parts.confusion import probabilities
-
-        names = targets["classes"]
-        return [
-            {"prediction": names[int(row.argmax())]}
-            | {f"probability {name}": float(share) for name, share in zip(names, row, strict=True)}
-            for row in probabilities(outputs)
-        ]
-
     def describe(self, targets: Targets) -> str:
-        names = targets["classes"]
-        return f"text classification into {len(names)} classes ({', '.join(f'`{name}`' for name in names[:20])})"
+        return described("text classification", targets)
 
     def loading(self, names: CardNames, targets: Targets, data: LabelledTextData, base: Base) -> str:
         most = longest(data, base.processor)

@@ -1,0 +1,94 @@
+"""What all tasks share that give each example one of several classes: names, checks, scores, answers."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from structune.data.examples import Examples
+from structune.doubt import say
+from structune.tasks.parts.class_doubts import majority
+from structune.tasks.parts.classes import check_labels, check_trained, label_names
+from structune.tasks.parts.no_classes import combined_labels
+from structune.tasks.task import Metric, Outputs, Targets, Task
+
+
+class Classification(Task, ABC):
+    """One of several classes for each example. Labels are their names; the targets are all names (`classes`).
+
+    The data section has a key `label`; `step` gives logits (examples, classes), and batches hold numbers of classes.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", "accuracy", percent=True, range=(0, 1)),
+        Metric("f1", "macro F1", range=(0, 1)),
+        Metric("matthews", "Matthews correlation", range=(-1, 1)),
+    )
+
+    def targets(self, examples: Examples, data: Any, source: str) -> Targets:
+        labels = examples.labels or []
+        names = label_names(labels, source, data.label)
+        say(combined_labels(labels, data.label))
+        return {"classes": names}
+
+    def are_targets(self, content: Any) -> bool:
+        names = content.get("classes") if isinstance(content, dict) else None
+        return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+
+    def check(self, examples: Examples, targets: Targets, source: str) -> None:
+        check_labels(examples.labels or [], targets["classes"], source)
+
+    def check_left(self, train: Examples, targets: Targets, source: str) -> None:
+        check_trained(train.labels or [], targets["classes"], source)
+
+    def about(self, targets: Targets) -> str:
+        return f"{len(targets['classes'])} classes"
+
+    def baseline(self, held_out: Examples) -> Mapping[str, Any]:
+        label, share = majority(held_out.labels or [])
+        return {"words": f"always answering {label!r}", "value": share}
+
+    def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
+        from structune.tasks.parts.confusion import confusion, scores
+
+        return scores(confusion(outputs.argmax(-1), labels, len(targets["classes"])))
+
+    def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
+        from structune.tasks.parts.confusion import confusion, per_class
+
+        names = targets["classes"]
+        counts = confusion(outputs.argmax(-1), labels, len(names))
+        return {"classes": dict(zip(names, per_class(counts), strict=True))}
+
+    def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
+        from structune.tasks.parts.confusion import probabilities
+
+        names = targets["classes"]
+        return [
+            {"prediction": names[int(row.argmax())]}
+            | {f"probability {name}": float(share) for name, share in zip(names, row, strict=True)}
+            for row in probabilities(outputs)
+        ]
+
+
+def class_options(targets: Targets) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a head with an output for each class, which knows their names."""
+    names = targets["classes"]
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+
+
+def class_numbers(examples: Examples, targets: Targets) -> list[int] | None:
+    """The number of each example's class; None for examples without labels."""
+    number = {name: index for index, name in enumerate(targets["classes"])}
+    return None if examples.labels is None else [number[label] for label in examples.labels]
+
+
+def described(what: str, targets: Targets) -> str:
+    """Such as `text classification into 2 classes (…)`."""
+    names = targets["classes"]
+    return f"{what} into {len(names)} classes ({', '.join(f'`{name}`' for name in names[:20])})"
