@@ -141,6 +141,10 @@ def evaluate(
         )
         if result.baseline:
             console.print(f"[dim]{escape(result.baseline)}[/]", highlight=False)
+        for title, number in result.numbers():
+            console.print(f"{escape(title)} {number:.3f}", highlight=False)
+        if result.figures:
+            console.print(f"drawn: {escape(', '.join(map(str, result.figures)))}", highlight=False, soft_wrap=True)
 
 
 @app.command()

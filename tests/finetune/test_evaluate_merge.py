@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -19,6 +20,7 @@ from structune.finetune.merge import merge
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.train import train
+from structune.tasks.text_classification import TextClassification
 
 METHODS: list[dict[str, Any]] = [
     {"name": "c3a", "block_size": 8},
@@ -54,6 +56,40 @@ def test_merged_model_needs_nothing_else_and_says_the_same(run: Run, tmp_path: P
     tokens = tokenizer(["the film was superb", "a dull story"], padding=True, return_tensors="pt")
     with torch.inference_mode():
         torch.testing.assert_close(model(**tokens).logits, load_run(run.folder).model(**tokens).logits)
+
+
+def test_what_an_evaluation_draws_is_the_runs_own(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    settings = recipe({"name": "head"})
+    run = train(settings)
+    assert not (run.folder / "confusion.png").exists()
+    result = evaluate(run.folder)
+    assert [path.relative_to(run.folder).name for path in result.figures] == ["confusion.png", "calibration.png"]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in result.figures)
+    assert dict(result.numbers()).keys() == {"expected calibration error"}
+    (run.folder / ".confusion.png.ab12cd34").write_bytes(b"of a killed process")
+    (run.folder / "mine.png").write_bytes(b"of the user")
+    train(settings, overwrite=True)
+    assert not list(run.folder.glob("*co*n.png*")) + list(run.folder.glob(".co*"))
+    assert (run.folder / "mine.png").exists()
+
+
+def test_a_figure_that_is_not_drawn_any_more_goes(recipe: Callable[..., Recipe], monkeypatch: Any) -> None:
+    run = train(recipe({"name": "head"}))
+    evaluate(run.folder)
+    monkeypatch.setattr(TextClassification, "draw", lambda *_: [])
+    assert evaluate(run.folder).figures == []
+    assert not (run.folder / "confusion.png").exists()
+
+
+def test_a_folder_that_takes_no_figure_is_told_and_the_scores_are_there(
+    recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(recipe({"name": "head"}))
+    (run.folder / "confusion.png").mkdir()
+    result = evaluate(run.folder, console=Console())
+    assert result.figures == []
+    assert result.examples == 20
+    assert "cannot be written" in capsys.readouterr().out
 
 
 def test_evaluation_of_another_file(run: Run, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from structune.doubt import say
 from structune.errors import UserError
-from structune.files import write_json
+from structune.files import write_bytes, write_json
 from structune.finetune.adapters import load_trained
 from structune.finetune.fingerprint import Fingerprint, Rows
 from structune.finetune.progress import ProgressBar
@@ -22,7 +22,7 @@ from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import UNCHECKED, Run
 from structune.finetune.task_data import load_data, load_file
 from structune.finetune.trainer import RecipeTrainer, are_finite, shortest_first
-from structune.tasks.task import Base, Metric, Targets
+from structune.tasks.task import Base, Metric, Outputs, Targets, Task
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Evaluation:
 
     `scores` are those of the task's metrics, `details` what it says besides, `baseline` what an answer that never looks
     would score, and `notes` say what makes them worth less: rows that were trained on, data that changed since.
+    `figures` are the files that the task drew.
     """
 
     source: str
@@ -52,6 +53,7 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     metrics: tuple[Metric, ...] = ()
     baseline: str = ""
+    figures: list[Path] = field(default_factory=list)
 
     def shown(self) -> list[tuple[str, str]]:
         """Title and value of each score."""
@@ -62,6 +64,12 @@ class Evaluation:
         for title, rows in self.details.items():
             if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
                 yield title, rows
+
+    def numbers(self) -> Iterator[tuple[str, float]]:
+        """The details that are one number each."""
+        for title, value in self.details.items():
+            if isinstance(value, float):
+                yield title.replace("_", " "), value
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluation.json` holds it."""
@@ -86,7 +94,8 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
     """Score a finished run on its held-out examples, or on another file with the same columns.
 
     On the held-out examples the numbers equal those at the end of training, if the data are those of training: what
-    changed since is noted. They are written to `evaluation.json` in the run folder, with what the task says besides.
+    changed since is noted. They are written to `evaluation.json` in the run folder, with what the task says besides,
+    and the task draws its figures beside it.
 
     Args:
         folder: the run.
@@ -121,24 +130,39 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
             f"run {str(folder)!r}: its outputs on these examples are not finite, so they say nothing; "
             f"the adapter's or the base model's numbers are broken: train again, with lower rates"
         )
+    outputs, labels = outcome.predictions, outcome.label_ids
     evaluation = Evaluation(
         source="held out" if data is None else str(data),
         examples=len(examples),
         loss=outcome.metrics["test_loss"],
-        scores=task.scores(outcome.predictions, outcome.label_ids, targets),
-        details=task.details(outcome.predictions, outcome.label_ids, targets),
+        scores=task.scores(outputs, labels, targets),
+        details=task.details(outputs, labels, targets),
         notes=notes,
         metrics=task.metrics,
         baseline=_words(task.metrics[0], task.baseline(examples)),
     )
     try:
         write_json(loaded.run.evaluation_file, evaluation.to_json())
+        figures = _draw(loaded.run.folder, task, outputs, labels, targets)
     except OSError as error:
         console.print(
-            f"[yellow]{escape(str(loaded.run.evaluation_file))}: cannot be written ({error.strerror})[/]",
+            f"[yellow]{escape(str(error.filename or loaded.run.folder))}: cannot be written ({error.strerror})[/]",
             soft_wrap=True,
         )
-    return evaluation
+        return evaluation
+    return replace(evaluation, figures=figures)
+
+
+def _draw(folder: Path, task: Task, outputs: Outputs, labels: Any, targets: Targets) -> list[Path]:
+    """The task's figures in the run folder, each whole; those of an evaluation before that were not drawn now go."""
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = {path.name: path.read_bytes() for path in task.draw(outputs, labels, targets, Path(scratch))}
+    for name in task.figures:
+        if name not in drawn:
+            (folder / name).unlink(missing_ok=True)
+    for name, picture in drawn.items():
+        write_bytes(folder / name, picture)
+    return [folder / name for name in drawn]
 
 
 def _words(metric: Metric, baseline: Mapping[str, Any]) -> str:

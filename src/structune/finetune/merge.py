@@ -54,8 +54,9 @@ def merge(folder: str | Path, out: str | Path) -> float:
         raise UserError(
             f"run {str(folder)!r}: merging changes the outputs by {difference:.1e} of the largest; nothing was written"
         )
+    model = loaded.recipe.task.finish(model, loaded.targets)
     with quiet(), new_folder(out) as temporary:
-        model.save_pretrained(str(temporary))  # type: ignore[operator]
+        model.save_pretrained(str(temporary))
         loaded.base.processor.save_pretrained(str(temporary))
     return difference
 

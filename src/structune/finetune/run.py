@@ -226,7 +226,7 @@ class Run:
         write_json(self.marker_file, {"format": _FORMAT, "version": _VERSION, "process": _process()})
         checkpoints = checkpoint_folders(self.checkpoints)
         for path in old:
-            if path.parent not in checkpoints and (not resume or _half_written(path)):
+            if path.parent not in checkpoints and (not resume or self._half_written(path)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for folder in [] if resume else checkpoints:
             remove_checkpoint(folder)
@@ -250,7 +250,7 @@ class Run:
 
     def _entries(self) -> Iterator[Path]:
         """What lies in the folder, without the lock and what a killed process had begun to write."""
-        return (path for path in self.folder.iterdir() if path.name != LOCK_FILE and not _half_written(path))
+        return (path for path in self.folder.iterdir() if path.name != LOCK_FILE and not self._half_written(path))
 
     def _check_unclaimed(self) -> None:
         """Raises `UserError` when a file that newer runs write is there, and is not this older run's."""
@@ -267,7 +267,7 @@ class Run:
         """
         if not self.folder.is_dir():
             return
-        for name, kind in _OWN.items():
+        for name, kind in {**_OWN, **dict.fromkeys(self._figures(), "file")}.items():
             path = self.folder / name
             if path.is_symlink() or (path.exists() and not (path.is_dir() if kind == "folder" else path.is_file())):
                 raise UserError(
@@ -282,7 +282,21 @@ class Run:
             yield from checkpoint_files(path)
         for folder in (self.folder, self.adapter, self.checkpoints):
             if folder.is_dir():
-                yield from (path for path in folder.iterdir() if _half_written(path))
+                yield from (path for path in folder.iterdir() if self._half_written(path))
+
+    def _figures(self) -> tuple[str, ...]:
+        """What evaluations of this run draw; nothing where its recipe cannot be read."""
+        try:
+            return self.recipe().task.figures
+        except UserError:
+            return ()
+
+    def _half_written(self, path: Path) -> bool:
+        """Whether it is the temporary name of something of a run, as `files` makes them, left by a killed process."""
+        name, _, rest = path.name.removeprefix(".").rpartition(".")
+        if not path.name.startswith(".") or re.fullmatch(r"[a-z0-9_]{8}", rest) is None:
+            return False
+        return name in _OWN or name in _ADAPTER or name in self._figures()
 
     def last_checkpoint(self) -> Path | None:
         """The latest checkpoint that is whole."""
@@ -395,13 +409,6 @@ def refuse_inside_run(folder: Path, where: str) -> None:
         run = Run(path.parent)
         if path in (run.adapter, run.checkpoints) and run.is_run():
             raise UserError(f"{where}: lies in {path}, which a run replaces; name a folder outside of {path.parent}")
-
-
-def _half_written(path: Path) -> bool:
-    """Whether it is the temporary name of something of a run, as `files` makes them, left by a killed process."""
-    name, _, rest = path.name.removeprefix(".").rpartition(".")
-    own = name in _OWN or name in _ADAPTER
-    return path.name.startswith(".") and own and re.fullmatch(r"[a-z0-9_]{8}", rest) is not None
 
 
 def _process() -> dict[str, Any]:

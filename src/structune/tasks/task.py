@@ -7,6 +7,7 @@ A task is one file. It is a section of the recipe (`task:`), and it answers, in 
 - which pretrained model, processor and new modules it takes (`load`), and what it finds out with them (`prepare`);
 - how examples become batches (`encode`, `collator`) and batches a loss and outputs (`step`);
 - what outputs are worth (`metrics`, `scores`, `details`, `draw`) and what they say to a person (`answers`);
+- what a merged model needs to be used without structune (`finish`);
 - what its model card says (`describe`, `loading`).
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,11 +98,13 @@ class Base:
         model: the model, in fp32.
         processor: what makes its inputs: a tokenizer, an image processor.
         head: names of the modules that were not pretrained, which are trained beside the adapter.
+        prepared: what the task found out before training (`Task.prepare`).
     """
 
     model: Any
     processor: Any
     head: list[str] = field(default_factory=list)
+    prepared: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(Section, ABC):
@@ -123,6 +126,9 @@ class Task(Section, ABC):
 
     auto_class: ClassVar[str]
     """The class of transformers that loads a merged model."""
+
+    figures: ClassVar[tuple[str, ...]] = ()
+    """Names of the files that `draw` may make: a run knows them as its own."""
 
     # Data: no torch.
 
@@ -221,8 +227,8 @@ class Task(Section, ABC):
         return {}
 
     def equip(self, base: Base, prepared: Mapping[str, Any]) -> Base:
-        """The base with what `prepare` found put to use, before it is adapted or loaded. Default: as it is."""
-        return base
+        """The base with what `prepare` found put to use, before it is adapted or loaded. Default: it knows it."""
+        return replace(base, prepared=prepared)
 
     @abstractmethod
     def encode(self, examples: Examples, base: Base, targets: Targets, data: Any) -> Sequence[Mapping[str, Any]]:
@@ -275,12 +281,20 @@ class Task(Section, ABC):
         return {}
 
     def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
-        """Draw what people look at into the folder; the files. Default: nothing."""
+        """Draw what people look at into the folder: the files, with names out of `figures`. Default: nothing."""
         return []
 
     @abstractmethod
     def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
         """What each output says to a person: the values of columns such as `prediction` and `probability`."""
+
+    def answers_about(self, examples: Examples, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
+        """`answers` in words of the examples, such as the text of what was found in them. Default: `answers` alone."""
+        return self.answers(outputs, targets)
+
+    def finish(self, model: Any, targets: Targets) -> Any:
+        """A merged model made ready for who loads it without the targets. Default: as it is."""
+        return model
 
     # Card.
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from structune.errors import UserError
 from structune.tasks.parts.no_classes import refuse_other_tasks
 
+CLASS_FIGURES = ("confusion.png", "calibration.png")
+"""What is drawn of answers that are classes."""
+
 
 def label_names(labels: Sequence[str], source: str, column: str) -> list[str]:
     """The classes in a fixed order: whole numbers by value, anything else by name.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from structune.data.examples import Examples
 from structune.doubt import say
 from structune.tasks.parts.class_doubts import majority
-from structune.tasks.parts.classes import check_labels, check_trained, label_names
+from structune.tasks.parts.classes import CLASS_FIGURES, check_labels, check_trained, label_names
 from structune.tasks.parts.no_classes import combined_labels
 from structune.tasks.task import Metric, Outputs, Targets, Task
 
@@ -20,6 +21,7 @@ class Classification(Task, ABC):
     The data section has a key `label`; `step` gives logits (examples, classes), and batches hold numbers of classes.
     """
 
+    figures: ClassVar[tuple[str, ...]] = CLASS_FIGURES
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy", percent=True, range=(0, 1)),
         Metric("f1", "macro F1", range=(0, 1)),
@@ -55,11 +57,14 @@ class Classification(Task, ABC):
         return scores(confusion(outputs.argmax(-1), labels, len(targets["classes"])))
 
     def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
-        from structune.tasks.parts.confusion import confusion, per_class
+        from structune.tasks.parts.class_report import class_details
 
-        names = targets["classes"]
-        counts = confusion(outputs.argmax(-1), labels, len(names))
-        return {"classes": dict(zip(names, per_class(counts), strict=True))}
+        return class_details(outputs, labels, targets["classes"])
+
+    def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
+        from structune.tasks.parts.class_report import draw_classes
+
+        return draw_classes(outputs, labels, targets["classes"], folder)
 
     def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
         from structune.tasks.parts.confusion import probabilities
