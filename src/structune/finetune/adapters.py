@@ -44,8 +44,11 @@ def apply_method(base: Base, method: methods.MethodSection, task: Task) -> nn.Mo
         UserError: the method cannot be applied to this model; the message is the method's own.
     """
     if not isinstance(method, methods.PeftSection):
-        return _choose_own(base, method)
-    targets = method.target_modules or _query_and_value(base.model)
+        model = _choose_own(base, method)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError(f"method {method.label}: trains nothing in this model; choose another, for example c3a")
+        return model
+    targets = method.target_modules or task.adapted(base) or _query_and_value(base.model)
     if not isinstance(targets, str):
         _check_targets(base.model, targets)
     with _of(method):
@@ -143,11 +146,12 @@ def _choose_own(base: Base, method: methods.MethodSection) -> nn.Module:
 
 
 def _query_and_value(model: Any) -> Sequence[str]:
-    architecture = model.config.model_type
+    architecture = getattr(getattr(model, "config", None), "model_type", None)
     if architecture in QUERY_AND_VALUE:
         return QUERY_AND_VALUE[architecture]
+    named = f"the class {type(model).__name__}" if architecture is None else f"the architecture {architecture!r}"
     raise UserError(
-        f"method.target_modules: no default is known for the architecture {architecture!r}; "
+        f"method.target_modules: no default is known for {named}; "
         f"name the layers to adapt, for example the attention's query and value, out of {', '.join(_layers(model))}"
     )
 

@@ -46,7 +46,7 @@ def checkpoint_step(folder: Path) -> int:
 
 def checkpoint_files(folder: Path) -> Iterator[Path]:
     """What the trainer wrote into a checkpoint, of what is there. Its state comes last: it makes it a checkpoint."""
-    of_model = (folder / "config.json").is_file()  # is written first
+    of_model = any((folder / name).is_file() for name in ("config.json", _MODEL))  # is written first
     of_peft = not of_model or any((folder / name).is_file() for name in (_ADAPTER, "adapter_config.json"))
     shards = [] if of_peft else sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     weights = _OF_PEFT if of_peft else (*shards, *_OF_MODEL)
@@ -64,13 +64,14 @@ def remove_checkpoint(folder: Path) -> None:
         folder.rmdir()
 
 
-def checkpoint_fault(folder: Path, of_peft: bool, fp16: bool) -> str | None:
+def checkpoint_fault(folder: Path, of_peft: bool, fp16: bool, has_config: bool = True) -> str | None:
     """What keeps training from going on from a checkpoint as if it had never stopped; None if it is whole.
 
     Args:
         folder: the checkpoint.
         of_peft: whether it holds an adapter of PEFT rather than the model.
         fp16: whether the scale of the loss belongs to it.
+        has_config: whether the model keeps a configuration beside its weights.
     """
     index = folder / _INDEX
     weights = [_ADAPTER] if of_peft else [_MODEL]
@@ -79,8 +80,8 @@ def checkpoint_fault(folder: Path, of_peft: bool, fp16: bool) -> str | None:
         if not isinstance(shards, dict) or not shards:
             return f"{_INDEX} is damaged"
         weights = sorted({str(name) for name in shards.values()})
-    configuration = "adapter_config.json" if of_peft else "config.json"
-    for name in (_STATE, *weights, configuration, *_PROGRESS, *([_SCALER] if fp16 else [])):
+    configuration = ["adapter_config.json"] if of_peft else ["config.json"] if has_config else []
+    for name in (_STATE, *weights, *configuration, *_PROGRESS, *([_SCALER] if fp16 else [])):
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

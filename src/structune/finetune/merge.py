@@ -1,4 +1,4 @@
-"""A run's adapter merged into its model: a plain transformers folder that needs neither structune nor PEFT."""
+"""A run's adapter merged into its model, in a folder that needs neither structune nor PEFT."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def merge(folder: str | Path, out: str | Path) -> float:
         )
     model = loaded.recipe.task.finish(model, loaded.targets)
     with quiet(), new_folder(out) as temporary:
-        model.save_pretrained(str(temporary))
-        loaded.base.processor.save_pretrained(str(temporary))
+        loaded.recipe.task.save(model, loaded.base, loaded.targets, temporary)
     return difference
 
 

@@ -321,7 +321,8 @@ class Run:
         faults: list[str] = []
         for folder in reversed(checkpoint_folders(self.checkpoints, begun=True)):
             recipe = self.recipe()
-            fault = checkpoint_fault(folder, isinstance(recipe.method, PeftSection), recipe.train.precision == "fp16")
+            of_peft, fp16 = isinstance(recipe.method, PeftSection), recipe.train.precision == "fp16"
+            fault = checkpoint_fault(folder, of_peft, fp16, recipe.task.has_config)
             if fault is None:
                 return folder, faults
             faults.append(f"{folder}: {fault}")

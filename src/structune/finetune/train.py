@@ -108,6 +108,10 @@ def train(
     )
     prepared = (run.prepared() if resume else {}) or task.prepare(base, train_set, settings.data)
     base = task.equip(base, prepared)
+    if settings.train.gradient_checkpointing and not hasattr(base.model, "gradient_checkpointing_enable"):
+        raise UserError(
+            f"train.gradient_checkpointing: {type(base.model).__name__} cannot compute its layers again; leave it out"
+        )
     model = apply_method(base, settings.method, task)
     check_writable(run.folder, run.where, _bytes_needed(model, settings))
     _announce(console, settings, data, model, base)

@@ -19,6 +19,7 @@ from torch import Tensor
 from structune.delta import StructuredDelta
 from structune.errors import UserError
 from structune.finetune.methods import PeftSection
+from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
 from structune.peft import StructuneConfig
 from structune.peft.convert.lora import lora_scale
@@ -86,7 +87,7 @@ def read_adapter(path: str | Path, base: str | None = None) -> Adapter:
         UserError: no adapter of structune or LoRA is there, it is damaged, or its base model's configuration cannot be
             had.
     """
-    folder, base, revision = _locate(Path(path), base)
+    folder, backbone = _locate(Path(path), base)
     try:
         content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         method = content["peft_type"]
@@ -94,7 +95,7 @@ def read_adapter(path: str | Path, base: str | None = None) -> Adapter:
             check_adapter_folder(folder)
         tensors = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
         if method == "STRUCTUNE":
-            updates = _structured(folder, tensors, base, revision)
+            updates = _structured(folder, tensors, backbone)
         elif method == "LORA":
             updates = _lora(folder, tensors)
         else:
@@ -114,10 +115,11 @@ def read_adapter(path: str | Path, base: str | None = None) -> Adapter:
     )
 
 
-def _locate(path: Path, base: str | None) -> tuple[Path, str | None, str | None]:
-    """The adapter's folder, its base model's name and that model's revision."""
+def _locate(path: Path, base: str | None) -> tuple[Path, Callable[[], Backbone] | None]:
+    """The adapter's folder, and its base model's layers; None: those of the model that the adapter names."""
+    given = None if base is None else partial(Backbone.named, base)
     if (path / CONFIG_FILE).is_file():
-        return path, base, None
+        return path, given
     if Run(path).state() in ("new", "foreign"):
         runs = ", ".join(str(run) for run in sorted(path.glob("*")) if (run / "adapter" / CONFIG_FILE).is_file())
         hint = f"; it holds {runs}" if runs else ""
@@ -128,16 +130,20 @@ def _locate(path: Path, base: str | None) -> tuple[Path, str | None, str | None]
         raise UserError(f"{run.adapter / CONFIG_FILE} is missing: restore it, or train again with --overwrite")
     if not (run.adapter / CONFIG_FILE).is_file():
         raise UserError(f"{path}: the method {recipe.method.label} adds no adapter, so there is no ΔW to inspect")
-    return run.adapter, base or recipe.model.name, None if base else recipe.model.revision
+    return run.adapter, given or partial(_of_run, recipe)
 
 
-def _structured(folder: Path, tensors: dict[str, Tensor], base: str | None, revision: str | None) -> list[Update]:
+def _of_run(recipe: ResolvedRecipe) -> Backbone:
+    model, name = recipe.task.skeleton(recipe.model), recipe.model.name
+    return Backbone.named(name, recipe.model.revision) if model is None else Backbone(name, model)
+
+
+def _structured(folder: Path, tensors: dict[str, Tensor], given: Callable[[], Backbone] | None) -> list[Update]:
     config = StructuneConfig.from_pretrained(str(folder))
-    if base is None:
-        base, revision = config.base_model_name_or_path, config.revision
-    if not base:
+    base = config.base_model_name_or_path
+    if given is None and not base:
         raise UserError(f"{folder / CONFIG_FILE}: names no base model, from which layer sizes are read; give --base")
-    backbone = Backbone(base, revision)
+    backbone = given() if given else Backbone.named(str(base), config.revision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     updates = []

@@ -14,23 +14,32 @@ from structune.tasks.parts.pretrained import EMBEDDED_HUB_NAME, embedded_folder
 
 
 class Backbone:
-    """A transformer without its task head, on the meta device.
+    """A model without its task head, or with it, on the meta device.
 
     Args:
-        name: `embedded`, a local folder with a config.json, or an id on the hub.
-        revision: of a hub model.
-
-    Raises:
-        UserError: the model's configuration cannot be had.
+        name: what the model is called.
+        model: the model.
     """
 
-    def __init__(self, name: str, revision: str | None = None) -> None:
-        self.name = name
+    def __init__(self, name: str, model: nn.Module) -> None:
+        self.name, self.model = name, model
+
+    @classmethod
+    def named(cls, name: str, revision: str | None = None) -> Backbone:
+        """A model of transformers, without its task head.
+
+        Args:
+            name: `embedded`, a local folder with a config.json, or an id on the hub.
+            revision: of a hub model.
+
+        Raises:
+            UserError: the model's configuration cannot be had.
+        """
         options: dict[str, Any] = {} if revision is None else {"revision": revision}
         try:
             config = AutoConfig.from_pretrained(_source(name), **options)
             with torch.device("meta"):
-                self.model = AutoModel.from_config(config)
+                return cls(name, AutoModel.from_config(config))
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
@@ -44,8 +53,9 @@ class Backbone:
         Raises:
             UserError: the model has no such layer, or it is of a type that cannot be adapted.
         """
+        prefix = getattr(self.model, "base_model_prefix", "")
         try:
-            layer: nn.Module = self.model.get_submodule(module.removeprefix(f"{self.model.base_model_prefix}."))
+            layer: nn.Module = self.model.get_submodule(module.removeprefix(f"{prefix}."))
             return layer_class(layer)(layer).features()
         except (AttributeError, TypeError) as error:
             raise UserError(

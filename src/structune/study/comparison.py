@@ -158,6 +158,7 @@ class Comparison:
                 else []
             ),
             *(["± is the standard deviation over the seeds."] if len(seeds) > 1 else []),
+            *([] if self.metric.greater_is_better else [f"Less {self.metric.title} is better."]),
             f"Times ({first['device']}, {first['dtype']}) depend on the machine and on what else runs there: compare "
             f"their ratios. Memory is {first['peak_memory_kind']}.",
             *(

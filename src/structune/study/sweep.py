@@ -5,9 +5,7 @@ The learning rate is chosen on a validation part; the test part is scored for th
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from structune.data.examples import Examples
+from structune.data.section import DataSection
 from structune.data.split import stratified_split
 from structune.errors import Interrupted, UserError
-from structune.files import write_json, write_text
+from structune.files import write_json
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
@@ -78,8 +76,9 @@ class Results:
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             sources = _sources(recipe)
-            given = _settings(recipe, exclude_defaults=True) | sources
-            same = _agree(content["settings"], _settings(recipe) | sources, given)
+            own = _own(recipe.data)
+            given = _settings(recipe, exclude_defaults=True) | sources | _own(recipe.data, exclude_defaults=True)
+            same = _agree(content["settings"], _settings(recipe) | sources | own, given)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
         if not same:
@@ -134,25 +133,29 @@ def sweep(
         chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
         for seed in plan.seeds[:1] if first_seed_only else plan.seeds:
             for (label, method), name in product(chosen.items(), tasks):
-                rate = search(plan, partial(runner.validated, name, label, method))
+                rate = search(
+                    plan, partial(runner.validated, name, label, method), runner.metrics[name].greater_is_better
+                )
                 if rate is not None:
                     runner.tested(Wanted(name, label, method, rate, seed))
 
 
-def search(plan: Sweep, score: Callable[[float], float | None]) -> float | None:
+def search(plan: Sweep, score: Callable[[float], float | None], greater_is_better: bool = True) -> float | None:
     """The rate with the best score: those of the file, then more beyond the end at which the best one is.
 
     Args:
         plan: the sweep.
         score: of a rate; None where numbers ran away.
+        greater_is_better: what is best, the greatest score or the least.
 
     Returns:
         The rate; None if numbers ran away at all of them.
     """
+    sign = 1 if greater_is_better else -1
     scores = {rate: score(rate) for rate in sorted(plan.rates)}
     for _ in range(plan.further_rates + 1):
         fine = {rate: value for rate, value in scores.items() if value is not None}
-        best = max(fine, key=lambda rate: (fine[rate], -rate)) if fine else None
+        best = max(fine, key=lambda rate: (sign * fine[rate], -rate)) if fine else None
         smallest, largest = min(scores), max(scores)
         further = smallest / plan.rate_factor if best in (None, smallest) else largest * plan.rate_factor
         if best not in (None, smallest, largest) or len(scores) == len(plan.rates) + plan.further_rates:
@@ -166,26 +169,30 @@ class _Parts:
 
     def __init__(self, folder: Path, task: TaskSection) -> None:
         self.folder, self.task = folder, task
-        self._made = False
+        self._files: dict[str, Path] = {}
 
     def file(self, part: str) -> Path:
         """The file of the part `train`, `validation` or `test`."""
-        if not self._made:
+        if not self._files:
             recipe = self.task.recipe(str(self.folder))
             data, section = load_data(recipe.task, recipe.data), recipe.data
             rows = range(len(data.train))
             held_out, left = stratified_split(data.train, rows, self.task.validation_examples, section.split_seed + 1)
-            _write(self.folder / "train.csv", data.train.subset(left))
-            _write(self.folder / "validation.csv", data.train.subset(held_out))
-            _write(self.folder / "test.csv", data.evaluation)
-            self._made = True
-        return self.folder / f"{part}.csv"
+            parts = {
+                "train": data.train.subset(left),
+                "validation": data.train.subset(held_out),
+                "test": data.evaluation,
+            }
+            self._files = {
+                name: recipe.task.write(examples, self.folder / name, section) for name, examples in parts.items()
+            }
+        return self._files[part]
 
     def section(self) -> dict[str, Any]:
         """The `data` section of a run's recipe: trained on one part, evaluated on the validation part."""
-        pair = {"text_pair": "text_pair"} if "text_pair" in self.task.data else {}
         files = {"train": str(self.file("train")), "evaluation": str(self.file("validation"))}
-        return {**files, **pair, **{key: value for key, value in self.task.data.items() if key == "max_length"}}
+        own = {key: value for key, value in self.task.data.items() if key not in DataSection.model_fields}
+        return {**files, **own}
 
 
 class _Runner:
@@ -230,7 +237,7 @@ class _Runner:
             "seed": wanted.seed,
             "validation": None,
             "test": None,
-            "settings": _settings(recipe) | _sources(recipe),
+            "settings": _settings(recipe) | _sources(recipe) | _own(recipe.data),
         }
         if run is not None:
             metrics = run.metrics()
@@ -287,8 +294,13 @@ def _sources(recipe: Recipe) -> dict[str, Any]:
     """What a run reads: its data by their hash."""
     files = [getattr(recipe.data, key) for key in ("train", "evaluation")]
     hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files if file is not None]
-    read = recipe.data.model_dump(mode="json", exclude_none=True, include={"max_length"})
-    return {"data": hashes, **read, "model": Path(recipe.model.name).name}
+    return {"data": hashes, "model": Path(recipe.model.name).name}
+
+
+def _own(section: DataSection, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    """What the task has in its `data` section besides sources and counts: columns, lengths."""
+    left_out = set(DataSection.model_fields)
+    return section.model_dump(mode="json", exclude_none=True, exclude=left_out, exclude_defaults=exclude_defaults)
 
 
 def _agree(stored: Any, now: Any, given: Any) -> bool:
@@ -305,15 +317,6 @@ def _agree(stored: Any, now: Any, given: Any) -> bool:
     return all(key in now and _agree(value, now[key], given.get(key)) for key, value in stored.items()) and not any(
         key in given for key in now if key not in stored
     )
-
-
-def _write(path: Path, examples: Examples) -> None:
-    """Examples as a CSV file with a column for each of their inputs, and the label."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*examples.inputs, "label"])
-    writer.writerows([*inputs, label] for inputs, label in examples.rows())
-    write_text(path, text.getvalue())
 
 
 def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:

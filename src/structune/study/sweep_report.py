@@ -13,6 +13,7 @@ from structune.files import write_text
 from structune.study.style import INK, method_style, save, tidy
 from structune.study.sweep import Results, summaries
 from structune.study.sweep_file import Sweep
+from structune.tasks.task import Metric
 
 LINES = re.compile(r"[, ]*\b\d[\dx]*\b|=\d+")
 """What a label says of sizes: methods that differ in that alone are one line of the figure."""
@@ -24,14 +25,14 @@ def table(plan: Sweep, results: Results) -> str:
     text = []
     for task, metric in plan.scores().items():
         own = sorted((row for row in rows if row["task"] == task), key=lambda row: (row["numbers"], row["method"]))
-        text += [f"**{task}**, {metric.title} × 100 on the test part:", ""]
+        text += [f"**{task}**, {_titled(metric)} on the test part:", ""]
         text += [
             "| method | trained numbers | learning rate | validation | test | seeds |",
             "|---|---:|---:|---:|---:|---|",
         ]
         text += [
-            f"| {row['method']} | {row['numbers']:,} | {row['rate']:.3g} | {_spread(row['validation'])} | "
-            f"{_spread(row['test'])} | {', '.join(map(str, row['seeds']))} |"
+            f"| {row['method']} | {row['numbers']:,} | {row['rate']:.3g} | {_spread(row['validation'], metric)} | "
+            f"{_spread(row['test'], metric)} | {', '.join(map(str, row['seeds']))} |"
             for row in own
         ]
         text += [""]
@@ -80,17 +81,28 @@ def draw(plan: Sweep, results: Results, path: Path) -> None:
             colour, marker = method_style(kinds[points[0]["method"]])
             dashes = {"index": ":", "signed": "-", "projection": "--"}
             style = next((dash for word, dash in dashes.items() if word in name), "-")
-            means = [100 * statistics.mean(point["test"]) for point in points]
-            bars = [100 * statistics.stdev(p["test"]) if len(p["test"]) > 1 else 0.0 for p in points]
+            means = [_factor(metric) * statistics.mean(point["test"]) for point in points]
+            bars = [_factor(metric) * statistics.stdev(p["test"]) if len(p["test"]) > 1 else 0.0 for p in points]
             numbers = [point["numbers"] for point in points]
             panel.errorbar(numbers, means, bars, color=colour, marker=marker, linestyle=style, label=name, capsize=2)
-        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=f"{metric.title} × 100")
+        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=_titled(metric))
         panel.set_title(task, loc="left", fontsize=10, color=INK)
         panel.legend(fontsize=7, frameon=False)
         tidy(panel)
     save(figure, path)
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
+def _factor(metric: Metric) -> int:
+    """Shares and correlations are shown times a hundred, anything else as it is."""
+    return 100 if metric.range[1] == 1 else 1
+
+
+def _titled(metric: Metric) -> str:
+    return f"{metric.title}{' × 100' if _factor(metric) > 1 else ''}"
+
+
+def _spread(values: Sequence[float], metric: Metric) -> str:
+    factor = _factor(metric)
+    digits = 1 if factor > 1 else metric.digits
+    mean = f"{factor * statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {factor * statistics.stdev(values):.{digits}f}"

@@ -78,7 +78,9 @@ def _draw_scores(axes: Axes, rows: list[Row]) -> None:
     examples = rows[0].runs[0]["eval_examples"]
     bars = f"standard error, {examples:,} examples" if rows[0].error is not None else ""
     bars = bars if rows[0].deviation is None else f"± over {len(rows[0].runs)} seeds"
-    axes.set_title(f"held-out {rows[0].metric.title}{f' (bars: {bars})' if bars else ''}", loc="left", fontsize=10)
+    less = "" if rows[0].metric.greater_is_better else "less is better"
+    aside = "; ".join(part for part in (less, f"bars: {bars}" if bars else "") if part)
+    axes.set_title(f"held-out {rows[0].metric.title}{f' ({aside})' if aside else ''}", loc="left", fontsize=10)
     tidy(axes)
 
 

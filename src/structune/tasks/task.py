@@ -130,6 +130,9 @@ class Task(Section, ABC):
     figures: ClassVar[tuple[str, ...]] = ()
     """Names of the files that `draw` may make: a run knows them as its own."""
 
+    has_config: ClassVar[bool] = True
+    """Whether its model keeps a `config.json` beside its weights, as those of transformers do."""
+
     # Data: no torch.
 
     @abstractmethod
@@ -230,6 +233,23 @@ class Task(Section, ABC):
         """The base with what `prepare` found put to use, before it is adapted or loaded. Default: it knows it."""
         return replace(base, prepared=prepared)
 
+    def adapted(self, base: Base) -> Sequence[str] | str | None:
+        """Which layers are adapted where a recipe names none, as PEFT's `target_modules`.
+
+        Default: None, the attention's query and value where the architecture is a known one; else the user is asked.
+        """
+        return None
+
+    def skeleton(self, section: ModelSection) -> nn.Module | None:
+        """The model on the meta device, by which `structune inspect` knows the sizes of layers; no weight is read.
+
+        Default: None, what transformers makes of the model's configuration.
+
+        Raises:
+            UserError: there is no such model.
+        """
+        return None
+
     @abstractmethod
     def encode(self, examples: Examples, base: Base, targets: Targets, data: Any) -> Sequence[Mapping[str, Any]]:
         """Examples as the model reads them, one at each place, in the order of the examples.
@@ -295,6 +315,38 @@ class Task(Section, ABC):
     def finish(self, model: Any, targets: Targets) -> Any:
         """A merged model made ready for who loads it without the targets. Default: as it is."""
         return model
+
+    # What is kept.
+
+    def save(self, model: nn.Module, base: Base, targets: Targets, folder: Path) -> None:
+        """Write a merged model so that neither structune nor PEFT is needed to load it. Default: as transformers does.
+
+        Args:
+            model: the base model with its updates added to its weights.
+            base: what `load` gave.
+            targets: what was learned from the data alone.
+            folder: is there, and empty.
+        """
+        model.save_pretrained(str(folder))  # type: ignore[operator]  # a model of transformers
+        base.processor.save_pretrained(str(folder))
+
+    def write(self, examples: Examples, path: Path, data: Any) -> Path:
+        """Write examples into a file that `examples` reads again, under the columns of `data`; the file's name.
+
+        Default: CSV where all cells are texts, else JSON Lines: a column for each input and one for the label, called
+        what the key of that name in `data` says.
+
+        Args:
+            examples: what is written.
+            path: of the file, without an ending.
+            data: the recipe's `data` section.
+
+        Raises:
+            UserError: they are nothing that a file can hold.
+        """
+        from structune.data.written import write_examples
+
+        return write_examples(examples, path, data)
 
     # Card.
 
