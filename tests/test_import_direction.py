@@ -93,8 +93,8 @@ INSIDE = {
         | *
         | run
         | train evaluate
-        | merge""",
-    "data": "empty_words numbers section | cells file_text header quotes | table examples | * | sources",
+        | merge predict""",
+    "data": "empty_words numbers section | cells file_text header quotes | table examples | * | sources | pieces",
     "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",

@@ -1,4 +1,4 @@
-"""The command line: `structune train | evaluate | merge | inspect | compare | sweep | bench | version`.
+"""The command line: `structune train | evaluate | predict | merge | inspect | compare | sweep | bench | version`.
 
 Each command imports what it needs when it runs, so that help and errors in a recipe come at once.
 """
@@ -145,6 +145,59 @@ def evaluate(
             console.print(f"{escape(title)} {number:.3f}", highlight=False)
         if result.figures:
             console.print(f"drawn: {escape(', '.join(map(str, result.figures)))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    given: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|TEXT|-",
+            help="A file with the run's columns, one text (or the path of an image), or - for lines or JSON Lines on "
+            "standard input.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Ends with .csv, .jsonl or .parquet; CSV on standard output by default."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="KEY=VALUE", help="Other columns than trained on: data.text=review."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Say what a run predicts, with probabilities, beside the columns that were given.
+
+    Rows come and go in pieces, so there may be any number of them, and keep their order. A label column is not needed.
+    """
+    with _errors_as_lines(debug):
+        with without_remarks():
+            from structune.finetune import predict as prediction
+            from structune.finetune.answers_file import CsvWriter
+
+        source = prediction.Stream(sys.stdin.buffer) if given == "-" else given
+        if out is not None:
+            target = _path("--out", out)
+            count = prediction.write_predictions(
+                _path("RUN", run), source, target, overwrite=overwrite, overrides=overrides or (), console=console
+            )
+            console.print(f"{count:,} rows in {escape(str(target))}", highlight=False, soft_wrap=True)
+            return
+        predictor = prediction.Predictor(_path("RUN", run), overrides or ())
+        writer = CsvWriter(sys.stdout)
+        if not predictor.is_line(source):
+            predictor.write(source, writer, console=errors)
+        elif len(rows := predictor(source)) > 1:
+            writer.write(rows)
+        else:
+            table = pairs()
+            for name, value in rows[0].items():
+                table.add_row(escape(name), escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
+            print_table(console, table)
 
 
 @app.command()
@@ -411,6 +464,9 @@ def _errors_as_lines(debug: bool) -> Iterator[None]:
     except Interrupted as stop:
         errors.print(f"[yellow]{escape(str(stop))}[/]", soft_wrap=True, highlight=False)
         sys.exit(128 + stop.number)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as stop:
         errors.print("[yellow]stopped[/]")
         sys.exit(128 + getattr(stop, "number", signal.SIGINT))

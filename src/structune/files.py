@@ -52,6 +52,22 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Fill a temporary file in the same folder; at the end it takes the name `path`, and after an error it goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder beside `path`; at the end it takes that name.
 

@@ -340,9 +340,15 @@ def shortest_first(task: Task, encoded: Sequence[Mapping[str, Any]]) -> Sequence
 
     Examples that are all of one length stay as they are.
     """
+    order = by_length(task, encoded)
+    return encoded if order is None else [encoded[row] for row in order]
+
+
+def by_length(task: Task, encoded: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """Which example comes when, in the order of their lengths; None if they are all of one."""
     if not len(encoded) or task.length(encoded[0]) is None:
-        return encoded
-    return sorted(encoded, key=lambda example: task.length(example) or 0)
+        return None
+    return sorted(range(len(encoded)), key=lambda row: task.length(encoded[row]) or 0)
 
 
 def are_finite(values: Any) -> bool:

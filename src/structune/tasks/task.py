@@ -133,6 +133,9 @@ class Task(Section, ABC):
     has_config: ClassVar[bool] = True
     """Whether its model keeps a `config.json` beside its weights, as those of transformers do."""
 
+    reads_files: ClassVar[bool] = False
+    """Whether the lines of `from_lines` are paths of files, or of folders of files, such as images."""
+
     # Data: no torch.
 
     @abstractmethod
