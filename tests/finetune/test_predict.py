@@ -242,7 +242,9 @@ def test_an_adapter_without_its_run_is_told_what_is_missing(run: Run, tmp_path: 
 def test_outputs_that_are_no_numbers_are_no_answers(run: Run) -> None:
     predictor = Predictor(run.folder)
     with torch.no_grad():
-        next(p for n, p in predictor.loaded.model.named_parameters() if "classifier.modules_to_save" in n).fill_(float("nan"))
+        next(p for n, p in predictor.loaded.model.named_parameters() if "classifier.modules_to_save" in n).fill_(
+            float("nan")
+        )
     with pytest.raises(UserError, match="are not finite, so they say nothing"):
         predictor(TEXTS[:2])
 
@@ -251,7 +253,7 @@ def test_rows_as_mappings(run: Run, expected: list[dict[str, Any]]) -> None:
     rows = predict(run.folder, [{"text": text, "id": n} for n, text in enumerate(TEXTS)])
     assert [row["id"] for row in rows] == list(range(23))
     check(rows, expected)
-    with pytest.raises(UserError, match=r"row 2 of what is given is no text, nor a mapping with the keys \['text'\]"):
+    with pytest.raises(UserError, match=r"row 2 of what is given is no mapping with the keys \['text'\]"):
         predict(run.folder, [{"text": "a"}, {"other": "b"}])
     with pytest.raises(UserError, match="no rows are given"):
         predict(run.folder, [])

@@ -99,6 +99,17 @@ def test_it_goes_through_the_command_line(
     assert "counting words" in Path("whole/adapter/README.md").read_text()
     assert "2 layers" in structune("inspect", "whole")
 
+    said = ["a bird sang over every roof", "again", "a roof"]
+    Path("new.jsonl").write_text("".join(json.dumps({"n": n, "said": line}) + "\n" for n, line in enumerate(said)))
+    structune("predict", "whole", "new.jsonl", "--out", "answers.jsonl")
+    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [(answer["n"], answer["said"]) for answer in answers] == list(enumerate(said))
+    for answer in answers:
+        with torch.inference_mode():
+            number = float(learned.model(torch.tensor([list(answer["said"].encode())]))[0])
+        expected = number * learned.targets["scale"] + learned.targets["mean"]
+        assert answer["words"] == pytest.approx(expected, rel=1e-5)
+
     structune("merge", "whole", "--out", "merged")
     stored = torch.load("merged/model.pt")
     torch.testing.assert_close(stored["first.weight"], fresh.first.weight + update, rtol=0, atol=1e-6)

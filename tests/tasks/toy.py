@@ -37,9 +37,16 @@ class WordCount(Task):
     )
 
     def examples(self, table: Table, data: Any) -> Examples:
-        sentences = table.column(data.sentence, "sentence")
+        seen = self.inputs(table, data)
+        sentences = seen.inputs["sentence"]
         counts = [float(len(sentence.split())) for sentence in sentences]
-        return Examples({"sentence": sentences}, counts, sentences, [str(count > 4) for count in counts])
+        return seen.labelled(counts, sentences, [str(count > 4) for count in counts])
+
+    def inputs(self, table: Table, data: Any) -> Examples:
+        return Examples.unlabelled({"sentence": table.column(data.sentence, "sentence")})
+
+    def from_lines(self, lines: Sequence[str], data: Any) -> Table:
+        return Table("what was given", {data.sentence: list(lines)}, list(range(1, len(lines) + 1)))
 
     def targets(self, examples: Examples, data: Any, source: str) -> Targets:
         counts = examples.labels or []
