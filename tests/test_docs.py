@@ -32,7 +32,12 @@ from structune.structures import registry
 from structune.testing import oracles
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "tasks").glob("*.md")),
+]
 
 FENCE = re.compile(
     r"(?P<skip><!-- not run: [^\n]*-->\n+)?"

@@ -54,7 +54,7 @@ def merge(folder: str | Path, out: str | Path) -> float:
         raise UserError(
             f"run {str(folder)!r}: merging changes the outputs by {difference:.1e} of the largest; nothing was written"
         )
-    model = loaded.recipe.task.finish(model, loaded.targets)
+    model = loaded.recipe.task.finish(model, loaded.targets, batch)
     with quiet(), new_folder(out) as temporary:
         loaded.recipe.task.save(model, loaded.base, loaded.targets, temporary)
     return difference

@@ -61,11 +61,15 @@ class Metric:
 
     def text(self, value: float, more: int = 0) -> str:
         """The value as people read it; with `more` digits than usual."""
-        return f"{value:.{1 + more}%}" if self.percent else f"{value:.{self.digits + more}f}"
+        return f"{value:.{1 + more}%}" if self.percent else self._number(value, self.digits + more)
 
     def plain(self, value: float) -> str:
         """The value without a unit, for a table whose column has it (`unit_title`)."""
-        return f"{100 * value:.1f}" if self.percent else f"{value:.{self.digits}f}"
+        return f"{100 * value:.1f}" if self.percent else self._number(value, self.digits)
+
+    def _number(self, value: float, digits: int) -> str:
+        """So many digits after the point; a number that they would not show is written with as many of its own."""
+        return f"{value:.{digits}g}" if 0 < abs(value) < 10**-digits else f"{value:.{digits}f}"
 
     @property
     def unit_title(self) -> str:
@@ -315,8 +319,14 @@ class Task(Section, ABC):
         """`answers` in words of the examples, such as the text of what was found in them. Default: `answers` alone."""
         return self.answers(outputs, targets)
 
-    def finish(self, model: Any, targets: Targets) -> Any:
-        """A merged model made ready for who loads it without the targets. Default: as it is."""
+    def finish(self, model: Any, targets: Targets, batch: dict[str, Tensor]) -> Any:
+        """A merged model made ready for who loads it without the targets. Default: as it is.
+
+        Args:
+            model: in evaluation mode.
+            targets: what was learned from the data alone.
+            batch: of examples, to look at what the model does.
+        """
         return model
 
     # What is kept.

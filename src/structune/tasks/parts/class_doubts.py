@@ -38,6 +38,20 @@ def doubts_about(train: Examples, evaluation: Examples, text: str, label: str) -
     yield from _imbalance(train_labels, evaluation_labels)
 
 
+def doubts_about_texts_of(train: Examples, evaluation: Examples, text: str) -> Iterator[str]:
+    """What is doubtful about the texts of a run, whatever is learned from them; `text` is the column's name."""
+    texts = [*train.inputs["text"], *evaluation.inputs["text"]]
+    yield from _empty_words(texts, f"data.text = {text!r}")
+    yield from _no_texts(texts, f"data.text = {text!r}")
+    yield from _leak(train, evaluation)
+
+
+def doubts_about_texts_alone(examples: Examples, text: str) -> Iterator[str]:
+    """The same about texts to evaluate on."""
+    yield from _empty_words(examples.inputs["text"], f"data.text = {text!r}")
+    yield from _no_texts(examples.inputs["text"], f"data.text = {text!r}")
+
+
 def doubts_about_texts(examples: Examples, text: str) -> Iterator[str]:
     """What is doubtful about examples to evaluate on."""
     yield from _empty_words(examples.inputs["text"], f"data.text = {text!r}")

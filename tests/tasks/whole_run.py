@@ -1,0 +1,70 @@
+"""A task from its data to its merged model, stopped on the way and resumed: what must hold for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from structune.errors import Interrupted
+from structune.finetune.evaluate import Evaluation, evaluate
+from structune.finetune.interrupt import StopOnInterrupt
+from structune.finetune.recipe import Recipe
+from structune.finetune.run import Run
+from structune.finetune.train import train
+
+METHOD = {"name": "c3a", "block_size": 8}
+SETTINGS = {
+    "max_steps": 16, "batch_size": 8, "log_steps": 4, "save_steps": 100, "scheduler": "onecycle", "device": "cpu",
+    "learning_rate": 0.02, "head_learning_rate": 0.02,
+}  # fmt: skip
+
+
+def recipe_of(
+    task: Any, data: dict[str, Any], model: Path, folder: Path, method: Any = METHOD, **settings: Any
+) -> Recipe:
+    """A recipe of a tiny run in a folder."""
+    return Recipe.parse(
+        {
+            "name": "tiny",
+            "output": str(folder),
+            "task": task,
+            "model": {"name": str(model)},
+            "data": data,
+            "method": method,
+            "train": SETTINGS | settings,
+        }
+    )
+
+
+def straight_and_resumed(make: Callable[[str], Recipe], monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Evaluation]:
+    """Train once straight and once with a stop on the way: the bits are the same, and evaluating gives the scores.
+
+    Args:
+        make: the recipe of a run in a folder of that name.
+        monkeypatch: pytest's own.
+    """
+    straight = train(make("straight"))
+
+    def stop(self: StopOnInterrupt, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if state.global_step == 5:
+            control.should_save = control.should_training_stop = True
+        return control
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnInterrupt, "on_step_end", stop)
+        with pytest.raises(Interrupted):
+            train(make("stopped"))
+    resumed = train(make("stopped"), resume=True)
+    expected, found = (load_file(run.adapter / "adapter_model.safetensors") for run in (straight, resumed))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert straight.metrics()["eval_loss"] == resumed.metrics()["eval_loss"]
+    result = evaluate(resumed.folder)
+    assert {f"eval_{key}": value for key, value in result.scores.items()}.items() <= resumed.metrics().items()
+    assert result.loss == resumed.metrics()["eval_loss"]
+    return resumed, result
