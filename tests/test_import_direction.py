@@ -92,7 +92,7 @@ INSIDE = {
         | task_data
         | *
         | run
-        | train evaluate
+        | training evaluate
         | merge predict""",
     "data": "empty_words numbers section | cells file_text header quotes | table examples | * | sources | pieces",
     "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
@@ -229,7 +229,7 @@ def test_floors_name_what_is_there(folder: str) -> None:
         ("structune.peft.layer", "from structune.peft.storage.checkpoint import check_state_dict", True),
         ("structune.data.table", "from structune.data.sources import load_tables", True),
         ("structune.data.table", "from structune.section import closest", False),
-        ("structune.finetune.card", "from structune.finetune.train import train", True),
+        ("structune.finetune.card", "from structune.finetune.training import train", True),
     ],
 )
 def test_floors_are_held(module: str, source: str, above: bool) -> None:
@@ -260,8 +260,8 @@ def test_table_is_a_partial_order() -> None:
         ),
         ("structune.delta", "if TYPE_CHECKING:\n    import peft", "imports peft, but delta"),
         ("structune.delta", "import scipy.linalg", "imports scipy, but delta"),
-        ("structune.finetune.train", "import structune.study.report", "may not import study"),
-        ("structune.finetune.train", "from structune.testing import conformance", "may not import testing"),
+        ("structune.finetune.training", "import structune.study.report", "may not import study"),
+        ("structune.finetune.training", "from structune.testing import conformance", "may not import testing"),
         ("structune.peft.layer", "from structune import StructuneConfig", "may not import structune"),
         ("structune.peft.layer", "import structune", "may not import structune"),
         ("structune.products.fft", "import triton", "imports triton, but products"),
@@ -285,7 +285,7 @@ def test_checker_catches(module: str, source: str, complaint: str) -> None:
             "from structune.structures.base import Structure\nfrom ..shift import shift",
         ),
         ("structune.peft.model", "from peft.tuners.tuners_utils import BaseTuner"),
-        ("structune.finetune.train", "import structune\nfrom structune import __version__, pool"),
+        ("structune.finetune.training", "import structune\nfrom structune import __version__, pool"),
         ("structune.cli", "import typer\nfrom structune.study import compare"),
     ],
 )

@@ -99,7 +99,7 @@ def train(
         settings = Recipe.load(recipe, overrides or [])
 
         with without_remarks():
-            from structune.finetune import train as training
+            from structune.finetune import training
 
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
         metrics = run.metrics()

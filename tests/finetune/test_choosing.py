@@ -18,7 +18,7 @@ from structune.finetune.evaluate import evaluate
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 from structune.tasks.task import Metric
 from structune.tasks.text_classification import TextClassification
 
@@ -165,7 +165,7 @@ def test_killed_after_the_early_stop_it_takes_no_further_step(
     scored(monkeypatch, 0.5, 0.8, 0.6, 0.7, 0.9, 0.9)
     settings = {"best_checkpoint": True, "early_stopping": 2, **CHOOSE, "save_steps": 2}
     with monkeypatch.context() as patch:
-        patch.setattr("structune.finetune.train.save_trained", lambda *_: 1 / 0)
+        patch.setattr("structune.finetune.training.save_trained", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(recipe("lora", **settings))
     stopped = Run(Path(recipe("lora").output or ""))

@@ -19,7 +19,7 @@ from structune.files import write_json
 from structune.finetune.evaluate import evaluate
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]
 HUGE: dict[str, Any] = {

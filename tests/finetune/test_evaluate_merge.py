@@ -19,7 +19,7 @@ from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 from structune.tasks.text_classification import TextClassification
 
 METHODS: list[dict[str, Any]] = [

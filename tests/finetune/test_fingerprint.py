@@ -20,7 +20,7 @@ from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData
-from structune.finetune.train import train
+from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -22,7 +22,7 @@ from structune.finetune.evaluate import LoadedRun, evaluate, load_run
 from structune.finetune.predict import Predictor, Stream, predict, write_predictions
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 
 WORDS = {"positive": ["good", "great", "fine", "lovely"], "negative": ["bad", "awful", "poor", "dull"]}
 FILLER = ["the", "film", "was", "a", "story", "with", "actors"]

@@ -27,7 +27,7 @@ from structune.finetune.merge import merge
 from structune.finetune.place import check_own_folder, check_writable
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]
 

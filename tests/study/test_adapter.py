@@ -17,7 +17,7 @@ from torch import nn
 import structune
 from structune.errors import UserError
 from structune.finetune.recipe import Recipe
-from structune.finetune.train import train
+from structune.finetune.training import train
 from structune.study.adapter import read_adapter
 
 Save = Callable[..., tuple[Path, nn.Module]]

@@ -23,7 +23,7 @@ from structune.finetune.lock import locked
 from structune.finetune.methods import PRESETS, recommended
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 from structune.study import compare as module
 from structune.study.compare import compare
 from structune.study.own_process import Outcome, train_in_own_process

@@ -13,7 +13,7 @@ import yaml
 from structune.errors import Interrupted, UserError
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 from structune.study import sweep as module
 from structune.study.own_process import Outcome
 from structune.study.sweep import Results, search, summaries, sweep

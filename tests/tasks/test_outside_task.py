@@ -137,7 +137,7 @@ def test_methods_are_compared_on_it(content: dict[str, Any]) -> None:
 def test_rates_are_searched_on_it_and_the_least_error_is_best(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from structune.finetune.train import train
+    from structune.finetune.training import train
 
     def here(recipe: Any, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
         train(recipe, resume=resume)

@@ -23,7 +23,7 @@ from structune.finetune.merge import merge
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
-from structune.finetune.train import train
+from structune.finetune.training import train
 from structune.tasks.parts.own_units import fold_units
 from structune.tasks.text_regression import TextRegression
 

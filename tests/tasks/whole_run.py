@@ -15,7 +15,7 @@ from structune.finetune.evaluate import Evaluation, evaluate
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
+from structune.finetune.training import train
 
 METHOD = {"name": "c3a", "block_size": 8}
 SETTINGS = {

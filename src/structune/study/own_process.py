@@ -44,7 +44,7 @@ class Outcome:
 
 
 def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:
-    """`structune.finetune.train.train` in a fresh process that shows its progress on this one's terminal.
+    """`structune.finetune.training.train` in a fresh process that shows its progress on this one's terminal.
 
     Ctrl-C reaches both processes, and SIGTERM and SIGHUP are passed on: the run saves a checkpoint and ends, and this
     process waits for it. When this process is killed, the run saves and ends too.
@@ -75,7 +75,7 @@ def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: 
     outcome = Outcome("finished")
     try:
         with without_remarks():
-            from structune.finetune.train import train
+            from structune.finetune.training import train
 
         train(recipe, resume=resume, overwrite=overwrite, console=Console(quiet=quiet))
     except Diverged as error:

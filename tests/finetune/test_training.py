@@ -25,8 +25,8 @@ from structune.finetune.evaluate import load_run
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.recipe import ModelSection, Recipe
 from structune.finetune.run import Run
-from structune.finetune.train import train
 from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.training import train
 from structune.tasks.task import Base
 
 MakeRecipe = Callable[..., Recipe]
@@ -313,7 +313,7 @@ def test_a_folder_that_is_no_run_is_never_touched(recipe: MakeRecipe, tmp_path: 
 def test_what_no_model_can_have_is_told_before_data_and_model_are_read(
     recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr("structune.finetune.train.load_data", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("structune.finetune.training.load_data", lambda *_: pytest.fail("read"))
     with pytest.raises(UserError, match=said):
         train(recipe(settings))
     assert not (tmp_path / "run").exists()
