@@ -44,7 +44,7 @@ PARTS = {
     "files": part("", "safetensors"),
     "section": part("errors", "pydantic pydantic_core"),
     "doubt": part("", ""),
-    "paths": part("errors section", "pydantic"),
+    "paths": part("errors section", "pydantic pydantic_core"),
     "quiet": part("", "transformers"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
@@ -64,7 +64,7 @@ PARTS = {
     ),
     "peft": part(f"{MATHS} errors files", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
-    "data": part(HELPERS, "datasets pydantic"),
+    "data": part(HELPERS, "datasets openpyxl pyarrow pydantic"),
     "tasks": part(f"{HELPERS} quiet data"),
     "finetune": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks"),
     "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune"),
@@ -94,7 +94,16 @@ INSIDE = {
         | run
         | training evaluate
         | merge predict""",
-    "data": "empty_words numbers section | cells file_text header quotes | table examples | * | sources | pieces",
+    "data": """
+        empty_words numbers section
+        | cells features header quotes
+        | table examples
+        | formats.content formats.text
+        | formats.kinds
+        | *
+        | reading
+        | sources
+        | pieces""",
     "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, PlainSerializer
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
 from structune.errors import UserError
 from structune.section import wrong_text
@@ -74,5 +75,25 @@ def _escaped(path: str) -> str:
     return path.replace("$", "$$")
 
 
+def _checked_files(given: Any) -> str | list[str]:
+    if isinstance(given, list) and given and all(isinstance(path, str) for path in given):
+        return [_checked(path) for path in given]
+    if not isinstance(given, str):
+        raise PydanticKnownError("string_type")
+    return _checked(given)
+
+
+def _escaped_files(paths: str | list[str]) -> str | list[str]:
+    return _escaped(paths) if isinstance(paths, str) else list(map(_escaped, paths))
+
+
 FilePath = Annotated[str, AfterValidator(_checked), PlainSerializer(_escaped, when_used="json")]
 """A path in a recipe: expanded when it is read."""
+
+FilePaths = Annotated[
+    str | list[str],
+    PlainValidator(_checked_files),
+    PlainSerializer(_escaped_files, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+"""One path in a recipe, or a list of them."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from structune.data.table import Table, read_table
+from structune.data.reading import read_table
+from structune.data.table import Table
 from structune.errors import UserError
 
 
@@ -22,10 +23,11 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def zipped(name: str) -> bytes:
+def zipped(*names: str) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(name, "x")
+        for name in names:
+            archive.writestr(name, "x")
     return content.getvalue()
 
 
@@ -76,8 +78,8 @@ def test_gzip(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match=r"rename it to 'x\.jsonl\.gz'"):
         read_table(write(tmp_path, "x.json.gz", lines), "train")
-    with pytest.raises(UserError, match="this is a Parquet file"):
-        read_table(write(tmp_path, "y.csv.gz", gzip.compress(b"PAR1", mtime=0)), "train")
+    with pytest.raises(UserError, match="this is a pickle"):
+        read_table(write(tmp_path, "y.csv.gz", gzip.compress(b"\x80\x04\x95", mtime=0)), "train")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
@@ -167,30 +169,25 @@ def test_tsv_with_quotes_of_its_texts(tmp_path: Path, texts: list[str]) -> None:
         ("x.csv", 'label,text\n1, "a, b"\n', "Remove the space between the separator and the double quote"),
         ("x.csv", 'text,label\n"a "b" c",1\n', "or one inside a text that is not doubled"),
         ("x.csv", f'text,label\n"{"a" * 200_000},1\n', "unexpected end of data. Look for a double quote that is not"),
-        ("x.json", '[{"text": "a"}]', "holds a JSON array; make JSON Lines of it, with pandas: pandas.read_json("),
-        ("x.jsonl", '[\n {"text": "a"}\n]', "x-new.jsonl', orient='records', lines=True)"),
+        ("x.jsonl", '{"text": {"0": "a"}}', "x-new.jsonl', orient='records', lines=True)"),
         ("x.json", '{"text": {"0": "a"}}', "holds one JSON object; make JSON Lines of it"),
         ("x.json", '{\n"text": "a"}', "holds one JSON object; make JSON Lines of it"),
         ("x.json", '{"text": "a"}\n{"text": "b"}\n', "holds JSON Lines, one object a line; rename it to 'x.jsonl'"),
         ("x.csv", '{"text": "a, b"}\n', "holds JSON Lines, one object a line; rename it to 'x.jsonl'"),
-        (
-            "x.parquet",
-            b"PAR1\x15\x04",
-            "this is a Parquet file; make a CSV file of it, with pandas: pandas.read_parquet(",
-        ),
-        ("x.csv", b"PAR1\x15\x04", "x-new.csv', index=False)"),
-        ("x.arrow", b"ARROW1\0\0", "this is an Arrow file"),
+        ("x.parquet", b"PAR1\x15\x04", "a Parquet file, and damaged"),
+        ("x.csv", b"\x89HDF\r\n", "x-new.csv', index=False)"),
+        ("x.arrow", b"ARROW1\0\0", "an Arrow file, and damaged"),
         ("x.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook; make a CSV file of it, with pandas"),
         ("x.pkl", b"\x80\x04\x95", "this is a pickle"),
-        ("x.csv.bz2", b"BZh91AY", "compressed with bzip2; unpack it with bunzip2"),
+        ("x.csv.bz2", b"BZh91AY", "compressed with bzip2, and damaged"),
         ("x.csv.gz", gzip.compress(b"text,label\na,1\n", mtime=0)[:-9], "compressed with gzip, and damaged"),
         ("x.csv", b"\n<!DOCTYPE html>", "this is a web page"),
         ("x.csv", "version https://git-lfs.github.com/spec/v1\noid 1", "git lfs pull"),
         ("x.csv", bytes(range(256)) * 9, "this is a binary file, not a text"),
         ("x.csv", bytes(range(32)) * 9, "this is a binary file, not a text"),
-        ("x.csv", zipped("xl/workbook.xml"), "this is an Excel workbook; make a CSV file of it, with pandas"),
+        ("x.csv", zipped("xl/workbook.xml"), "an Excel workbook, and damaged"),
         ("x.csv", zipped("content.xml"), "this is an OpenDocument file"),
-        ("x.zip", zipped("a.csv"), "this is a zip archive of 'a.csv'; unpack it"),
+        ("x.zip", zipped("a.csv", "b.csv"), "this is a zip archive of 'a.csv', 'b.csv'; unpack it"),
         ("x.csv", b"PK\x03\x04", "a zip archive or a workbook, and damaged"),
         ("x.xlsx", "PK", "cannot tell the kind of file from its ending '.xlsx'"),
         ("x.jsonl", '{"text": "a"}\n{"text": "b"\n', "line 2: not JSON"),

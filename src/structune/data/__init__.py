@@ -1,6 +1,7 @@
 """Where examples come from: files, the hub, what is embedded. Knows no task, and needs no torch.
 
-section: what a recipe says · sources: from there to tables · table: files to columns (file_text, quotes, header: what a
-file holds; cells, numbers, empty_words: what a cell does) · hub, embedded: other sources · examples: what tasks make of
-a table's rows · split: what is held out
+section: what a recipe says · sources: from there to tables · reading, several: files and folders (formats: one kind
+each; quotes, header: what texts with a separator hold) · hub, embedded: other sources (features: names of classes) ·
+table: columns by name (cells, numbers, empty_words: what a cell holds) · examples: what tasks make of a table's rows ·
+split: what is held out
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from structune.data.features import UNLABELLED, named
 from structune.data.table import Table
 from structune.errors import UserError
 
@@ -28,7 +29,7 @@ def load_hub(name: str, subset: str | None, split: str) -> Table:
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
     columns = {column: [_cell(value, feature) for value in rows[column]] for column, feature in rows.features.items()}
-    kept = [row for row in range(len(rows)) if all(values[row] is not _UNLABELLED for values in columns.values())]
+    kept = [row for row in range(len(rows)) if all(values[row] is not UNLABELLED for values in columns.values())]
     if not kept:
         raise UserError(f"{where}: no row of the split {split!r} has a label; name another split")
     return Table(
@@ -39,13 +40,7 @@ def load_hub(name: str, subset: str | None, split: str) -> Table:
     )
 
 
-_UNLABELLED = object()
-
-
 def _cell(value: Any, feature: Any) -> Any:
-    """The value of one cell; class numbers, in lists too, as their names."""
-    if (names := getattr(feature, "names", None)) is not None:
-        return names[int(value)] if value is not None and int(value) >= 0 else _UNLABELLED
-    if value is not None and (names := getattr(getattr(feature, "feature", None), "names", None)) is not None:
-        return [names[int(number)] if int(number) >= 0 else None for number in value]
-    return str(value) if isinstance(value, bool) else value  # as they were written before cells had types
+    """As `named`; false and true as they were written before cells had types."""
+    cell = named(value, feature)
+    return str(cell) if isinstance(cell, bool) else cell

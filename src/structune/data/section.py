@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from structune.paths import FilePath
-from structune.section import Section
+from structune.paths import FilePath, FilePaths
+from structune.section import Section, wrong_text
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 class DataSection(Section):
-    """Which examples: exactly one of `train` (a CSV, TSV or JSON Lines file), `hub` and `embedded`.
+    """Which examples: exactly one of `train` (a file, or several), `hub` and `embedded`.
 
+    A file is CSV, TSV, JSON Lines, a JSON array, Parquet, Arrow, Feather or Excel, compressed or not, or a folder with
+    a subfolder of text files for each class. Several with the same columns are a list, or a name with `*`.
+    `encoding` is that of text files other than UTF-8, `sheet` that of a workbook with several.
     Without an evaluation file or split, `evaluation_examples` or else `evaluation_fraction` of the examples are held
     out: stratified by label, the same for a `split_seed` whatever the training seed is, with equal texts (or equal
     values in the `group` column) never on both sides. `columns` names the columns of files without a header.
     """
 
-    train: FilePath | None = None
-    evaluation: FilePath | None = None
+    file_keys: ClassVar[tuple[str, ...]] = ("train", "evaluation")
+    """The keys that name files."""
+
+    train: FilePaths | None = None
+    evaluation: FilePaths | None = None
     hub: FilePath | None = None
     subset: str | None = None
     train_split: str = "train"
@@ -30,6 +37,8 @@ class DataSection(Section):
     group: str | None = None
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
+    encoding: str | None = None
+    sheet: str | None = None
     train_examples: Positive | None = None
     evaluation_examples: Positive | None = None
     evaluation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -48,6 +57,18 @@ class DataSection(Section):
             raise ValueError(f"columns = {names!r}: give each a name of its own")
         return names
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        try:
+            if name is not None:
+                "".encode(name)
+        except LookupError:
+            raise wrong_text(
+                "no encoding of texts has such a name; for example utf-8, utf-16, windows-1252, shift_jis"
+            ) from None
+        return name
+
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
         given = [key for key in ("train", "hub", "embedded") if getattr(self, key) is not None]
@@ -60,6 +81,8 @@ class DataSection(Section):
             "evaluation": "train",
             "separator": "train",
             "columns": "train",
+            "encoding": "train",
+            "sheet": "train",
             "subset": "hub",
             "evaluation_split": "hub",
         }
@@ -69,3 +92,20 @@ class DataSection(Section):
         if self.embedded is not None and self.group is not None:
             raise ValueError("the embedded data has its own groups; remove group")
         return self
+
+    def files(self) -> dict[str, str]:
+        """What is named on this machine, by key: `train`, or `train[0]`, `train[1]`, … of a list."""
+        named: dict[str, str] = {}
+        for key in self.file_keys:
+            given = getattr(self, key)
+            named |= {key: given} if isinstance(given, str) else {f"{key}[{n}]": f for n, f in enumerate(given or [])}
+        return named
+
+    def with_files(self, change: Callable[[str], str]) -> DataSection:
+        """The section with every file's name changed."""
+        given = {key: getattr(self, key) for key in self.file_keys if getattr(self, key) is not None}
+        return self.model_copy(
+            update={
+                key: change(name) if isinstance(name, str) else list(map(change, name)) for key, name in given.items()
+            }
+        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from structune.data.embedded import load_embedded
 from structune.data.hub import load_hub
+from structune.data.reading import read_table
 from structune.data.section import DataSection
-from structune.data.table import Table, read_table
+from structune.data.several import read_together
+from structune.data.table import Table
 
 
 class Tables(NamedTuple):
@@ -44,6 +47,11 @@ def load_tables(section: DataSection) -> Tables:
     )
 
 
-def load_file(path: str | Path, section: DataSection, field: str = "evaluation") -> Table:
-    """A file as the section says that files are written; `field` names it in messages."""
-    return read_table(path, field, section.separator, section.columns)
+def load_file(path: str | Path | Sequence[str], section: DataSection, field: str = "evaluation") -> Table:
+    """A file, or several, as the section says that files are written; `field` names it in messages."""
+    given = str(path) if isinstance(path, Path) else path
+    return read_together(
+        given,
+        field,
+        lambda file: read_table(file, field, section.separator, section.columns, section.encoding, section.sheet),
+    )

@@ -83,12 +83,11 @@ def _loading(recipe: ResolvedRecipe, base: str, targets: Targets, loaded: Base) 
 
 def _public(recipe: ResolvedRecipe) -> Recipe:
     """The recipe without folders of the machine it ran on."""
-    files = {key: Path(file).name for key in ("train", "evaluation") if (file := getattr(recipe.data, key))}
     name = Path(recipe.model.name).name if Path(recipe.model.name).is_dir() else recipe.model.name
     return recipe.model_copy(
         update={
             "output": None,
-            "data": recipe.data.model_copy(update=files),
+            "data": recipe.data.with_files(lambda file: Path(file).name),
             "model": recipe.model.model_copy(update={"name": name}),
         }
     )

@@ -224,9 +224,6 @@ class Recipe(Section):
             "head_learning_rate": self.train.head_learning_rate or found.head or general.head,
             "epochs": self.train.epochs or (None if self.train.max_steps else 3.0),
         }
-        files = {
-            key: str(Path(file).absolute()) for key in ("train", "evaluation") if (file := getattr(self.data, key))
-        }
         model = self.model
         if Path(model.name).is_dir():
             model = model.model_copy(update={"name": str(Path(model.name).absolute())})
@@ -235,7 +232,7 @@ class Recipe(Section):
                 **dict(self),
                 "output": self.output or str(Path("runs") / f"{self.name}-{self.method.label}"),
                 "model": model,
-                "data": self.data.model_copy(update=files),
+                "data": self.data.with_files(lambda file: str(Path(file).absolute())),
                 "train": ResolvedTrainSection.model_construct(**{**dict(self.train), **train}),
             }
         )

@@ -150,7 +150,7 @@ class Run:
             recipe: of the run to be.
             recipe_file: where it was read; a run's own `recipe.yaml` may be trained again.
         """
-        kept = {f"data.{key}": Path(file) for key in ("train", "evaluation") if (file := getattr(recipe.data, key))}
+        kept = {f"data.{key}": Path(file) for key, file in recipe.data.files().items()}
         own = recipe_file is not None and recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()
         if recipe_file is not None and recipe_file.is_file() and not own:
             kept["the recipe"] = recipe_file

@@ -34,18 +34,18 @@ def load_data(task: Task, section: DataSection) -> TaskData:
     """
     tables = sources.load_tables(section)
     everything = task.examples(tables.train, section)
-    evaluation = None if tables.evaluation is None else task.examples(tables.evaluation, section)
-    source = section.train or section.hub or tables.train.source
+    source = tables.train.source if section.hub is None else section.hub
     say(task.doubts_about_table(tables.train, section))
     targets = task.targets(everything, section, source)
     rows = range(len(everything))
-    if evaluation is None:
+    if tables.evaluation is None:
         count = section.evaluation_examples or max(1, round(section.evaluation_fraction * len(rows)))
         held_out, left = stratified_split(everything, rows, count, section.split_seed)
         evaluation = everything.subset(held_out)
     else:
         left = list(rows)
-        task.check(evaluation, targets, section.evaluation or f"{section.hub}/{section.evaluation_split}")
+        evaluation = task.examples(tables.evaluation, section)
+        task.check(evaluation, targets, tables.evaluation.source)
         evaluation = _limit(evaluation, section.evaluation_examples, section.split_seed)
     train = _limit(everything.subset(left), section.train_examples, section.split_seed)
     _check_sizes(section, train, evaluation, len(everything), source)

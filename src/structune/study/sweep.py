@@ -292,8 +292,7 @@ def _settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, An
 
 def _sources(recipe: Recipe) -> dict[str, Any]:
     """What a run reads: its data by their hash."""
-    files = [getattr(recipe.data, key) for key in ("train", "evaluation")]
-    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files if file is not None]
+    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in recipe.data.files().values()]
     return {"data": hashes, "model": Path(recipe.model.name).name}
 
 
