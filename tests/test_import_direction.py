@@ -64,7 +64,7 @@ PARTS = {
     ),
     "peft": part(f"{MATHS} errors files", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
-    "data": part(HELPERS, "datasets openpyxl pyarrow pydantic"),
+    "data": part(HELPERS, "datasets numpy openpyxl PIL pyarrow pydantic"),
     "tasks": part(f"{HELPERS} quiet data"),
     "finetune": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks"),
     "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune"),
@@ -95,7 +95,7 @@ INSIDE = {
         | training evaluate
         | merge predict""",
     "data": """
-        empty_words numbers section
+        empty_words numbers section images
         | cells features header quotes
         | table examples
         | formats.content formats.text

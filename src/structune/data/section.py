@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -109,3 +110,11 @@ class DataSection(Section):
                 key: change(name) if isinstance(name, str) else list(map(change, name)) for key, name in given.items()
             }
         )
+
+    def read(self, path: str | Path, field: str) -> Any:
+        """The table of what only tasks with this section read, such as a folder of images; None for any other file.
+
+        Raises:
+            UserError: it is theirs, and cannot be read; `field` names it in messages.
+        """
+        return None

@@ -49,9 +49,11 @@ def load_tables(section: DataSection) -> Tables:
 
 def load_file(path: str | Path | Sequence[str], section: DataSection, field: str = "evaluation") -> Table:
     """A file, or several, as the section says that files are written; `field` names it in messages."""
-    given = str(path) if isinstance(path, Path) else path
-    return read_together(
-        given,
-        field,
-        lambda file: read_table(file, field, section.separator, section.columns, section.encoding, section.sheet),
-    )
+
+    def read(file: str) -> Table:
+        own: Table | None = section.read(file, field)
+        if own is not None:
+            return own
+        return read_table(file, field, section.separator, section.columns, section.encoding, section.sheet)
+
+    return read_together(str(path) if isinstance(path, Path) else path, field, read)

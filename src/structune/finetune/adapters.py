@@ -169,7 +169,7 @@ def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
 
 def _layers(model: nn.Module) -> list[str]:
     """Last parts of the names of what can be adapted."""
-    kinds = (nn.Linear, Conv1D)
+    kinds = (nn.Linear, nn.Conv2d, Conv1D)
     return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kinds)})
 
 

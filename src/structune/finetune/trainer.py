@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import nested_detach
@@ -33,6 +33,17 @@ _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
 
 class _AllTaken(Exception):
     """Every step was taken before, or training had stopped early: the run ended before its results."""
+
+
+class _Epochs(TrainerCallback):
+    """Tells what puts batches together which epoch begins, or is gone on with."""
+
+    def __init__(self, begin: Callable[[int, int], None], seed: int) -> None:
+        self.begin = begin
+        self.seed = seed
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        self.begin(self.seed, int(state.epoch or 0))
 
 
 class RecipeTrainer(Trainer):
@@ -73,6 +84,8 @@ class RecipeTrainer(Trainer):
             callbacks=[self.choosing, *(callbacks or [])],
         )
         self._still = self.task.collator(base, training=False)
+        if hasattr(self.data_collator, "begin_epoch"):
+            self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed))
         self.remove_callback(PrinterCallback)
         # A task's loss is a mean over the batch whatever arguments the model takes: without this, the Trainer would add
         # up those of accumulated batches instead of averaging them.

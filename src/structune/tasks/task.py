@@ -270,7 +270,11 @@ class Task(Section, ABC):
 
     @abstractmethod
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], dict[str, Tensor]]:
-        """What puts encoded examples together into a batch; it may vary them where they are trained on."""
+        """What puts encoded examples together into a batch; it may vary them where they are trained on.
+
+        Has it a method `begin_epoch(seed, epoch)`, that is called before the first batch of each epoch and when a run
+        is resumed: variation that is drawn as a function of these and of the example is the same in a resumed run.
+        """
 
     def length(self, encoded: Mapping[str, Any]) -> int | None:
         """How long an encoded example is, for `group_by_length` and for evaluating alike ones together.

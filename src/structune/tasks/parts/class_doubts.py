@@ -1,4 +1,4 @@
-"""What in texts of classes trains, but is hardly meant: each kind told once, with counts."""
+"""What in examples of classes trains, but is hardly meant: each kind told once, with counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from structune.data.empty_words import is_empty_word, visible
 from structune.data.examples import Examples
@@ -33,8 +34,8 @@ def doubts_about(train: Examples, evaluation: Examples, text: str, label: str) -
     yield from _whole_numbers(both, f"data.label = {label!r}")
     yield from _empty_words([*train_labels, *evaluation_labels], f"data.label = {label!r}")
     yield from _no_texts(texts, f"data.text = {text!r}")
-    yield from _contradictions(train, evaluation)
-    yield from _leak(train, evaluation)
+    yield from _contradictions(train, evaluation, "text")
+    yield from _leak(train, evaluation, "text")
     yield from _imbalance(train_labels, evaluation_labels)
 
 
@@ -43,13 +44,29 @@ def doubts_about_texts_of(train: Examples, evaluation: Examples, text: str) -> I
     texts = [*train.inputs["text"], *evaluation.inputs["text"]]
     yield from _empty_words(texts, f"data.text = {text!r}")
     yield from _no_texts(texts, f"data.text = {text!r}")
-    yield from _leak(train, evaluation)
+    yield from _leak(train, evaluation, "text")
 
 
 def doubts_about_texts_alone(examples: Examples, text: str) -> Iterator[str]:
     """The same about texts to evaluate on."""
     yield from _empty_words(examples.inputs["text"], f"data.text = {text!r}")
     yield from _no_texts(examples.inputs["text"], f"data.text = {text!r}")
+
+
+def doubts_about_classes(train: Examples, evaluation: Examples, label: str, what: str) -> Iterator[str]:
+    """The same of examples that are no texts but, in one word, `what`: `image`."""
+    train_labels, evaluation_labels = _labels(train), _labels(evaluation)
+    both = Counter(train_labels) + Counter(evaluation_labels)
+    yield from _spelled_alike(both, f"data.label = {label!r}")
+    yield from _empty_words([*train_labels, *evaluation_labels], f"data.label = {label!r}")
+    yield from _contradictions(train, evaluation, what)
+    yield from _leak(train, evaluation, what)
+    yield from _imbalance(train_labels, evaluation_labels)
+
+
+def doubts_about_shares(examples: Examples) -> Iterator[str]:
+    """What is doubtful about the labels of examples to evaluate on, whatever the examples are."""
+    yield from _majority(_labels(examples))
 
 
 def doubts_about_texts(examples: Examples, text: str) -> Iterator[str]:
@@ -95,26 +112,30 @@ def _no_texts(texts: Sequence[str], where: str) -> Iterator[str]:
         yield f"{where}: {short} of {len(texts)} texts have one character only"
 
 
-def _contradictions(train: Examples, evaluation: Examples) -> Iterator[str]:
+def _contradictions(train: Examples, evaluation: Examples, what: str) -> Iterator[str]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
+    first: dict[str, str] = {}
     for examples in (train, evaluation):
-        for text, label in zip(_normal(examples), _labels(examples), strict=True):
-            found[text][label] += 1
-    twice = [text for text, labels in found.items() if len(labels) > 1]
+        for (row, label), key in zip(examples.rows(), _normal(examples), strict=True):
+            found[key][label] += 1
+            first.setdefault(key, key if isinstance(row[0], str) else str(row[0]))
+    twice = [key for key, labels in found.items() if len(labels) > 1]
     if twice:
         labels = ", ".join(map(repr, sorted(found[twice[0]])[:4]))
-        rows = sum(found[text].total() for text in twice)
+        rows = sum(found[key].total() for key in twice)
         yield (
-            f"{len(twice)} {'texts occur' if len(twice) > 1 else 'text occurs'} with different labels, in {rows} rows "
-            f"(the first: {twice[0][:40]!r} with {labels})"
+            f"{len(twice)} {f'{what}s occur' if len(twice) > 1 else f'{what} occurs'} with different labels, in {rows} "
+            f"rows (the first: {first[twice[0]][:40]!r} with {labels})"
         )
 
 
-def _leak(train: Examples, evaluation: Examples) -> Iterator[str]:
+def _leak(train: Examples, evaluation: Examples, what: str) -> Iterator[str]:
     known = set(_normal(train))
-    count = sum(text in known for text in _normal(evaluation))
+    count = sum(key in known for key in _normal(evaluation))
     if count == len(evaluation):
-        yield f"all {count} rows to evaluate on are among those to train on: the accuracy says nothing about new texts"
+        yield (
+            f"all {count} rows to evaluate on are among those to train on: the accuracy says nothing about new {what}s"
+        )
     elif count:
         yield (
             f"{count} of {len(evaluation)} rows to evaluate on ({count / len(evaluation):.1%}) are among those to "
@@ -143,7 +164,12 @@ def _labels(examples: Examples) -> list[str]:
 
 
 def _normal(examples: Examples) -> list[str]:
-    return [" / ".join(" ".join(text.lower().split()) for text in row) for row, _ in examples.rows()]
+    """What is equal for examples that are the same: texts but for case and spaces, anything else by its digest."""
+    return [" / ".join(map(_plain, row)) for row, _ in examples.rows()]
+
+
+def _plain(part: Any) -> str:
+    return " ".join(part.lower().split()) if isinstance(part, str) else str(part.digest)
 
 
 def _is_number(text: str) -> bool:

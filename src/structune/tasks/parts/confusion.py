@@ -31,6 +31,12 @@ def scores(counts: Counts) -> dict[str, float]:
     }
 
 
+def among_first(logits: NDArray[Any], true: NDArray[Any], count: int) -> float:
+    """The share of examples whose class is among the `count` with the largest logits; of equal ones the first."""
+    first = np.argsort(-logits, axis=-1, kind="stable")[:, :count]
+    return float(np.mean((first == true[:, None]).any(-1)))
+
+
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Softmax over the last axis, in double precision."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))

@@ -99,16 +99,24 @@ def hub_name(section: ModelSection) -> str:
 
 def _head_modules(model: PreTrainedModel, missing: set[str]) -> list[str]:
     """What is not pretrained: all modules beside the backbone, and any inside it that the checkpoint lacked."""
-    backbone = model.base_model_prefix
+    backbone = _backbone(model)
     beside = [name for name, child in model.named_children() if name != backbone and list(child.parameters())]
     inside = sorted({key.rpartition(".")[0] for key in missing if key.startswith(f"{backbone}.")})
     return beside + inside
 
 
+def _backbone(model: PreTrainedModel) -> str:
+    """The name of the pretrained part: what the class says, or the largest part where there is none of that name."""
+    sizes = {name: sum(map(torch.numel, child.parameters())) for name, child in model.named_children()}
+    said = model.base_model_prefix
+    return said if said in sizes else max(sizes, key=sizes.__getitem__, default=said)
+
+
 def _not_loaded(name: str, local: bool, error: Exception) -> str:
     reason = str(error).strip().splitlines()
     if local:
-        fix = "The folder must hold a config.json, model.safetensors and a tokenizer, as save_pretrained writes them."
+        needed = "a config.json, model.safetensors and a tokenizer or preprocessor_config.json"
+        fix = f"The folder must hold {needed}, as save_pretrained writes them."
     elif name.count("/") > 1 or name.startswith((".", "/", "~")):
         fix = "There is no such folder."
     else:

@@ -1,0 +1,89 @@
+"""Tiny pretrained image models, and tiny images of two classes to train them on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from structune.finetune.recipe import Recipe
+
+
+def picture(bright: str, seed: int, height: int = 20, width: int = 28) -> np.ndarray[Any, Any]:
+    """Noise that is brighter on the left or on the right."""
+    noise = np.random.default_rng(seed).integers(0, 90, (height, width, 3))
+    half = slice(0, width // 2) if bright == "left" else slice(width // 2, width)
+    noise[:, half] += 150
+    return noise.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViT of 2 layers, 16 wide, that reads 16 × 16 pixels in 16 patches."""
+    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
+    folder = tmp_path_factory.mktemp("tiny-vit")
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4,
+        initializer_range=0.2,
+    )  # fmt: skip
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_convnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An EfficientNet of two blocks with batch normalisation, whose head has seven classes."""
+    from transformers import EfficientNetConfig, EfficientNetForImageClassification, EfficientNetImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("tiny-convnet")
+    torch.manual_seed(0)
+    config = EfficientNetConfig(
+        image_size=16, in_channels=[32, 8], out_channels=[8, 16], kernel_sizes=[3, 3], strides=[1, 2],
+        num_block_repeats=[1, 1], expand_ratios=[1, 2], depthwise_padding=[], width_coefficient=1.0,
+        depth_coefficient=1.0, hidden_dim=1280, num_labels=7, dropout_rate=0.0, drop_connect_rate=0.0,
+        initializer_range=0.3,
+    )  # fmt: skip
+    EfficientNetForImageClassification(config).save_pretrained(folder)
+    EfficientNetImageProcessorPil(size={"height": 16, "width": 16}, include_top=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """40 images in a folder for each of two classes."""
+    folder = tmp_path / "photos"
+    for number in range(40):
+        side = ("left", "right")[number % 2]
+        (folder / side).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(side, number)).save(folder / side / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def image_recipe(tiny_vit: Path, photos: Path, tmp_path: Path) -> Callable[..., Recipe]:
+    """Recipes for the tiny ViT and images; `model`, `data` and `task` are sections, other keywords go to `train`."""
+
+    def make(method: str | dict[str, Any] = "lora", output: str = "run", **given: Any) -> Recipe:
+        model, data, task = (given.pop(key, {}) for key in ("model", "data", "task"))
+        settings = {"max_steps": 6, "batch_size": 8, "log_steps": 2, "device": "cpu"} | given
+        return Recipe.parse(
+            {
+                "name": "tiny",
+                "output": str(tmp_path / output),
+                "task": {"name": "image-classification"} | task,
+                "model": {"name": str(tiny_vit)} | model,
+                "data": {"train": str(photos), "evaluation_examples": 10} | data,
+                "method": method,
+                "train": settings,
+            }
+        )
+
+    return make
