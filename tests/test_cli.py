@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from structune import cli
 
-COMMANDS = ["train", "evaluate", "predict", "merge", "inspect", "compare", "bench", "version"]
+COMMANDS = ["train", "evaluate", "predict", "merge", "push", "inspect", "compare", "bench", "version"]
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ PARTS = {
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
     "data": part(HELPERS, "datasets numpy openpyxl PIL pyarrow pydantic"),
     "tasks": part(f"{HELPERS} quiet data"),
-    "finetune": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks"),
+    "finetune": part(f"{MATHS} {HELPERS} lazy quiet peft {ROOT} data tasks"),
     "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune"),
     "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune study"),
     "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune study bench"),
@@ -93,7 +93,8 @@ INSIDE = {
         | *
         | run
         | training evaluate
-        | merge predict""",
+        | merge predict push
+        | interface""",
     "data": """
         empty_words numbers section images
         | cells features header quotes

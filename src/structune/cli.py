@@ -1,4 +1,4 @@
-"""The command line: `structune train | evaluate | predict | merge | inspect | compare | sweep | bench | version`.
+"""The command line: `structune train`, `evaluate`, `predict`, `merge`, `push` and so on, a function each.
 
 Each command imports what it needs when it runs, so that help and errors in a recipe come at once.
 """
@@ -219,6 +219,33 @@ def merge(
             highlight=False,
             soft_wrap=True,
         )
+
+
+@app.command()
+def push(
+    run: RunFolder,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="On the hub: USER/MODEL.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded; needs no network.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Upload a run's adapter and its model card to the hub."""
+    with _errors_as_lines(debug):
+        with without_remarks():
+            from structune.finetune import push as pushing
+
+        upload = pushing.push(_path("RUN", run), name, private=private, dry_run=dry_run)
+        for note in upload.notes:
+            errors.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+        if dry_run:
+            table = pairs()
+            for file, size in upload.files.items():
+                table.add_row(file, f"{size:,} bytes")
+            print_table(console, table)
+            console.print(f"\n{escape(upload.card)}\n...", highlight=False, soft_wrap=True)
+            console.print(f"\nnothing was uploaded; it would go to {escape(upload.name)}", highlight=False)
+        else:
+            console.print(f"uploaded to {escape(upload.url or upload.name)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

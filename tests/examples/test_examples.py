@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import os
 import runpy
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import structune
 from structune.peft import StructuneLayer
@@ -54,7 +56,7 @@ def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 def test_the_page_lists_them_all() -> None:
     listed = (EXAMPLES / "README.md").read_text()
     scripts = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(scripts) == 7
+    assert len(scripts) == 8
     assert all(f"({script})" in listed for script in scripts)
 
 
@@ -130,6 +132,25 @@ def test_diffusers_unet(run) -> None:
     torch.testing.assert_close(layer(x) - layer.base_layer(x), x @ update.T, atol=1e-5, rtol=1e-5)
     for name, weight in weights.items():
         assert layer.structune_delta[name].scale == pytest.approx(weight)
+
+
+def test_train_and_predict(run) -> None:
+    ran = run("train_and_predict")
+    assert ran["metrics"]["eval_accuracy"] > 0.9
+    assert ran["answer"]["prediction"] == "bad" and ran["answer"]["probability bad"] > 0.8
+    assert [(row["id"], row["prediction"]) for row in ran["rows"]] == [(7, "good"), (8, "bad")]
+    assert ran["singly"] == ["good", "bad"]
+    with open("answers.csv", newline="") as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == ran["count"] == 120
+    assert sum(row["verdict"] == row["prediction"] for row in answers) > 108
+    assert ran["evaluation"].scores["accuracy"] == ran["metrics"]["eval_accuracy"]
+    assert ran["difference"] < 1e-5
+    merged = AutoModelForSequenceClassification.from_pretrained("merged")
+    tokens = AutoTokenizer.from_pretrained("merged")("kind waiter", return_tensors="pt")
+    with torch.no_grad():
+        assert merged.config.id2label[int(merged(**tokens).logits.argmax())] == "good"
+    assert sorted(ran["upload"].files) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
 
 
 def test_timm_vit(tmp_path) -> None:

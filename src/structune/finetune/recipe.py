@@ -128,9 +128,13 @@ class ResolvedTrainSection(TrainSection):
 
 
 class Recipe(Section):
-    """A whole recipe. Read one with `Recipe.load` or `Recipe.parse`; fill in what it leaves open with `resolved`.
+    """A whole recipe: `Recipe(data={"train": "reviews.csv"}, method="lora")`. What it leaves open, `resolved` fills in.
 
-    What `task` and `data` may hold is the task's to say.
+    `Recipe.load` reads one from a file, `Recipe.parse` from a mapping. What `task` and `data` may hold is the task's to
+    say.
+
+    Raises:
+        UserError: a key or a value is wrong; the message names it and the fix.
     """
 
     name: str = "recipe"
@@ -141,6 +145,12 @@ class Recipe(Section):
     data: SerializeAsAny[DataSection]
     method: Method = C3A()
     train: TrainSection = TrainSection()
+
+    def __init__(self, **content: Any) -> None:
+        if type(self) in (Recipe, ResolvedRecipe):  # the sections of a task are known to a class of their own
+            valid = type(self).parse(content)
+            content = {key: getattr(valid, key) for key in valid.model_fields_set}
+        super().__init__(**content)
 
     @field_validator("name")
     @classmethod
@@ -202,7 +212,7 @@ class Recipe(Section):
         Raises:
             UserError: there is no such task.
         """
-        name = given.get("name") if isinstance(given, dict) else given
+        name = given.get("name") if isinstance(given, dict) else getattr(given, "name", given)
         try:
             return _with_sections_of(cls, registry.get(registry.DEFAULT if name is None else str(name)))
         except UserError as error:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from structune.errors import UserError
 from structune.files import write_json, write_text
@@ -25,6 +25,9 @@ from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import changes, resume_line
 from structune.tasks.task import Targets
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 _FORMAT, _VERSION = "structune run", 1
 _RATES = ("train.learning_rate", "train.head_learning_rate", "train.max_grad_norm", "train.warmup", "train.scheduler")
@@ -39,6 +42,9 @@ class Run:
     """
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
 
     @property
     def marker_file(self) -> Path:
@@ -91,7 +97,7 @@ class Run:
         return f"output = {str(self.folder)!r}"
 
     @classmethod
-    def finished(cls, folder: str | Path) -> Run:
+    def finished(cls, folder: str | Path) -> Self:
         """A finished run, to read from. Raises `UserError` when `folder` is none."""
         run = cls(Path(folder))
         match run.state():
@@ -275,7 +281,7 @@ class Run:
                 )
             if path.is_file():
                 yield path
-        for name in _ADAPTER:
+        for name in ADAPTER_FILES:
             if (path := self.adapter / name).is_file():
                 yield path
         for path in checkpoint_folders(self.checkpoints):
@@ -296,7 +302,7 @@ class Run:
         name, _, rest = path.name.removeprefix(".").rpartition(".")
         if not path.name.startswith(".") or re.fullmatch(r"[a-z0-9_]{8}", rest) is None:
             return False
-        return name in _OWN or name in _ADAPTER or name in self._figures()
+        return name in _OWN or name in ADAPTER_FILES or name in self._figures()
 
     def last_checkpoint(self) -> Path | None:
         """The latest checkpoint that is whole."""
@@ -395,7 +401,7 @@ _OWN = {
     "adapter": "folder",
     "checkpoints": "folder",
 }
-_ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png")
 _MEASURED = {
     "steps", "train_examples", "eval_examples", "eval_loss", "trainable_adapter", "trainable_head",
     "adapter_bytes", "seconds_per_step", "peak_memory_bytes",
