@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,20 +14,16 @@ from structune.errors import UserError
 from structune.tasks.parts.class_doubts import doubts_about_texts_alone, doubts_about_texts_of
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.number_cells import numbers_in, quantile_names
+from structune.tasks.parts.text_card import text_card
+from structune.tasks.parts.text_task import TextTask
 from structune.tasks.parts.texts import (
     LabelledTextData,
-    doubts_about_cuts,
     encode_texts,
     load_text_model,
-    load_tokenizer,
-    longest,
-    padding,
     refuse_headless,
     text_groups,
-    text_inputs,
-    text_lines,
 )
-from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
 _EMBEDDED = "rating"  # the embedded data's column of numbers
 
 
-class TextRegression(Task):
+class TextRegression(TextTask):
     """A number for each text or pair of texts.
 
     The targets are mean and standard deviation of the training data's numbers: the model learns (y − mean) / deviation
@@ -45,9 +41,6 @@ class TextRegression(Task):
     name: Literal["text-regression"] = "text-regression"
 
     data_section: ClassVar[type[LabelledTextData]] = LabelledTextData
-    hub_name: ClassVar[str] = "text-classification"  # the hub has no other for a number of a text
-    peft_name: ClassVar[str] = "SEQ_CLS"
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     figures: ClassVar[tuple[str, ...]] = ("scatter.png",)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("pearson", "Pearson correlation", range=(-1, 1)),
@@ -60,12 +53,6 @@ class TextRegression(Task):
         numbers = numbers_in(table, data.label if data.embedded is None else _EMBEDDED, "label")
         refuse_headless(table, data)
         return seen.labelled(numbers, text_groups(table, data, seen.inputs), quantile_names(numbers))
-
-    def inputs(self, table: Table, data: LabelledTextData) -> Examples:
-        return Examples.unlabelled(text_inputs(table, data))
-
-    def from_lines(self, lines: Sequence[str], data: LabelledTextData) -> Table:
-        return text_lines(lines, data)
 
     def targets(self, examples: Examples, data: LabelledTextData, source: str) -> Targets:
         numbers = examples.labels or []
@@ -99,9 +86,6 @@ class TextRegression(Task):
     def about(self, targets: Targets) -> str:
         return f"numbers of mean {targets['mean']:.4g} and deviation {targets['deviation']:.4g}"
 
-    def processor(self, section: ModelSection) -> Any:
-        return load_tokenizer(section)
-
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
         from transformers import AutoModelForSequenceClassification
 
@@ -115,12 +99,6 @@ class TextRegression(Task):
         mean, deviation = targets["mean"], targets["deviation"]
         labels = None if examples.labels is None else [(number - mean) / deviation for number in examples.labels]
         return encode_texts(examples, base, data, labels)
-
-    def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: LabelledTextData) -> Iterator[str]:
-        return doubts_about_cuts(parts, base, data)
-
-    def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
-        return padding(base.processor)
 
     def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor | None, Outputs]:
         """The mean squared error of standardised numbers, in fp32, and these numbers (examples,)."""
@@ -170,27 +148,10 @@ class TextRegression(Task):
         return f"text regression (numbers of mean {targets['mean']:.4g} and deviation {targets['deviation']:.4g})"
 
     def loading(self, names: CardNames, targets: Targets, data: LabelledTextData, base: Base) -> str:
-        most = longest(data, base.processor)
-        given, texts = 'texts = ["some text"]', "texts"
-        if data.text_pair is not None:
-            given, texts = f'{given}\nseconds = ["the text beside it"]', "texts, seconds"
-        return f"""import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-mean, deviation = {targets["mean"]!r}, {targets["deviation"]!r}  # its numbers are standardised
-tokenizer = AutoTokenizer.from_pretrained({names.base!r}{names.options})
-tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-base = AutoModelForSequenceClassification.from_pretrained(
-    {names.base!r}{names.options}, num_labels=1, pad_token_id=tokenizer.pad_token_id,
-)
-model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
-
-{given}
-tokens = tokenizer({texts}, padding=True, truncation=True, max_length={most}, return_tensors="pt")
-with torch.inference_mode():
-    for number in model(**tokens).logits[:, 0].tolist():
+        known = f"mean, deviation = {targets['mean']!r}, {targets['deviation']!r}  # its numbers are standardised"
+        use = """    for number in model(**tokens).logits[:, 0].tolist():
         print(number * deviation + mean)"""
+        return text_card(names, data, base, known, "num_labels=1", use)
 
 
 def _own_units(standardised: Any, targets: Targets) -> Any:

@@ -13,8 +13,10 @@ import pytest
 
 from structune.errors import UserError
 from structune.finetune.task_data import load_data
+from structune.tasks.multi_label_classification import MultiLabelClassification, MultiLabelData
 from structune.tasks.parts.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
+from structune.tasks.text_regression import TextRegression
 
 SEVERAL: list[tuple[list[str], str]] = [
     (["[4, 27]", "[4]", "[27]"], "4"),
@@ -75,6 +77,7 @@ def test_lists_are_refused_and_the_advice_makes_classes(tmp_path: Path, labels: 
     path = write(tmp_path, labels)
     message = refusal(path)
     assert f"rows of {path} hold lists of labels (" in message
+    assert "`task: multi-label-classification`" in message
     assert repr(labels[0]) in message
     assert str(follow(message, path)["class"][0]) == first
 
@@ -85,6 +88,9 @@ def test_scores_are_refused_and_the_advice_makes_classes(tmp_path: Path, comma: 
     path = write(tmp_path, [score.replace(".", ",") if comma else score for score in scores])
     message = refusal(path)
     assert f"51 different labels in 400 rows of {path}" in message
+    assert "`task: text-regression`" in message
+    numbers = load_data(TextRegression(), LabelledTextData(train=str(path)))
+    assert set(numbers.train.labels or []) <= {float(score) for score in scores}
     assert "numbers on a scale, not classes" in message
     df = pandas.read_csv(path, dtype=str)
     df["label"] = df["label"] if comma else df["label"].astype(float)
@@ -114,12 +120,24 @@ def test_a_few_scores_are_refused_too(tmp_path: Path) -> None:
     assert "numbers on a scale" in refusal(write(tmp_path, ["0.31", "0.52", "0.18", "0.97"], rows=4))
 
 
+@pytest.mark.parametrize("separator", ["|", ";", ","])
+def test_the_separator_that_is_named_makes_lists(tmp_path: Path, separator: str) -> None:
+    path = write(tmp_path, [f"joy{separator}anger", "joy", "anger"])
+    found = re.search(r"`task: multi-label-classification` with data.label_separator = '(.)'", refusal(path))
+    assert found is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rows are alike
+        data = load_data(MultiLabelClassification(), MultiLabelData(train=str(path), label_separator=found[1]))
+    assert data.targets["classes"] == ["anger", "joy"]
+
+
 def test_a_column_of_zeros_and_ones_for_each_label(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     rows = "".join(f"text {n},{int(n % 3 == 0)},{int(n % 3 == 1)},{int(n % 3 == 2)}\n" for n in range(60))
     path.write_text(f"text,joy,anger,fear\n{rows}")
     message = refusal(path)
     assert "has no such column, but 3 columns of 0 and 1 ('joy', 'anger', 'fear')" in message
+    assert "`task: multi-label-classification` and data.labels to these columns" in message
     df = pandas.read_csv(path)
     exec(message.split("with pandas ")[1].rstrip("."), {"df": df})
     assert list(df["label"][:3]) == ["joy", "anger", "fear"]

@@ -39,6 +39,19 @@ def doubts_about(train: Examples, evaluation: Examples, text: str, label: str) -
     yield from _imbalance(train_labels, evaluation_labels)
 
 
+def doubts_about_names(train: Sequence[str], evaluation: Sequence[str], where: str) -> Iterator[str]:
+    """What is doubtful about the names of labels of which examples have any number."""
+    counts = Counter(train)
+    yield from _spelled_alike(counts + Counter(evaluation), where)
+    yield from _empty_words([*train, *evaluation], where)
+    if few := [name for name in sorted(counts) if counts[name] < min(_FEW, max(counts.values()) / 10)]:
+        yield f"very few examples to train on of {_counted(few, counts)}"
+    if untrained := sorted(set(evaluation) - set(counts)):
+        yield f"no example to train on of {_counted(untrained, Counter(evaluation))} (counted in what is held out)"
+    if absent := sorted(set(counts) - set(evaluation)):
+        yield f"nothing to evaluate on of {_counted(absent, counts)} (counted in training)"
+
+
 def doubts_about_texts_of(train: Examples, evaluation: Examples, text: str) -> Iterator[str]:
     """What is doubtful about the texts of a run, whatever is learned from them; `text` is the column's name."""
     texts = [*train.inputs["text"], *evaluation.inputs["text"]]

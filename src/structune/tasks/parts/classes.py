@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from structune.errors import UserError
 from structune.tasks.parts.no_classes import refuse_other_tasks
@@ -30,6 +30,11 @@ def label_names(labels: Sequence[str], source: str, column: str) -> list[str]:
             f"data.label = {column!r}: {len(names)} different labels in {len(labels)} rows of {source} ({shown}, ...); "
             f"that looks like another column than the label. Set data.label to the column of classes."
         )
+    return in_order(names)
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Whole numbers by value, anything else by name after them."""
     return sorted(names, key=lambda name: (0, int(name), name) if _is_whole(name) else (1, 0, name))
 
 

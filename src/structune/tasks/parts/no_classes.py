@@ -24,7 +24,7 @@ def refuse_other_tasks(labels: Sequence[str], source: str, column: str) -> None:
     """Raises `UserError` where labels are lists, several names in one cell, rows of 0 and 1, or scores."""
     counts = Counter(labels)
     cells = f"df[{column!r}].astype(str)"
-    if several := _rows_of_indicators(counts):
+    if several := rows_of_indicators(counts):
         first = f"{cells}.str.findall('[01](?:[.]0?)?').map(lambda row: [cell[0] for cell in row].index('1'))"
         raise _several(counts, several, source, column, "the place of the 1 where there is one", first)
     if several := [label for label in counts if _length(label) not in (None, 1)]:
@@ -34,14 +34,21 @@ def refuse_other_tasks(labels: Sequence[str], source: str, column: str) -> None:
     if _are_scores(counts):
         raise UserError(
             f"data.label = {column!r}: {len(counts)} different labels in {len(labels)} rows of {source} "
-            f"({_some(counts)}): these are numbers on a scale, not classes, and structune classifies. Make a column of "
-            f"classes, for example with pandas df['class'] = pandas.cut({_as_numbers(counts, column)}, 3, "
+            f"({_some(counts)}): these are numbers on a scale, not classes. To learn the numbers of texts, set "
+            f"`task: text-regression`. For classes make a column of them, for example with "
+            f"pandas df['class'] = pandas.cut({_as_numbers(counts, column)}, 3, "
             f"labels=['low', 'middle', 'high']), and set data.label to it."
         )
-    for separator in _SEPARATORS:
-        if several := _recombined(counts, separator):
-            first = f"{cells}.str.split({separator!r}).str[0].str.strip()"
-            raise _several(counts, several, source, column, "the first of each list", first)
+    if separator := separator_in(labels):
+        several = _recombined(counts, separator)
+        first = f"{cells}.str.split({separator!r}).str[0].str.strip()"
+        raise _several(counts, several, source, column, "the first of each list", first, separator)
+
+
+def separator_in(labels: Sequence[str]) -> str | None:
+    """What stands between several names in one cell, as in `joy|anger`; None where cells are single names."""
+    counts = Counter(labels)
+    return next((separator for separator in _SEPARATORS if _recombined(counts, separator)), None)
 
 
 def refuse_split_label(table: Table, column: str) -> None:
@@ -50,8 +57,9 @@ def refuse_split_label(table: Table, column: str) -> None:
     if column not in table and len(names) > 1:
         raise UserError(
             f"data.label = {column!r}: {table.source} has no such column, but {len(names)} columns of 0 and 1 "
-            f"({_listed(names)}). structune gives each text one class. To tell one from the rest, set data.label to "
-            f"its column. Where each row has exactly one 1, make one column of them, with pandas "
+            f"({_listed(names)}). For texts with several labels set `task: multi-label-classification` and data.labels "
+            f"to these columns. To tell one from the rest, set data.label to its column. Where each row has exactly "
+            f"one 1, make one column of them, with pandas "
             f"df['label'] = df[{names!r}].idxmax(axis=1)."
         )
 
@@ -63,7 +71,7 @@ def other_indicators(table: Table, column: str) -> Iterator[str]:
         others = [name for name in names if name != column]
         yield (
             f"data.label = {column!r}: {_listed(others)} of {table.source} are columns of 0 and 1 too; only {column!r} "
-            f"is trained"
+            f"is trained (for all at once there is `task: multi-label-classification`)"
         )
 
 
@@ -91,12 +99,15 @@ def _columns(table: Table) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _several(counts: Counter[str], several: Sequence[str], source: str, column: str, which: str, how: str) -> UserError:
+def _several(
+    counts: Counter[str], several: Sequence[str], source: str, column: str, which: str, how: str, separator: str = ""
+) -> UserError:
     rows = sum(counts[label] for label in several)
+    more = f" with data.label_separator = {separator!r}" if separator else ""
     return UserError(
         f"data.label = {column!r}: {rows} of {counts.total()} rows of {source} hold lists of labels "
-        f"({_some(several)}), and structune gives each text one class. Make a column with one class a row, for example "
-        f"{which}, with pandas df['class'] = {how}, and set data.label to it."
+        f"({_some(several)}). For texts with several labels set `task: multi-label-classification`{more}. For one "
+        f"class a row make a column, for example {which}, with pandas df['class'] = {how}, and set data.label to it."
     )
 
 
@@ -111,7 +122,7 @@ def _length(label: str) -> int | None:
     return len(inner.split(",")) if label[0] == "[" and "," in inner else None
 
 
-def _rows_of_indicators(counts: Counter[str]) -> list[str]:
+def rows_of_indicators(counts: Counter[str]) -> list[str]:
     """Labels such as `0 1 0`, `[0, 1]` and `010`, if all are of one length and some have other than one 1.
 
     Digits alone (`100`, `101`, `110`) are whole numbers unless one begins with a 0.
