@@ -205,7 +205,7 @@ def test_one_text_is_a_small_table(run: Run, expected: list[dict[str, Any]]) -> 
         ("-", b"", "standard input: nothing came"),
         ("-", b"fine\n\npoor\n", "standard input, line 2: nothing there"),
         ("-", b"fine\n\xff\n", "standard input, line 2: not UTF-8 (byte 0xff)"),
-        ("-", b'{"text": "a"}\nplain\n', "standard input, line 2: not an object of JSON"),
+        ("-", b'{"text": "a"}\nplain\n', "standard input, line 2: not JSON (Expecting value)"),
         ("-", b'{"text": "a"}\n{"txt": "b"}\n', "standard input, line 2: the keys ['txt'] differ from"),
     ],
 )

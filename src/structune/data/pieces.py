@@ -2,47 +2,97 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
+import io
 import json
+import lzma
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
+from structune.data.formats.arrow import arrow_pieces
+from structune.data.formats.content import open_unpacked, without_packing
+from structune.data.formats.objects import LINES, json_line_pieces
+from structune.data.formats.separated import separated_pieces
+from structune.data.formats.text import marked_encoding
+from structune.data.reading import SEPARATORS
 from structune.data.section import DataSection
 from structune.data.sources import load_file
 from structune.data.table import Table
 from structune.errors import UserError
 
-ENDINGS = (
-    ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".xlsx", ".xlsm",
-)  # fmt: skip
+ENDINGS = (*SEPARATORS, *LINES, ".json", ".parquet", ".arrow", ".feather", ".xlsx", ".xlsm")
 """Of files that hold rows, before an ending of what they are packed with."""
 
-_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_LARGE = 2**25
+"""Bytes of a file beyond which it is read in pieces, where its kind allows that; packed, an eighth."""
+
+_SAMPLE = 2**20  # characters by which it is told whether quotes enclose fields
 _FIELD = "rows"
 
 
 def is_data_file(given: str, section: DataSection) -> bool:
     """Whether a name is that of a file of rows, by its ending; it need not be there."""
-    path = Path(given)
-    if path.suffix.lower() in _PACKED:
-        path = path.with_suffix("")
-    return path.suffix.lower() in ENDINGS or (section.separator is not None and os.path.isfile(given))
+    ending = without_packing(Path(given)).suffix.lower()
+    return ending in ENDINGS or (section.separator is not None and os.path.isfile(given))
 
 
 def file_pieces(path: str, section: DataSection, rows: int) -> Iterator[Table]:
     """The rows of a file, at most so many at a time.
 
+    Large files with fields between separators, JSON Lines and Parquet are read in pieces, packed with gzip, bzip2 or xz
+    too. Whatever is small, and other kinds, is read whole: in small files more is looked at.
+
     Raises:
         UserError: the file cannot be read.
     """
     try:
-        table = load_file(path, section, _FIELD)
+        pieces = _in_pieces(Path(path), section, rows) if os.path.isfile(path) and _is_large(Path(path)) else None
+        yield from cut(load_file(path, section, _FIELD), rows) if pieces is None else pieces
     except UserError as error:
         raise UserError(str(error).replace(f"data.{_FIELD} = ", "")) from None
-    yield from cut(table, rows)
+
+
+def _is_large(path: Path) -> bool:
+    return path.stat().st_size * (1 if without_packing(path) == path else 8) > _LARGE
+
+
+def _in_pieces(path: Path, section: DataSection, rows: int) -> Iterator[Table] | None:
+    """None where the file is of a kind that is read whole."""
+    ending = without_packing(path).suffix.lower()
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return arrow_pieces(path, str(path), rows)
+    if ending not in LINES and ending not in SEPARATORS and section.separator is None:
+        return None
+    return _text_in_pieces(path, section, rows, section.separator or SEPARATORS.get(ending))
+
+
+def _text_in_pieces(path: Path, section: DataSection, rows: int, separator: str | None) -> Iterator[Table]:
+    """JSON Lines where nothing separates fields."""
+    try:
+        with open_unpacked(path) as raw:
+            begin = raw.read(_SAMPLE)
+            raw.seek(0)
+            encoding = marked_encoding(begin) or section.encoding or "utf-8"
+            sample = codecs.getincrementaldecoder(encoding)().decode(begin)
+            text = io.TextIOWrapper(raw, encoding, newline="")
+            if separator is None:
+                yield from json_line_pieces(text, str(path), rows)
+            else:
+                yield from separated_pieces(text, sample, str(path), separator, section.columns, rows)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{str(path)!r}: not {error.encoding} everywhere ({error.reason}); save it as UTF-8, or set data.encoding "
+            f"to what it is"
+        ) from None
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{str(path)!r}: cannot be read to its end ({error}); get it anew") from None
 
 
 def cut(table: Table, rows: int) -> Iterator[Table]:
@@ -68,31 +118,34 @@ def line_pieces(
     Raises:
         UserError: nothing comes, a line is not UTF-8 or empty, or an object has other keys than the first.
     """
-    lines: Iterator[tuple[int, str]] = _numbered(stream, source)
-    first = next(lines, None)
+    numbered = enumerate(_decoded(stream, source), start=1)
+    first = next(((number, line) for number, line in numbered if line.strip()), None)
     if first is None:
         raise UserError(f"{source}: nothing came; give a line for each example, or JSON Lines")
-    keys = _object(first[1])
-    lines = chain([first], lines)
+    if _is_object(first[1]):
+        before = [""] * (first[0] - 1)  # the numbers of lines stay right
+        yield from json_line_pieces(chain(before, [first[1]], (line for _, line in numbered)), source, rows)
+        return
+    lines = _filled(chain([(n, "") for n in range(1, first[0])], [first], numbered), source)
     while piece := list(islice(lines, rows)):
-        numbers = [number for number, _ in piece]
-        if keys is None:
-            table = table_of([line for _, line in piece])
-            # A line that stands for a folder is several rows, whose places are in it.
-            yield replace(table, source=source, lines=numbers, unit="line") if len(table) == len(piece) else table
-        else:
-            objects = [_with_keys(keys, number, line, source) for number, line in piece]
-            yield Table(source, {key: [each[key] for each in objects] for key in keys}, numbers)
+        table = table_of([line for _, line in piece])
+        # A line that stands for a folder is several rows, whose places are in it.
+        same = len(table) == len(piece)
+        yield replace(table, source=source, lines=[number for number, _ in piece], unit="line") if same else table
 
 
-def _numbered(stream: IO[bytes], source: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers; empty ones at the end are none."""
-    empty: int | None = None
+def _decoded(stream: IO[bytes], source: str) -> Iterator[str]:
     for number, raw in enumerate(stream, start=1):
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise UserError(f"{source}, line {number}: not UTF-8 (byte 0x{raw[error.start]:02x})") from None
+
+
+def _filled(lines: Iterator[tuple[int, str]], source: str) -> Iterator[tuple[int, str]]:
+    """Lines that hold something; empty ones may come at the end only."""
+    empty: int | None = None
+    for number, line in lines:
         if not line.strip():
             empty = empty or number
             continue
@@ -101,24 +154,8 @@ def _numbered(stream: IO[bytes], source: str) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _with_keys(keys: Mapping[str, object], number: int, line: str, source: str) -> dict[str, object]:
-    found = _object(line)
-    if found is None:
-        raise UserError(
-            f"{source}, line {number}: not an object of JSON, as the first line is, but {line[:40]!r}. Write one "
-            f"{{...}} a line."
-        )
-    if found.keys() != keys.keys():
-        raise UserError(
-            f"{source}, line {number}: the keys {sorted(found)} differ from the first object's {sorted(keys)}. "
-            f"Give every line the same keys."
-        )
-    return found
-
-
-def _object(line: str) -> dict[str, object] | None:
+def _is_object(line: str) -> bool:
     try:
-        found = json.loads(line) if line.lstrip().startswith("{") else None
+        return isinstance(json.loads(line), dict)
     except json.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
+        return False

@@ -23,7 +23,9 @@ from structune.data.formats.workbook import is_workbook, read_workbook
 from structune.data.table import Table
 from structune.errors import UserError
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Endings of texts whose fields are separated, and by what."""
+
 _SEPARATOR_LINE = re.compile(r"(sep=[^\r\n])\r?\n", re.IGNORECASE)
 
 
@@ -79,8 +81,8 @@ def read_table(
     if suffix in LINES:
         _refuse_columns(columns, where, "JSON Lines have keys")
         return read_json_lines(text, str(path))
-    if suffix in _SEPARATORS or separator is not None:
-        return read_separated(text, str(path), separator or _SEPARATORS[suffix], columns)
+    if suffix in SEPARATORS or separator is not None:
+        return read_separated(text, str(path), separator or SEPARATORS[suffix], columns)
     if found := guessed_separator(text):
         raise UserError(
             f"{where}: cannot tell the kind of file from its ending {suffix!r}; it looks separated by "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from structune.data.features import UNLABELLED, named
@@ -42,12 +44,34 @@ def read_arrow(raw: bytes, source: str) -> Table:
         raise UserError(f"{source}: names {', '.join(map(repr, twice))} more than once. Rename one of them.")
     if not table.num_rows:
         raise UserError(f"{source}: columns ({', '.join(map(repr, names))}) and no rows")
-    features = _features(table.schema)
-    cells = {
-        name: [_missing_as_none(named(value, features.get(name))) for value in values]
-        for name, values in zip(names, columns, strict=True)
-    }
-    return Table(source, cells, list(range(1, table.num_rows + 1)), unit="row")
+    return _table(zip(names, columns, strict=True), table.schema, source, 0, table.num_rows)
+
+
+def arrow_pieces(path: Path, source: str, rows: int) -> Iterator[Table]:
+    """The rows of a Parquet file, at most so many at a time.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    done = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows):
+                columns = zip(batch.schema.names, (column.to_pylist() for column in batch.columns), strict=True)
+                yield _table(columns, file.schema_arrow, source, done, batch.num_rows)
+                done += batch.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise UserError(f"{source}: a Parquet file, and damaged ({reason}); get it anew") from None
+
+
+def _table(columns: Iterable[tuple[str, list[Any]]], schema: Any, source: str, start: int, count: int) -> Table:
+    features = _features(schema)
+    cells = {name: [_missing_as_none(named(value, features.get(name))) for value in values] for name, values in columns}
+    return Table(source, cells, list(range(start + 1, start + count + 1)), unit="row")
 
 
 def _open(raw: bytes) -> Any:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import IO, Any
 
 from structune.errors import UserError
 from structune.section import closest
@@ -34,6 +35,14 @@ def read_content(path: Path, where: str) -> Content:
     while (inner := _unpacked(content, where)) is not None:
         content = inner
     return content
+
+
+def open_unpacked(path: Path) -> IO[bytes]:
+    """The file, read as it is asked for; unpacked, if it is compressed with gzip, bzip2 or xz."""
+    with path.open("rb") as file:
+        begin = file.read(8)
+    opener = next((each for start, each in _OPENERS if begin.startswith(start)), None)
+    return path.open("rb") if opener is None else opener(path)
 
 
 def is_zip(raw: bytes) -> bool:
@@ -104,5 +113,12 @@ _PACKED: list[tuple[bytes, str, Callable[[bytes], bytes]]] = [
     (b"\x28\xb5\x2f\xfd", "zstd", _from_zstd),
 ]
 """First bytes, the program that writes them, and what unpacks them."""
+
+_OPENERS: list[tuple[bytes, Callable[[Path], Any]]] = [
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\0", lzma.open),
+]
+"""First bytes, and what reads the file a little at a time."""
 
 _ENDINGS = {".gz", ".bz2", ".xz", ".zst", ".zstd", ".zip"}

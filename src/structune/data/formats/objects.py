@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,7 +22,20 @@ def read_json_lines(text: str, source: str) -> Table:
     Raises:
         UserError: a line is no object, or has other keys than the first.
     """
-    return _table(_lines(text, source), source, "line")
+    return _table(_lines(text.split("\n"), source), source, "line")
+
+
+def json_line_pieces(lines: Iterable[str], source: str, rows: int) -> Iterator[Table]:
+    """The rows of JSON Lines that come one after the other, at most so many at a time.
+
+    Raises:
+        UserError: a line is no object, or has other keys than the first.
+    """
+    found = _lines(lines, source)
+    names: list[str] | None = None
+    while piece := list(islice(found, rows)):
+        names = names or list(piece[0][1])
+        yield _table(iter(piece), source, "line", names)
 
 
 def read_json_array(text: str, source: str) -> Table:
@@ -80,11 +94,14 @@ def _is_nested(row: dict[str, Any]) -> bool:
     return bool(row) and all(isinstance(value, list | dict) for value in row.values())
 
 
-def _table(rows: Iterator[tuple[int, dict[str, Any]]], source: str, each: str) -> Table:
-    columns: dict[str, list[Any]] = {}
+def _table(
+    rows: Iterator[tuple[int, dict[str, Any]]], source: str, each: str, names: Sequence[str] | None = None
+) -> Table:
+    """The table of rows with these keys, or those of the first."""
+    columns: dict[str, list[Any]] = {name: [] for name in names or []}
     lines: list[int] = []
     for line, row in rows:
-        if not lines:
+        if not lines and names is None:
             columns = {name: [] for name in row}
         if row.keys() != columns.keys():
             raise UserError(
@@ -97,8 +114,8 @@ def _table(rows: Iterator[tuple[int, dict[str, Any]]], source: str, each: str) -
     return Table(source, columns, lines)
 
 
-def _lines(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.split("\n"), start=1):
+def _lines(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(lines, start=1):
         if not content.strip():
             continue
         try:

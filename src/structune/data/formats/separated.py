@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Literal
+from typing import IO, Literal, NamedTuple
 
 from structune.data.header import first_row_named
 from structune.data.quotes import enclose_fields, enclose_rows
@@ -24,45 +24,96 @@ def read_separated(text: str, source: str, separator: str, names: Sequence[str] 
     Raises:
         UserError: it is ragged, wrongly separated or quoted, without rows, or names a column twice.
     """
-    enclosed = separator != "\t" or enclose_fields(text, separator)
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if enclosed else csv.QUOTE_NONE
-    columns: dict[str, list[str]] = {}
-    lines: list[int] = []
-    with _fields_of_any_length(text):
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True)
-        rows = _numbered(reader, source)
-        if names is None:
-            _, header = next(rows)
-            header = [name.strip() for name in header]
-            _check_header(header, rows, source, separator)
-        else:
-            header = list(names)
-        columns = {name: [] for name in header}
-        for line, row in rows:
-            if not lines and names is not None:
-                _check_names(names, row, source, separator)
-            if len(row) != len(header):
-                raise UserError(f"{source}, line {line}: {_ragged(row, header, text, separator, enclosed)}")
-            lines.append(line)
-            for name, value in zip(header, row, strict=True):
-                columns[name].append(value)
-    if not lines:
-        raise UserError(f"{source}: a header and no rows. {first_row_named(list(columns))}".strip())
-    if kept := sum(value.startswith(' "') and value.endswith('"') for values in columns.values() for value in values):
+    with _fields_up_to(len(text)):
+        found = _opened(io.StringIO(text, newline=""), text, source, separator, names)
+        table = _table(list(found.rows), found.header, source, headed=names is None)
+    if not len(table):
+        raise UserError(f"{source}: a header and no rows. {first_row_named(list(table.columns))}".strip())
+    cells = (value for values in table.columns.values() for value in values)
+    if kept := sum(value.startswith(' "') and value.endswith('"') for value in cells):
         say([f"{source}: {kept} fields keep their double quotes, which have a space before them: remove the spaces"])
-    if enclosed and (doubtful := enclose_rows(columns, lines, separator)):
+    if found.enclosed and (doubtful := enclose_rows(table.columns, table.lines, separator)):
         say(
             [
                 f"{source}: {len(doubtful)} texts hold line breaks and what looks like whole rows (the first from line "
                 f"{doubtful[0]}): is a double quote there not closed, or not doubled?"
             ]
         )
-    return Table(source, columns, lines, headed=names is None)
+    return table
+
+
+def separated_pieces(
+    file: IO[str], sample: str, source: str, separator: str, names: Sequence[str] | None, rows: int
+) -> Iterator[Table]:
+    """The rows of an open text, at most so many at a time, as `read_separated` reads them.
+
+    Args:
+        file: the text, opened with its line ends as they are.
+        sample: its beginning, by which it is told whether quotes enclose fields.
+        source: its name, for messages.
+        separator: between fields.
+        names: the columns', for a text without a header.
+        rows: how many at a time.
+
+    Raises:
+        UserError: it is ragged, wrongly separated or quoted, without rows, or names a column twice.
+    """
+    with _fields_up_to(_LONGEST):
+        found = _opened(file, sample, source, separator, names)
+        piece = list(islice(found.rows, rows))
+    if not piece:
+        raise UserError(f"{source}: a header and no rows")
+    while piece:
+        yield _table(piece, found.header, source, headed=names is None)
+        with _fields_up_to(_LONGEST):
+            piece = list(islice(found.rows, rows))
+
+
+class _Opened(NamedTuple):
+    """A text whose header is read: its names, its rows with the line of each, and whether quotes enclose fields."""
+
+    header: list[str]
+    rows: Iterator[tuple[int, list[str]]]
+    enclosed: bool
+
+
+_LONGEST = 2**26  # characters of a field, where rows come in pieces: beyond, a quote was not closed
+
+
+def _opened(file: IO[str], sample: str, source: str, separator: str, names: Sequence[str] | None) -> _Opened:
+    enclosed = separator != "\t" or enclose_fields(sample, separator)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if enclosed else csv.QUOTE_NONE
+    reader = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+    rows = _numbered(reader, source)
+    if names is None:
+        _, header = next(rows)
+        header = [name.strip() for name in header]
+        _check_header(header, rows, source, separator)
+    else:
+        header = list(names)
+
+    def checked() -> Iterator[tuple[int, list[str]]]:
+        for number, (line, row) in enumerate(rows):
+            if number == 0 and names is not None:
+                _check_names(names, row, source, separator)
+            if len(row) != len(header):
+                raise UserError(f"{source}, line {line}: {_ragged(row, header, sample, separator, enclosed)}")
+            yield line, row
+
+    return _Opened(header, checked(), enclosed)
+
+
+def _table(rows: Sequence[tuple[int, list[str]]], header: Sequence[str], source: str, headed: bool) -> Table:
+    columns: dict[str, list[str]] = {name: [] for name in header}
+    for _, row in rows:
+        for name, value in zip(header, row, strict=True):
+            columns[name].append(value)
+    return Table(source, columns, [line for line, _ in rows], headed=headed)
 
 
 @contextmanager
-def _fields_of_any_length(text: str) -> Iterator[None]:
-    before = csv.field_size_limit(max(len(text), 131072))
+def _fields_up_to(length: int) -> Iterator[None]:
+    before = csv.field_size_limit(max(length, 131072))
     try:
         yield
     finally:

@@ -33,8 +33,13 @@ def decode(raw: bytes, where: str, encoding: str | None = None) -> str:
     return text
 
 
+def marked_encoding(raw: bytes) -> str | None:
+    """The encoding that the first bytes of a file mark."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), None)
+
+
 def _decoded(raw: bytes, where: str, given: str | None) -> str:
-    marked = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), None)
+    marked = marked_encoding(raw)
     if given is not None:
         given = codecs.lookup(given).name
         if marked and not given.startswith(marked.removesuffix("-sig")):
