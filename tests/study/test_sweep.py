@@ -156,6 +156,9 @@ def test_the_search_goes_on_at_an_end(plan: Sweep, best: float, tried: list[floa
     assert sorted(asked) == pytest.approx(tried)
     assert chosen == pytest.approx(min(tried, key=lambda rate: abs(rate - best)))
     assert search(plan, lambda rate: None) is None
+    asked: list[float] = []
+    assert search(plan.model_copy(update={"further_rates": 2}), lambda rate: asked.append(rate) or 0.5) == 0.01
+    assert asked == [0.01, 0.04]  # where no rate changes anything, none beyond the ends is tried
 
 
 def test_results_of_other_settings_are_not_mixed_in(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:

@@ -156,6 +156,8 @@ def search(plan: Sweep, score: Callable[[float], float | None], greater_is_bette
     for _ in range(plan.further_rates + 1):
         fine = {rate: value for rate, value in scores.items() if value is not None}
         best = max(fine, key=lambda rate: (sign * fine[rate], -rate)) if fine else None
+        if len(fine) == len(scores) and len(set(fine.values())) == 1:
+            break  # no rate changes anything, and none beyond will
         smallest, largest = min(scores), max(scores)
         further = smallest / plan.rate_factor if best in (None, smallest) else largest * plan.rate_factor
         if best not in (None, smallest, largest) or len(scores) == len(plan.rates) + plan.further_rates:
