@@ -87,7 +87,7 @@ INSIDE = {
         | several.mixed_methods storage.injected
         | entry""",
     "finetune": """
-        importing launch lock markdown place resume tables
+        importing launch lock markdown place reported resume rows tables
         | methods recipe yaml_file shipped
         | task_data
         | *

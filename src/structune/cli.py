@@ -92,6 +92,7 @@ def train(
     """
     with _errors_as_lines(debug):
         from structune.finetune.recipe import Recipe
+        from structune.finetune.reported import CHOSEN_BY, TEST, reported
         from structune.finetune.resume import refuse_both
 
         refuse_both(resume, overwrite)
@@ -104,15 +105,19 @@ def train(
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
         metrics = run.metrics()
         first, *others = settings.task.metrics
-        more = "".join(f"   {metric.title} {metric.text(metrics[f'eval_{metric.key}'])}" for metric in others)
+        part = reported(metrics)
+        more = "".join(f"   {metric.title} {metric.text(part.score(metrics, metric))}" for metric in others)
         table = pairs()
-        table.add_row(first.title, f"[bold]{first.text(metrics[f'eval_{first.key}'])}[/]{more}")
-        if blind := metrics["baseline"]:
+        title = f"test {first.title}" if part is TEST else first.title
+        table.add_row(title, f"[bold]{first.text(part.score(metrics, first))}[/]{more}")
+        if blind := metrics[part.baseline]:
             table.add_row("", f"[dim]{escape(blind['words'])}: {first.text(blind['value'])}[/]")
         table.add_row("adapter", f"{metrics['trainable_adapter']:,} numbers, {metrics['adapter_bytes'] / 1e3:,.1f} kB")
         table.add_row("time", f"{metrics['train_seconds']:.0f} s, {metrics['seconds_per_step']:.3f} s a step")
         table.add_row("memory", f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB peak ({metrics['peak_memory_kind']})")
         table.add_row("saved in", escape(str(run.folder)))
+        if part is not TEST:
+            table.add_row("note", f"[dim]{escape(CHOSEN_BY)}[/]")
         print_table(console, table)
 
 
@@ -121,7 +126,15 @@ def evaluate(
     run: RunFolder,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A file with the same columns; the run's held-out examples by default.", show_default=False),
+        typer.Option(help="A file with the same columns; the run's own examples by default.", show_default=False),
+    ] = None,
+    part: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="validation|test",
+            help="Which of the run's own examples; the test part by default, where there is one.",
+            show_default=False,
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -130,7 +143,7 @@ def evaluate(
         with without_remarks():
             from structune.finetune import evaluate as evaluation
 
-        result = evaluation.evaluate(_path("RUN", run), _path_if_given("--data", data), console)
+        result = evaluation.evaluate(_path("RUN", run), _path_if_given("--data", data), console, part)
         for title, rows in result.tables():
             print_table(console, records(title, rows))
         scores = "   ".join(f"{title} [bold]{text}[/]" for title, text in result.shown())

@@ -19,21 +19,27 @@ class DataSection(Section):
 
     A file is CSV, TSV, JSON Lines, a JSON array, Parquet, Arrow, Feather or Excel, compressed or not, or a folder with
     a subfolder of text files for each class. Several with the same columns are a list, or a name with `*`.
-    `encoding` is that of text files other than UTF-8, `sheet` that of a workbook with several.
-    Without an evaluation file or split, `evaluation_examples` or else `evaluation_fraction` of the examples are held
-    out: stratified by label, the same for a `split_seed` whatever the training seed is, with equal texts (or equal
-    values in the `group` column) never on both sides. `columns` names the columns of files without a header.
+    `encoding` is that of text files other than UTF-8, `sheet` that of a workbook with several, and `columns` names the
+    columns of files without a header.
+
+    Choices are made by the validation part: the file `evaluation` or the split `evaluation_split`, else
+    `evaluation_examples` or `evaluation_fraction` of the other examples. The score that is reported is that on the test
+    part, where there is one: the file `test`, the split `test_split`, or `test_examples`, which are held out before
+    the validation part. What is held out is stratified by label, the same for a `split_seed` whatever the training seed
+    is, with equal texts (or equal values in the `group` column) never on both sides.
     """
 
-    file_keys: ClassVar[tuple[str, ...]] = ("train", "evaluation")
+    file_keys: ClassVar[tuple[str, ...]] = ("train", "evaluation", "test")
     """The keys that name files."""
 
     train: FilePaths | None = None
     evaluation: FilePaths | None = None
+    test: FilePaths | None = None
     hub: FilePath | None = None
     subset: str | None = None
     train_split: str = "train"
     evaluation_split: str | None = None
+    test_split: str | None = None
     embedded: Literal["movie-sentences", "tweets", "product-reviews", "editorials"] | None = None
     group: str | None = None
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -42,6 +48,7 @@ class DataSection(Section):
     sheet: str | None = None
     train_examples: Positive | None = None
     evaluation_examples: Positive | None = None
+    test_examples: Positive | None = None
     evaluation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: int = 0
 
@@ -80,12 +87,14 @@ class DataSection(Section):
             )
         wrong = {
             "evaluation": "train",
+            "test": "train",
             "separator": "train",
             "columns": "train",
             "encoding": "train",
             "sheet": "train",
             "subset": "hub",
             "evaluation_split": "hub",
+            "test_split": "hub",
         }
         for key, source in wrong.items():
             if getattr(self, key) is not None and source not in given:

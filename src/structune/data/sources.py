@@ -1,4 +1,4 @@
-"""From the `data` section to tables: one for training, and one to evaluate on where it is given."""
+"""From the `data` section to tables: one for training, and those to evaluate on where they are given."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class Tables(NamedTuple):
 
     Args:
         train: rows to train on, of which some may be held out.
-        evaluation: rows that are held out, where they are given apart.
+        evaluation: rows that are held out to choose by, where they are given apart.
+        test: rows that are held out for the reported score, where they are given apart.
     """
 
     train: Table
     evaluation: Table | None
+    test: Table | None
 
 
 def load_tables(section: DataSection) -> Tables:
@@ -33,18 +35,15 @@ def load_tables(section: DataSection) -> Tables:
         UserError: a file or a data set cannot be had or read.
     """
     if section.embedded is not None:
-        return Tables(load_embedded(section.embedded), None)
+        return Tables(load_embedded(section.embedded), None, None)
     if section.hub is not None:
-        split = section.evaluation_split
-        return Tables(
-            load_hub(section.hub, section.subset, section.train_split),
-            None if split is None else load_hub(section.hub, section.subset, split),
-        )
+        splits = (section.evaluation_split, section.test_split)
+        held_out = [None if split is None else load_hub(section.hub, section.subset, split) for split in splits]
+        return Tables(load_hub(section.hub, section.subset, section.train_split), *held_out)
     assert section.train is not None  # one source, as the section has checked
-    return Tables(
-        load_file(section.train, section, "train"),
-        None if section.evaluation is None else load_file(section.evaluation, section, "evaluation"),
-    )
+    files = {"evaluation": section.evaluation, "test": section.test}
+    held_out = [None if file is None else load_file(file, section, field) for field, file in files.items()]
+    return Tables(load_file(section.train, section, "train"), *held_out)
 
 
 def load_file(path: str | Path | Sequence[str], section: DataSection, field: str = "evaluation") -> Table:

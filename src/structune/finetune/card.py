@@ -7,6 +7,7 @@ from typing import Any
 
 from structune.finetune.methods import PeftSection, UpdateSection
 from structune.finetune.recipe import Recipe, ResolvedRecipe
+from structune.finetune.reported import CHOSEN_BY, TEST, VALIDATION, reported
 from structune.tasks.parts.pretrained import hub_name
 from structune.tasks.task import Base, CardNames, Targets
 
@@ -46,7 +47,7 @@ tags:
 | trained numbers in the head | {metrics["trainable_head"]:,} |
 | size of the adapter without the head | {metrics["adapter_bytes"]:,} bytes |
 | trained on | {metrics["device"]}, {metrics["dtype"]}, seed {metrics["seed"]} |
-
+{"" if reported(metrics) is TEST else chr(10) + CHOSEN_BY + chr(10)}
 ## Recipe
 
 ```yaml
@@ -57,9 +58,14 @@ tags:
 
 def _scores(recipe: ResolvedRecipe, metrics: dict[str, Any]) -> str:
     first, *others = recipe.task.metrics
-    rows = [(f"{first.title} on {metrics['eval_examples']:,} held-out examples", first)]
-    rows += [(metric.title, metric) for metric in others]
-    return "\n".join(f"| {words} | {metrics[f'eval_{metric.key}']:.4f} |" for words, metric in rows)
+    part = reported(metrics)
+    rows = [(f"{first.title} on {part.examples(metrics):,} {part.words} examples", part.score(metrics, first))]
+    rows += [(metric.title, part.score(metrics, metric)) for metric in others]
+    if part is TEST:
+        rows += [("loss on them", metrics["test_loss"])]
+        chosen_by = f"{first.title} on {metrics['eval_examples']:,} examples that choices were made by"
+        rows += [(chosen_by, VALIDATION.score(metrics, first))]
+    return "\n".join(f"| {words} | {value:.4f} |" for words, value in rows)
 
 
 def _steps(metrics: dict[str, Any]) -> str:

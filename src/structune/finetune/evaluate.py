@@ -12,16 +12,19 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
+from structune.data.examples import Examples
 from structune.doubt import say
 from structune.errors import UserError
 from structune.files import write_bytes, write_json
 from structune.finetune.adapters import load_trained
-from structune.finetune.fingerprint import Fingerprint, Rows
+from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.progress import ProgressBar
 from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.rows import Rows
 from structune.finetune.run import UNCHECKED, Run
-from structune.finetune.task_data import load_data, load_file
+from structune.finetune.task_data import TaskData, load_data, load_file
 from structune.finetune.trainer import RecipeTrainer, are_finite, shortest_first
+from structune.section import closest
 from structune.tasks.task import Base, Metric, Outputs, Targets, Task
 
 
@@ -90,8 +93,10 @@ def load_run(folder: str | Path) -> LoadedRun:
     return LoadedRun(run, recipe, base, load_trained(base, recipe.method, run.adapter), targets)
 
 
-def evaluate(folder: str | Path, data: str | Path | None = None, console: Console | None = None) -> Evaluation:
-    """Score a finished run on its held-out examples, or on another file with the same columns.
+def evaluate(
+    folder: str | Path, data: str | Path | None = None, console: Console | None = None, part: str | None = None
+) -> Evaluation:
+    """Score a finished run on its test part, else on its held-out examples, or on another file with the same columns.
 
     On the held-out examples the numbers equal those at the end of training, if the data are those of training: what
     changed since is noted. They are written to `evaluation.json` in the run folder, with what the task says besides,
@@ -99,23 +104,25 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
 
     Args:
         folder: the run.
-        data: a CSV, TSV or JSON Lines file; the run's own held-out examples by default.
+        data: a file, of any kind that can be trained on; the run's own held-out examples by default.
         console: where progress and notes are shown; nowhere by default.
+        part: which of the run's own examples: `validation` or `test`; by default the test part where there is one.
 
     Raises:
-        UserError: the run or the file does not work, or the model's outputs are not numbers.
+        UserError: there is no such part; the run or the file does not work, or the model's outputs are not numbers.
     """
     console = console or Console(quiet=True)
+    _check_part(part, data)
     loaded = load_run(folder)
     recipe, task, targets = loaded.recipe, loaded.recipe.task, loaded.targets
     before = Fingerprint.load(loaded.run.data_file)
     if data is None:
         now = load_data(task, recipe.data)
-        examples = now.evaluation
-        notes = _since_training(before, Fingerprint.of(now), targets)
+        source, examples = _part(now, part)
+        notes = _since_training(before, Fingerprint.of(now), Rows.of(examples), targets)
         task.check(examples, targets, "the held-out examples")
     else:
-        examples = load_file(data, task, recipe.data, targets)
+        source, examples = str(data), load_file(data, task, recipe.data, targets)
         notes = _trained_on(before, Rows.of(examples))
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
@@ -132,7 +139,7 @@ def evaluate(folder: str | Path, data: str | Path | None = None, console: Consol
         )
     outputs, labels = outcome.predictions, outcome.label_ids
     evaluation = Evaluation(
-        source="held out" if data is None else str(data),
+        source=source,
         examples=len(examples),
         loss=outcome.metrics["test_loss"],
         scores=task.scores(outputs, labels, targets),
@@ -170,13 +177,37 @@ def _words(metric: Metric, baseline: Mapping[str, Any]) -> str:
     return f"{baseline['words']}: {metric.title} {metric.text(baseline['value'], more=1)}" if baseline else ""
 
 
-def _since_training(before: Fingerprint | None, now: Fingerprint, targets: Targets) -> list[str]:
+_PARTS = ["validation", "test"]
+
+
+def _check_part(part: str | None, data: str | Path | None) -> None:
+    """Raises `UserError` where it is none, or another file is to be scored."""
+    if part is None:
+        return
+    if part not in _PARTS:
+        raise UserError(f"part = {part!r}: unknown{closest(part, _PARTS)}; known: {', '.join(_PARTS)}")
+    if data is not None:
+        raise UserError(f"part = {part!r} is one of the run's own, and {str(data)!r} another file; give one of them")
+
+
+def _part(data: TaskData, part: str | None) -> tuple[str, Examples]:
+    """What a part of a run's own examples is called, and they."""
+    if part == "test" and data.test is None:
+        raise UserError(
+            "part = 'test': the run has no test part; train with data.test_examples, data.test or data.test_split"
+        )
+    if data.test is not None and part != "validation":
+        return "test part", data.test
+    return "held out" if data.test is None else "validation part", data.evaluation
+
+
+def _since_training(before: Fingerprint | None, now: Fingerprint, rows: Rows, targets: Targets) -> list[str]:
     """What the run's own data say against the scores."""
     if before is None:
         changed = [] if now.targets == targets else [f"its {', '.join(targets)} are not those of the data any more"]
         return [UNCHECKED, *changed]
     notes = [f"the data changed since training: {change}" for change in before.changes(now)]
-    return notes + _trained_on(before, now.evaluation)
+    return notes + _trained_on(before, rows)
 
 
 def _trained_on(before: Fingerprint | None, rows: Rows) -> list[str]:

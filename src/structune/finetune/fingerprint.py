@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from structune.data.examples import Examples
 from structune.errors import UserError
+from structune.finetune.rows import NO_ROWS, Rows
 from structune.finetune.task_data import TaskData
 from structune.tasks.task import Targets
-
-_BYTES = 8
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows in their order, 8 bytes of a hash each.
-
-    Attributes:
-        inputs: of what the model sees, texts but for case and spaces: equal for what the split takes for the same.
-        whole: of what the model sees as it stands, and the label.
-    """
-
-    inputs: tuple[bytes, ...]
-    whole: tuple[bytes, ...]
-
-    @classmethod
-    def of(cls, examples: Examples) -> Rows:
-        """Hash each row."""
-        inputs = [_hash(*(_plain(part) for part in row)) for row, _ in examples.rows()]
-        whole = [_hash(*row, *([] if label is None else [label])) for row, label in examples.rows()]
-        return cls(tuple(inputs), tuple(whole))
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def digest(self) -> str:
-        """SHA-256 of all rows, in whatever order they stand."""
-        return hashlib.sha256(b"".join(sorted(self.whole))).hexdigest()
-
-    def to_json(self) -> dict[str, Any]:
-        """As `data.json` holds it."""
-        return {"rows": len(self), "sha256": self.digest(), "texts": _joined(self.inputs), "whole": _joined(self.whole)}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Rows:
-        """What `to_json` gave."""
-        return cls(_cut(content["texts"]), _cut(content["whole"]))
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of the training rows, the held-out rows, and what the task learned from the data alone."""
+    """Of the rows of each part, and what the task learned from the data alone. Without a test part it has no rows."""
 
     train: Rows
     evaluation: Rows
     targets: Targets
+    test: Rows = NO_ROWS
 
     @classmethod
     def of(cls, data: TaskData) -> Fingerprint:
         """Hash what was loaded."""
-        return cls(Rows.of(data.train), Rows.of(data.evaluation), data.targets)
+        test = NO_ROWS if data.test is None else Rows.of(data.test)
+        return cls(Rows.of(data.train), Rows.of(data.evaluation), data.targets, test)
 
     @classmethod
     def load(cls, path: Path) -> Fingerprint | None:
@@ -83,7 +44,8 @@ class Fingerprint:
             classes = (
                 {"classes": content["classes"]} if "classes" in content else {}
             )  # of a run from before there were tasks
-            return cls(train, evaluation, content.get("targets", classes))
+            test = Rows.from_json(content["test"]) if "test" in content else NO_ROWS
+            return cls(train, evaluation, content.get("targets", classes), test)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); restore it, or train again") from None
 
@@ -93,11 +55,13 @@ class Fingerprint:
             "targets": dict(self.targets),
             "train": self.train.to_json(),
             "evaluation": self.evaluation.to_json(),
+            **({"test": self.test.to_json()} if len(self.test) else {}),
         }
 
-    def digest(self) -> tuple[str, str, str]:
+    def digest(self) -> tuple[str, ...]:
         """Equal for the same rows and targets, in whatever order the rows stand."""
-        return self.train.digest(), self.evaluation.digest(), json.dumps(dict(self.targets))
+        parts = (self.train, self.evaluation, self.test)
+        return *(part.digest() for part in parts), json.dumps(dict(self.targets))
 
     def changes(self, now: Fingerprint, ordered: bool = False, words: tuple[str, str] = ("then", "now")) -> list[str]:
         """What is different `now`, a phrase each; the order of the rows too, if it matters.
@@ -109,6 +73,7 @@ class Fingerprint:
         for what, before, after in (
             ("training rows", self.train, now.train),
             ("held-out rows", self.evaluation, now.evaluation),
+            ("test rows", self.test, now.test),
         ):
             gone, new = Counter(before.whole) - Counter(after.whole), Counter(after.whole) - Counter(before.whole)
             if gone or new:
@@ -124,35 +89,7 @@ class Fingerprint:
 
     def trained_on(self, rows: Rows) -> int:
         """How many of these rows were trained on, whatever their label."""
-        trained = set(self.train.inputs)
-        return sum(row in trained for row in rows.inputs)
-
-
-def _plain(part: Any) -> Any:
-    """A text but for case and spaces; anything else as it is."""
-    return " ".join(part.lower().split()) if isinstance(part, str) else part
-
-
-def _hash(*parts: Any) -> bytes:
-    """Of the parts with their lengths, so that no two lists of parts run into the same bytes.
-
-    Texts are hashed as they stand, what has a `digest` of its own by that, and anything else as JSON.
-    """
-    digest = hashlib.blake2b(digest_size=_BYTES)
-    for part in parts:
-        known = getattr(part, "digest", None) or (part if isinstance(part, str) else json.dumps(part))
-        encoded = known.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.digest()
-
-
-def _joined(hashes: Sequence[bytes]) -> str:
-    return base64.b64encode(b"".join(hashes)).decode()
-
-
-def _cut(text: str) -> tuple[bytes, ...]:
-    raw = base64.b64decode(text, validate=True)
-    return tuple(raw[start : start + _BYTES] for start in range(0, len(raw), _BYTES))
+        return rows.among(self.train)
 
 
 def _shown(target: Any) -> str:

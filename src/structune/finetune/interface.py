@@ -55,15 +55,17 @@ class Run(run.Run):
 
         return write_predictions(self.folder, given, Path(out), overwrite=overwrite)
 
-    def evaluate(self, data: str | Path | None = None) -> Evaluation:
-        """Scores on the run's held-out examples, or on a file with the same columns.
+    def evaluate(self, data: str | Path | None = None, part: str | None = None) -> Evaluation:
+        """Scores on a part of the run's own examples, `validation` or `test`, or on a file with the same columns.
+
+        By default on the test part where there is one, else on the validation part.
 
         Raises:
             UserError: the run or the file does not work.
         """
         from structune.finetune.evaluate import evaluate
 
-        return evaluate(self.folder, data)
+        return evaluate(self.folder, data, part=part)
 
     def merge(self, out: str | Path) -> float:
         """Write the model with the adapter merged into it to a new folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,18 +10,32 @@ from structune.data import sources
 from structune.data.examples import Examples
 from structune.data.section import DataSection
 from structune.data.split import stratified_split
+from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
+from structune.finetune.rows import Rows
 from structune.tasks.task import Targets, Task
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Examples to train on, examples held out, and what the task learned from the data alone."""
+    """The parts of the examples, and what the task learned from the data alone.
+
+    Attributes:
+        train: to train on.
+        evaluation: held out, to choose by: when to stop, which weights, which rates.
+        targets: what was learned from the data alone.
+        test: held out for the score that is reported; None where there are none.
+    """
 
     train: Examples
     evaluation: Examples
     targets: Targets
+    test: Examples | None = None
+
+    def parts(self) -> list[Examples]:
+        """All parts that there are."""
+        return [self.train, self.evaluation, *([] if self.test is None else [self.test])]
 
 
 def load_data(task: Task, section: DataSection) -> TaskData:
@@ -37,21 +52,37 @@ def load_data(task: Task, section: DataSection) -> TaskData:
     source = tables.train.source if section.hub is None else section.hub
     say(task.doubts_about_table(tables.train, section))
     targets = task.targets(everything, section, source)
-    rows = range(len(everything))
-    if tables.evaluation is None:
-        count = section.evaluation_examples or max(1, round(section.evaluation_fraction * len(rows)))
-        held_out, left = stratified_split(everything, rows, count, section.split_seed)
-        evaluation = everything.subset(held_out)
+    left: Sequence[int] = range(len(everything))
+
+    def given(table: Table, count: int | None) -> Examples:
+        examples = task.examples(table, section)
+        task.check(examples, targets, table.source)
+        return _limit(examples, count, section.split_seed)
+
+    def held_out(count: int) -> Examples:
+        nonlocal left
+        taken, left = stratified_split(everything, left, count, section.split_seed)
+        return everything.subset(taken)
+
+    test = None
+    if tables.test is not None:
+        test = given(tables.test, section.test_examples)
+        say(task.doubts_about_file(test, section))
+    elif section.test_examples is not None:  # first: the same whatever the validation part is
+        test = held_out(section.test_examples)
+    if tables.evaluation is not None:
+        evaluation = given(tables.evaluation, section.evaluation_examples)
     else:
-        left = list(rows)
-        evaluation = task.examples(tables.evaluation, section)
-        task.check(evaluation, targets, tables.evaluation.source)
-        evaluation = _limit(evaluation, section.evaluation_examples, section.split_seed)
+        evaluation = held_out(section.evaluation_examples or max(1, round(section.evaluation_fraction * len(left))))
     train = _limit(everything.subset(left), section.train_examples, section.split_seed)
-    _check_sizes(section, train, evaluation, len(everything), source)
+    data = TaskData(train, evaluation, targets, test)
+    _check_sizes(section, data, len(everything), source)
     task.check_left(train, targets, source)
     say(task.doubts(train, evaluation, section))
-    return TaskData(train, evaluation, targets)
+    if test is not None:
+        say(_doubts_about_test(train, evaluation, test))
+        say(task.doubts_about_test(train, test, section))
+    return data
 
 
 def load_file(path: str | Path, task: Task, section: DataSection, targets: Targets) -> Examples:
@@ -75,15 +106,28 @@ def _limit(examples: Examples, count: int | None, seed: int) -> Examples:
     return examples.subset(stratified_split(examples, range(len(examples)), count, seed)[0])
 
 
-def _check_sizes(section: DataSection, train: Examples, evaluation: Examples, total: int, source: str) -> None:
-    if not len(evaluation) or not len(train):
+def _doubts_about_test(train: Examples, evaluation: Examples, test: Examples) -> Iterator[str]:
+    """How many rows of the test part are in another part too."""
+    rows = Rows.of(test)
+    for part, verb in ((train, "train on"), (evaluation, "choose by")):
+        if count := rows.among(Rows.of(part)):
+            yield (
+                f"{count} of {len(rows)} rows of the test part ({count / len(rows):.1%}) are among those to {verb}: "
+                f"the test score will be too good"
+            )
+
+
+def _check_sizes(section: DataSection, data: TaskData, total: int, source: str) -> None:
+    train, evaluation = len(data.train), len(data.evaluation)
+    tested = "" if data.test is None else f" and {len(data.test)} to test on"
+    if not all(map(len, data.parts())):
         raise UserError(
-            f"{source}: {total} examples leave {len(train)} to train on and {len(evaluation)} to evaluate on; "
-            f"give more examples, an evaluation file, or other counts"
+            f"{source}: {total} examples leave {train} to train on{',' if tested else ' and'} {evaluation} to evaluate "
+            f"on{tested}; give more examples, an evaluation file, or other counts"
         )
 
-    if section.train_examples is not None and len(train) < 0.9 * section.train_examples:
+    if section.train_examples is not None and train < 0.9 * section.train_examples:
         raise UserError(
-            f"data.train_examples = {section.train_examples}: only {len(train)} are left of the {total} in {source} "
-            f"when {len(evaluation)} are held out; ask for fewer"
+            f"data.train_examples = {section.train_examples}: only {train} are left of the {total} in {source} "
+            f"when {evaluation}{f' and {len(data.test)}' if data.test is not None else ''} are held out; ask for fewer"
         )

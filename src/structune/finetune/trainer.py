@@ -290,6 +290,20 @@ class RecipeTrainer(Trainer):
         with torch.random.fork_rng():
             return super().evaluate(*arguments, **options)
 
+    def test(self, encoded: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """`test_loss` and `test_…` of every score on examples that training did not see.
+
+        Raises:
+            Diverged: an output is not finite.
+        """
+        with torch.random.fork_rng():
+            outcome: Any = self.predict(encoded)  # type: ignore[arg-type]  # any sequence is a data set
+        if not are_finite(outcome.predictions) or not are_finite(outcome.metrics["test_loss"]):
+            raise Diverged(self._divergence(self.state.global_step, "an output on the test part is not finite"))
+        return {
+            key: outcome.metrics[key] for key in ("test_loss", *(f"test_{metric.key}" for metric in self.task.metrics))
+        }
+
 
 def check_settings(recipe: Recipe, folder: Path) -> None:
     """Raises `UserError` when this machine cannot train so, or a reporting back end is not there; writes nothing."""

@@ -101,12 +101,11 @@ def train(
     unchecked = run.check_data(fingerprint) if resume else None
     notes += [unchecked] if unchecked else []
     base = task.load(settings.model, data.targets, settings.seed)
-    say(task.doubts_about_encoding([data.train, data.evaluation], base, settings.data))
-    train_set, held_out = (
-        shortest_first(task, task.encode(part, base, data.targets, settings.data))
-        for part in (data.train, data.evaluation)
+    say(task.doubts_about_encoding(data.parts(), base, settings.data))
+    encoded = Encoded(
+        *(shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts())
     )
-    prepared = (run.prepared() if resume else {}) or task.prepare(base, train_set, settings.data)
+    prepared = (run.prepared() if resume else {}) or task.prepare(base, encoded.train, settings.data)
     base = task.equip(base, prepared)
     if settings.train.gradient_checkpointing and not hasattr(base.model, "gradient_checkpointing_enable"):
         raise UserError(
@@ -127,7 +126,6 @@ def train(
     with StopOnInterrupt() as stop, _explaining_disk_errors(run), run.lock():
         run.check_free(resume, overwrite)  # another process may have been quicker
         run.begin(settings, resume, None if unchecked else fingerprint, prepared)
-        encoded = Encoded(train_set, held_out)
         _carry_out(run, settings, data, encoded, base, model, resume, stop, console)
     return run
 
@@ -168,6 +166,7 @@ def _carry_out(
             chosen = trainer.take_best()
             trainer.check_trained()
             trainer.rotate()
+            tested = {} if encoded.test is None else trainer.test(encoded.test)
         except Diverged as error:
             run.note_divergence(str(error))
             kept = run.last_checkpoint()
@@ -184,12 +183,15 @@ def _carry_out(
             "method": recipe.method.label,
             "eval_loss": evaluation["eval_loss"],
             **{f"eval_{metric.key}": evaluation[f"eval_{metric.key}"] for metric in recipe.task.metrics},
+            **tested,
             "train_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             **choice,
             "train_examples": len(data.train),
             "eval_examples": len(data.evaluation),
+            **({} if data.test is None else {"test_examples": len(data.test)}),
             "baseline": recipe.task.baseline(data.evaluation),
+            **({} if data.test is None else {"test_baseline": recipe.task.baseline(data.test)}),
             "targets": data.targets,
             "trainable_adapter": sum(parameter.numel() for parameter in adapter.values()),
             "trainable_head": sum(parameter.numel() for parameter in head.values()),
@@ -245,10 +247,11 @@ def _broken_off(run: Run, reason: str) -> str:
 
 
 class Encoded(NamedTuple):
-    """Encoded examples: to train on, and held out."""
+    """Encoded examples: to train on, held out to choose by, and held out for the score that is reported."""
 
     train: Sequence[Mapping[str, Any]]
     evaluation: Sequence[Mapping[str, Any]]
+    test: Sequence[Mapping[str, Any]] | None = None
 
 
 def _announce(console: Console, recipe: ResolvedRecipe, data: TaskData, model: nn.Module, base: Base) -> None:
@@ -257,10 +260,11 @@ def _announce(console: Console, recipe: ResolvedRecipe, data: TaskData, model: n
     rates = [f"learning rate {recipe.train.learning_rate:g}"] if adapter else []
     rates += [f"{'' if adapter else 'learning rate '}head {recipe.train.head_learning_rate:g}"] if head else []
     about = recipe.task.about(data.targets)
+    tested = "" if data.test is None else f" to choose by, {len(data.test):,} to test on"
     console.print(
         f"[bold]{recipe.method.label}[/] on {escape(recipe.model.name)}: {counts[0]:,} trained numbers"
         f"{f', and {counts[1]:,} in the head' if head else ''}\n"
-        f"  {len(data.train):,} examples to train on, {len(data.evaluation):,} held out"
+        f"  {len(data.train):,} examples to train on, {len(data.evaluation):,} held out{tested}"
         f"{f', {escape(about)}' if about else ''}\n"
         f"  {', '.join(rates)}",
         highlight=False,

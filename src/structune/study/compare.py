@@ -103,7 +103,7 @@ def compare(
     for planned in plan:
         check_method(planned.recipe.method)
     base = Base(None, recipe.task.processor(recipe.model))
-    say(recipe.task.doubts_about_encoding([data.train, data.evaluation], base, recipe.data))
+    say(recipe.task.doubts_about_encoding(data.parts(), base, recipe.data))
     go_on = _go_on(recipe_path, methods, out, overrides, seeds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, where):

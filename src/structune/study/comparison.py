@@ -12,6 +12,7 @@ from typing import Any
 from structune.errors import UserError
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.markdown import markdown_row, markdown_table
+from structune.finetune.reported import CHOSEN_BY, TEST, Reported, reported
 from structune.finetune.run import Run
 from structune.tasks.task import Metric
 
@@ -29,7 +30,7 @@ class Row:
     Attributes:
         method: short name.
         metric: the task's headline metric.
-        score: its value on the held-out examples.
+        score: its value on the test part where every run has one, else on the held-out examples.
         deviation: sample standard deviation of the score over the seeds; None for one seed.
         error: standard error of one run's score as an estimate from its held-out examples; None where not known.
         trainable_adapter, trainable_head: trained numbers.
@@ -52,18 +53,19 @@ class Row:
     runs: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, method: str, runs: Sequence[Run]) -> Row:
-        """Read the metrics of finished runs."""
+    def of(cls, method: str, runs: Sequence[Run], part: Reported | None = None) -> Row:
+        """Read the metrics of finished runs, and the scores of this part; by default of what they all report."""
         metrics = [run.metrics() for run in runs]
+        part = part or reported(*metrics)
         metric = runs[0].recipe().task.metrics[0]
-        scores = [entry[f"eval_{metric.key}"] for entry in metrics]
+        scores = [part.score(entry, metric) for entry in metrics]
         score = statistics.mean(scores)
         return cls(
             method=method,
             metric=metric,
             score=score,
             deviation=statistics.stdev(scores) if len(runs) > 1 else None,
-            error=metric.standard_error(score, metrics[0]["eval_examples"]),
+            error=metric.standard_error(score, part.examples(metrics[0])),
             trainable_adapter=metrics[0]["trainable_adapter"],
             trainable_head=metrics[0]["trainable_head"],
             adapter_bytes=metrics[0]["adapter_bytes"],
@@ -114,11 +116,12 @@ class Comparison:
             UserError: they were trained or evaluated on different data.
         """
         recorded = _check_same_data([run for group in runs.values() for run in group])
+        part = reported(*(run.metrics() for group in runs.values() for run in group))
         stored = [run.machine() for group in runs.values() for run in group]
         keys = dict.fromkeys(key for versions in stored for key in versions)
         return cls(
             name,
-            [Row.of(method, group) for method, group in runs.items()],
+            [Row.of(method, group, part) for method, group in runs.items()],
             {key: " and ".join(dict.fromkeys(str(versions.get(key)) for versions in stored)) for key in keys},
             dict(diverged or {}),
             recorded,
@@ -128,6 +131,11 @@ class Comparison:
     def metric(self) -> Metric:
         """What methods are compared by."""
         return self.rows[0].metric
+
+    @property
+    def part(self) -> Reported:
+        """What the scores are on."""
+        return reported(*(run for row in self.rows for run in row.runs))
 
     def columns(self) -> list[str]:
         """The titles of the table's columns."""
@@ -142,21 +150,23 @@ class Comparison:
     def notes(self) -> list[str]:
         """What the numbers rest on, a sentence or two each."""
         first = self.rows[0].runs[0]
+        tested = f", {first['test_examples']:,} to test on" if self.part is TEST else ""
         seeds = [str(seed) for seed in sorted({run["seed"] for row in self.rows for run in row.runs})]
         errors = [row.error for row in self.rows if row.error is not None]
         return [
             f"{first['train_examples']:,} examples to train on, {first['steps']:,} steps, "
-            f"{first['eval_examples']:,} held out; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)}.",
+            f"{first['eval_examples']:,} held out{tested}; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)}.",
             *(
                 [f"For comparison, {blind['words']}: {self.metric.title} {self.metric.text(blind['value'])}."]
-                if (blind := first.get("baseline"))
+                if (blind := first.get(self.part.baseline))
                 else []  # not known, or runs from before that was measured
             ),
             *(
-                [f"With so many held-out examples {self.metric.title} has a standard error of up to {worst}."]
+                [f"With so many {self.part.words} examples {self.metric.title} has a standard error of up to {worst}."]
                 if errors and (worst := f"{self.metric.plain(max(errors))}{' points' if self.metric.percent else ''}")
                 else []
             ),
+            *([] if self.part is TEST else [CHOSEN_BY]),
             *(["± is the standard deviation over the seeds."] if len(seeds) > 1 else []),
             *([] if self.metric.greater_is_better else [f"Less {self.metric.title} is better."]),
             f"Times ({first['device']}, {first['dtype']}) depend on the machine and on what else runs there: compare "
@@ -176,7 +186,7 @@ class Comparison:
         """Everything, as `comparison.json` holds it."""
         diverged = {"diverged": dict(self.diverged)} if self.diverged else {}
         methods = [asdict(row) | {"metric": row.metric.key} for row in self.rows]
-        return {"name": self.name, "methods": methods, **diverged, "versions": self.versions}
+        return {"name": self.name, "part": self.part.key, "methods": methods, **diverged, "versions": self.versions}
 
     def to_markdown(self) -> str:
         """A page with the table, what it rests on, the figure, the machine and the versions."""
@@ -211,7 +221,7 @@ def _check_same_data(runs: Sequence[Run]) -> bool:
             raise _different(first, run, "; ".join(before.changes(record, words=names)))
     first = runs[0]
     for run in runs[1:]:
-        for key in ("train_examples", "eval_examples"):
+        for key in ("train_examples", "eval_examples", "test_examples"):
             one, other = first.metrics().get(key), run.metrics().get(key)
             if one != other:
                 raise _different(first, run, f"{key}: {one} and {other}")

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from structune.errors import UserError
 from structune.finetune import yaml_file
@@ -32,6 +32,14 @@ class TaskSection(Section):
     metric: str | None = None
     validation_examples: Positive = 500
     train: TrainSection = TrainSection()
+
+    @field_validator("data")
+    @classmethod
+    def _without_test(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """A sweep holds out its own validation part, so what else is held out is the test part."""
+        if given := [key for key in ("test", "test_split", "test_examples") if key in data]:
+            raise ValueError(f"data.{given[0]}: in a sweep {given[0].replace('test', 'evaluation')} says the test part")
+        return data
 
     def recipe(self, where: str) -> Recipe:
         """A recipe of the task and its data. Raises `UserError` where one of them is wrong."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structune.finetune.reported import reported
 from structune.study.labels import place_labels
 from structune.study.style import GREY, INK, method_style, save, tidy
 
@@ -75,12 +76,13 @@ def _draw_scores(axes: Axes, rows: list[Row]) -> None:
     axes.set_ylim(low - margin, min(high + margin, 101) if rows[0].metric.percent else high + margin)
     axes.set_xlabel("trained numbers in the adapter")
     axes.set_ylabel(rows[0].metric.unit_title)
-    examples = rows[0].runs[0]["eval_examples"]
+    part = reported(*(run for row in rows for run in row.runs))
+    examples = part.examples(rows[0].runs[0])
     bars = f"standard error, {examples:,} examples" if rows[0].error is not None else ""
     bars = bars if rows[0].deviation is None else f"± over {len(rows[0].runs)} seeds"
     less = "" if rows[0].metric.greater_is_better else "less is better"
     aside = "; ".join(part for part in (less, f"bars: {bars}" if bars else "") if part)
-    axes.set_title(f"held-out {rows[0].metric.title}{f' ({aside})' if aside else ''}", loc="left", fontsize=10)
+    axes.set_title(f"{part.words} {rows[0].metric.title}{f' ({aside})' if aside else ''}", loc="left", fontsize=10)
     tidy(axes)
 
 

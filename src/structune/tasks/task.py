@@ -196,6 +196,10 @@ class Task(Section, ABC):
         """What trains but is hardly meant, a sentence each."""
         return iter(())
 
+    def doubts_about_test(self, train: Examples, test: Examples, data: Any) -> Iterator[str]:
+        """What of the examples to train on those of the test part lack, a sentence each. Default: nothing."""
+        return iter(())
+
     def doubts_about_file(self, examples: Examples, data: Any) -> Iterator[str]:
         """What is doubtful about examples to evaluate on, a sentence each."""
         return iter(())

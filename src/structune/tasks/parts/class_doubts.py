@@ -162,8 +162,14 @@ def _imbalance(train: Sequence[str], evaluation: Sequence[str]) -> Iterator[str]
     if few:
         yield f"very few examples to train on of {_counted(few, counts)}; the largest class has {max(counts.values())}"
     yield from _majority(evaluation)
-    if absent := sorted(set(counts) - set(evaluation)):
-        yield f"nothing to evaluate on of {_counted(absent, counts)} (counted in training)"
+    yield from doubts_about_absent(train, evaluation, "to evaluate on")
+
+
+def doubts_about_absent(train: Sequence[str], held_out: Sequence[str], where: str) -> Iterator[str]:
+    """The classes of which nothing is held out `where`."""
+    counts = Counter(train)
+    if absent := sorted(set(counts) - set(held_out)):
+        yield f"nothing {where} of {_counted(absent, counts)} (counted in training)"
 
 
 def _majority(labels: Sequence[str]) -> Iterator[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from structune.data.examples import Examples
 from structune.doubt import say
-from structune.tasks.parts.class_doubts import majority
+from structune.tasks.parts.class_doubts import doubts_about_absent, majority
 from structune.tasks.parts.classes import CLASS_FIGURES, check_labels, check_trained, label_names
 from structune.tasks.parts.no_classes import combined_labels
 from structune.tasks.task import Metric, Outputs, Targets, Task
@@ -43,6 +43,9 @@ class Classification(Task, ABC):
 
     def check_left(self, train: Examples, targets: Targets, source: str) -> None:
         check_trained(train.labels or [], targets["classes"], source)
+
+    def doubts_about_test(self, train: Examples, test: Examples, data: Any) -> Iterator[str]:
+        return doubts_about_absent(train.labels or [], test.labels or [], "in the test part")
 
     def about(self, targets: Targets) -> str:
         return f"{len(targets['classes'])} classes"
