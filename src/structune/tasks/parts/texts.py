@@ -97,13 +97,13 @@ def refuse_headless(table: Table, data: LabelledTextData) -> None:
         refuse_lost_row(table.columns, data.text, data.label, table.source)
 
 
-def load_tokenizer(section: ModelSection) -> Any:
+def load_tokenizer(section: ModelSection, **options: Any) -> Any:
     """A model's tokenizer, padding with the end of texts where it has nothing else. Raises `UserError`: none there."""
     from transformers import AutoTokenizer
 
     from structune.tasks.parts.pretrained import load_processor
 
-    tokenizer = load_processor(AutoTokenizer, section)
+    tokenizer = load_processor(AutoTokenizer, section, **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
