@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_type_hints
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, create_model, model_validator
 
 from structune import structures
 from structune.errors import UserError
@@ -46,7 +46,7 @@ class PeftSection(MethodSection):
 
 
 class UpdateSection(PeftSection):
-    """A method of structured updates; `of_the_update` gives it the options of `structune.options`.
+    """A method of structured updates, with the options of `structune.options`, which `of_the_update` gives it.
 
     Options of the family's own, such as a rank, are keys of the section too, and are kept in `structure_options`. That
     the family has them is checked before training: it takes torch.
@@ -71,6 +71,15 @@ class UpdateSection(PeftSection):
         wrong = {key: value for key, value in given.items() if not cls._may_be(key, value)}
         right = {key: value for key, value in given.items() if key not in wrong}
         return gathered(right, cls.model_fields) | wrong
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """With options of the family's own as keys."""
+        schema = handler(core)
+        if "structure_options" in cls.model_fields:
+            own = {"type": ["integer", "object", "null"]}
+            handler.resolve_ref_schema(schema)["additionalProperties"] = own
+        return schema
 
     @classmethod
     def _may_be(cls, key: Any, value: Any) -> bool:

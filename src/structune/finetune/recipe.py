@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     SerializeAsAny,
     ValidationError,
     create_model,
@@ -25,7 +26,7 @@ from pydantic import (
 from structune.data.section import DataSection
 from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.methods import C3A, Method, MethodSection, PeftSection, preset, recommended
+from structune.finetune.methods import C3A, PRESETS, Method, MethodSection, PeftSection, preset, recommended
 from structune.finetune.shipped import find_recipe
 from structune.paths import FilePath
 from structune.section import Section, explain, kinds, wrong_text
@@ -101,10 +102,12 @@ class TrainSection(Section):
     log_steps: Positive = 10
     eval_steps: Positive | None = None
     save_steps: Positive | None = None
-    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_patience)] = None
+    early_stopping: Annotated[
+        EarlyStopping | None, BeforeValidator(_patience, json_schema_input_type=EarlyStopping | Positive | None)
+    ] = None
     best_checkpoint: bool = False
     keep_checkpoints: Positive = 1
-    report_to: Annotated[list[str], BeforeValidator(_listed)] = []
+    report_to: Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str)] = []
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSection:
@@ -176,6 +179,21 @@ class Recipe(Section):
     def _preset(cls, value: Any) -> Any:
         """`method: hydra-toeplitz` stands for that preset's section."""
         return preset(value) if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """With the short forms that the validators above take."""
+        schema = handler(core)
+        sections = handler.resolve_ref_schema(schema)["properties"]
+        task = cls.model_fields["task"].default.name
+        for key, short in {
+            "task": [{"const": task}, {"type": "null"}],
+            "model": [{"type": "null"}],
+            "train": [{"type": "null"}],
+            "method": [{"enum": [*PRESETS]}],
+        }.items():
+            sections[key] = {"anyOf": [*short, sections[key]]}
+        return schema
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from structune.errors import UserError
@@ -11,6 +12,11 @@ from structune.section import closest
 def recipe_names() -> list[str]:
     """The names of the recipes that come with structune."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def described_recipes() -> dict[str, str]:
+    """What each is, by its name: the first sentence of its remarks."""
+    return {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in sorted(_folder().glob("*.yaml"))}
 
 
 def find_recipe(path: Path) -> Path:
@@ -34,6 +40,13 @@ def find_recipe(path: Path) -> Path:
                 f"{str(_folder() / f'{name}.yaml')!r}"
             )
     return _folder() / f"{name}.yaml"
+
+
+def _first_sentence(text: str) -> str:
+    remarks = [
+        line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), text.splitlines())
+    ]
+    return " ".join(remarks).partition(". ")[0].rstrip(".")
 
 
 def _folder() -> Path:

@@ -111,6 +111,13 @@ def dump(content: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
+def dump_inline(value: Any) -> str:
+    """A value as YAML on one line."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip().removesuffix("\n...")
+    )
+
+
 def _short(content: Any) -> str:
     shown = repr(content)
     return shown if len(shown) <= 80 else f"{shown[:80]}..."

@@ -33,6 +33,8 @@ class ImageClassification(Classification):
     hub_name: ClassVar[str] = "image-classification"
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     reads_files: ClassVar[bool] = True
+    starter_model: ClassVar[str] = "google/vit-base-patch16-224-in21k"
+    starter_data: ClassVar[str] = "your-images"
 
     def examples(self, table: Table, data: ImageData) -> Examples:
         refuse_unlabelled(table, data)

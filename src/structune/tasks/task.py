@@ -140,6 +140,12 @@ class Task(Section, ABC):
     reads_files: ClassVar[bool] = False
     """Whether the lines of `from_lines` are paths of files, or of folders of files, such as images."""
 
+    starter_model: ClassVar[str] = "embedded"
+    """The model that a recipe to begin with names."""
+
+    starter_data: ClassVar[str] = "your-data.csv"
+    """The file, or folder, to train on that a recipe to begin with names."""
+
     # Data: no torch.
 
     @abstractmethod
