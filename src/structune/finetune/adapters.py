@@ -52,7 +52,15 @@ def apply_method(base: Base, method: methods.MethodSection, task: Task) -> nn.Mo
     if not isinstance(targets, str):
         _check_targets(base.model, targets)
     with _of(method):
-        return peft.get_peft_model(base.model, _config(method, targets, base.head, task.peft_name))
+        # With some task types PEFT trains what is called classifier or score, whatever the configuration says.
+        task_type = None if base.frozen else task.peft_name
+        model = peft.get_peft_model(base.model, _config(method, targets, base.head, task_type))
+    if base.frozen and (hit := [name for name, part in model.named_parameters() if _changes(base.frozen, name, part)]):
+        raise UserError(
+            f"method.target_modules = {targets!r}: adapts {bare(hit[0])!r} of the pretrained head, which is kept as it "
+            f"is; leave it out"
+        )
+    return model
 
 
 def check_method(method: methods.MethodSection) -> None:
@@ -141,8 +149,12 @@ def in_head(name: str, head: list[str]) -> bool:
 def _choose_own(base: Base, method: methods.MethodSection) -> nn.Module:
     for name, parameter in base.model.named_parameters():
         adapted = isinstance(method, methods.Full) or (isinstance(method, methods.BitFit) and name.endswith(".bias"))
-        parameter.requires_grad_(adapted or in_head(name, base.head))
+        parameter.requires_grad_((adapted and not in_head(name, base.frozen)) or in_head(name, base.head))
     return base.model
+
+
+def _changes(frozen: list[str], name: str, parameter: nn.Parameter) -> bool:
+    return in_head(name, frozen) and parameter.requires_grad
 
 
 def _query_and_value(model: Any) -> Sequence[str]:

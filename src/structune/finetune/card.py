@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from structune.finetune.markdown import markdown_table
 from structune.finetune.methods import PeftSection, UpdateSection
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.reported import CHOSEN_BY, TEST, VALIDATION, reported
@@ -48,12 +49,25 @@ tags:
 | size of the adapter without the head | {metrics["adapter_bytes"]:,} bytes |
 | trained on | {metrics["device"]}, {metrics["dtype"]}, seed {metrics["seed"]} |
 {"" if reported(metrics) is TEST else chr(10) + CHOSEN_BY + chr(10)}
-## Recipe
+{_found(recipe, targets, loaded)}## Recipe
 
 ```yaml
 {_public(recipe).to_yaml().rstrip()}
 ```
 """
+
+
+def _found(recipe: ResolvedRecipe, targets: Targets, loaded: Base) -> str:
+    """What the task found out before training, a section for each table."""
+    sections = []
+    for title, rows in recipe.task.found(loaded.prepared, targets).items():
+        header = ["", *next(iter(rows.values()))]
+        lines = [
+            [name, *(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values())]
+            for name, row in rows.items()
+        ]
+        sections.append(f"## {title.capitalize()}\n\n{markdown_table(header, lines)}\n\n")
+    return "".join(sections)
 
 
 def _scores(recipe: ResolvedRecipe, metrics: dict[str, Any]) -> str:

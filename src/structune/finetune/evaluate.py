@@ -25,7 +25,7 @@ from structune.finetune.run import UNCHECKED, Run
 from structune.finetune.task_data import TaskData, load_data, load_file
 from structune.finetune.trainer import RecipeTrainer, are_finite, shortest_first
 from structune.section import closest
-from structune.tasks.task import Base, Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, Metric, Outputs, Targets
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Evaluation:
         """Title and value of each score."""
         return [(metric.title, metric.text(self.scores[metric.key], more=1)) for metric in self.metrics]
 
-    def tables(self) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
-        """The details that are tables of numbers, by their titles."""
+    def tables(self) -> Iterator[tuple[str, dict[str, dict[str, float | str]]]]:
+        """The details that are tables, by their titles."""
         for title, rows in self.details.items():
             if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
                 yield title, rows
@@ -143,14 +143,14 @@ def evaluate(
         examples=len(examples),
         loss=outcome.metrics["test_loss"],
         scores=task.scores(outputs, labels, targets),
-        details=task.details(outputs, labels, targets),
+        details=task.details(outputs, labels, targets) | task.found(loaded.base.prepared, targets),
         notes=notes,
         metrics=task.metrics,
         baseline=_words(task.metrics[0], task.baseline(examples)),
     )
     try:
         write_json(loaded.run.evaluation_file, evaluation.to_json())
-        figures = _draw(loaded.run.folder, task, outputs, labels, targets)
+        figures = _draw(loaded, outputs, labels)
     except OSError as error:
         console.print(
             f"[yellow]{escape(str(error.filename or loaded.run.folder))}: cannot be written ({error.strerror})[/]",
@@ -160,10 +160,13 @@ def evaluate(
     return replace(evaluation, figures=figures)
 
 
-def _draw(folder: Path, task: Task, outputs: Outputs, labels: Any, targets: Targets) -> list[Path]:
+def _draw(loaded: LoadedRun, outputs: Outputs, labels: Any) -> list[Path]:
     """The task's figures in the run folder, each whole; those of an evaluation before that were not drawn now go."""
+    folder, task, targets = loaded.run.folder, loaded.recipe.task, loaded.targets
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = {path.name: path.read_bytes() for path in task.draw(outputs, labels, targets, Path(scratch))}
+        files = task.draw(outputs, labels, targets, Path(scratch))
+        files += task.draw_found(loaded.base.prepared, targets, Path(scratch))
+        drawn = {path.name: path.read_bytes() for path in files}
     for name in task.figures:
         if name not in drawn:
             (folder / name).unlink(missing_ok=True)

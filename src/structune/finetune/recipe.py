@@ -127,7 +127,7 @@ class ResolvedTrainSection(TrainSection):
     """How to train, with nothing left open."""
 
     learning_rate: Rate
-    head_learning_rate: Rate
+    head_learning_rate: Rate | None = None  # where there is no head
 
 
 class Recipe(Section):
@@ -179,6 +179,15 @@ class Recipe(Section):
     def _preset(cls, value: Any) -> Any:
         """`method: hydra-toeplitz` stands for that preset's section."""
         return preset(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _rates_of_what_trains(self) -> Self:
+        if not self.task.trains_head():
+            own = self.train.learning_rates.get(self.method.label, RatesSection()).head
+            for key, rate in (("head_learning_rate", self.train.head_learning_rate), ("learning_rates", own)):
+                if rate is not None:
+                    raise ValueError(f"train.{key}: a head's rate of {rate:g}, and no head is trained here; remove it")
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -245,11 +254,11 @@ class Recipe(Section):
 
     def resolved(self) -> ResolvedRecipe:
         """The recipe with every choice made: learning rates, length, folder; files as absolute paths."""
-        general = recommended(self.method)
+        general, with_head = recommended(self.method), self.task.trains_head()
         found = self.train.learning_rates.get(self.method.label, RatesSection())
         train = {
             "learning_rate": self.train.learning_rate or found.adapter or general.adapter,
-            "head_learning_rate": self.train.head_learning_rate or found.head or general.head,
+            "head_learning_rate": self.train.head_learning_rate or found.head or general.head if with_head else None,
             "epochs": self.train.epochs or (None if self.train.max_steps else 3.0),
         }
         model = self.model

@@ -355,8 +355,12 @@ class Run:
         return cast(Targets, targets)
 
     def prepared(self) -> Mapping[str, Any]:
-        """What the task found out with the frozen model before training; nothing for most tasks."""
-        return _json(self.prepared_file)
+        """What the task found out with the frozen model before training; nothing for most tasks.
+
+        Of a finished run: what training made of it.
+        """
+        finished = self.state() == "finished"
+        return (_json(self.adapter / self.prepared_file.name) if finished else {}) or _json(self.prepared_file)
 
     def history(self) -> list[dict[str, Any]]:
         """The training log: one dictionary a line of `log.jsonl`. Raises `UserError` when the file is damaged."""
@@ -401,7 +405,7 @@ _OWN = {
     "adapter": "folder",
     "checkpoints": "folder",
 }
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "README.md", "inspect.png", "prepared.json")
 _MEASURED = {
     "steps", "train_examples", "eval_examples", "eval_loss", "trainable_adapter", "trainable_head",
     "adapter_bytes", "seconds_per_step", "peak_memory_bytes",

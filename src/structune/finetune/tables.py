@@ -20,15 +20,21 @@ def pairs() -> Table:
     return table
 
 
-def records(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
-    """A table of numbers: a line for each name, and a column for each key."""
+def records(title: str, rows: Mapping[str, Mapping[str, float | str]]) -> Table:
+    """A table of numbers and words: a line for each name, and a column for each key."""
     table = Table(title, box=None, header_style="bold")
-    for key in next(iter(rows.values()), {}):
-        table.add_column(key, justify="right")
+    for key, value in next(iter(rows.values()), {}).items():
+        table.add_column(key, justify="left" if isinstance(value, str) else "right")
     for name, row in rows.items():
-        cells = (f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in row.values())
-        table.add_row(escape(name), *cells)
+        table.add_row(escape(name), *map(cell, row.values()))
     return table
+
+
+def cell(value: float | str) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, str):
+        return escape(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def print_table(console: Console, table: Table) -> None:

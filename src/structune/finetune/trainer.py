@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import nested_detach
 
@@ -27,6 +28,9 @@ from structune.finetune.methods import recommended
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.sampler import SimilarLengths
 from structune.tasks.task import Base, Targets, Task
+
+_PREPARED = "prepared"
+"""Under which name a checkpoint holds what the task's findings have become while training."""
 
 _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
 
@@ -69,7 +73,9 @@ class RecipeTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.task = recipe.task
+        self.base = base
         self.head = base.head
+        self._prepared = dict(base.prepared)
         self.folder = folder
         self._skipped = 0
         self._unproven = False
@@ -96,7 +102,7 @@ class RecipeTrainer(Trainer):
             settings = self.recipe.train
             assert self.model is not None  # given at the start
             adapter, head = split_parameters(self.model, self.head)
-            groups = [
+            groups: list[dict[str, Any]] = [
                 {"params": list(adapter.values()), "lr": settings.learning_rate},
                 {"params": list(head.values()), "lr": settings.head_learning_rate},
             ]
@@ -254,6 +260,9 @@ class RecipeTrainer(Trainer):
         """A checkpoint of finite numbers, whole or not at all. Older ones go when the next step is taken."""
         self.check_trained()
         folder = self.folder / f"checkpoint-{self.state.global_step}"
+        if self.base.prepared != self._prepared:
+            kept: Any = self.state.stateful_callbacks
+            kept[_PREPARED] = dict(self.base.prepared)
         try:
             with written(folder):
                 super()._save_checkpoint(*arguments, **options)
@@ -261,6 +270,13 @@ class RecipeTrainer(Trainer):
             self._remove(folder)
             raise
         self._unproven = True
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The weights of a checkpoint, and with them what the task's findings had become by then."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+        kept: Any = state.stateful_callbacks or {}
+        self.task.restore(self.base, kept.get(_PREPARED, self._prepared))
 
     def _remove(self, checkpoint: Path) -> None:
         with suppress(OSError):  # no reason to stop training
@@ -274,8 +290,8 @@ class RecipeTrainer(Trainer):
             advice = "No number was updated yet: look for numbers that are not finite in the base model"
         else:
             usual = dict(zip(("learning_rate", "head_learning_rate"), recommended(self.recipe.method), strict=True))
-            rates_now = {key: float(getattr(train, key)) for key, rate in usual.items() if rate is not None}
-            lower = {key: rate for key, rate in usual.items() if rate is not None and rate < rates_now[key]}
+            rates_now = {key: rate for key in usual if (rate := getattr(train, key)) is not None}
+            lower = {key: usual[key] for key, rate in rates_now.items() if usual[key] < rate}
             lower = lower or {key: rate / 10 for key, rate in rates_now.items()}
             shown = " and ".join(f"train.{key}={rate:.1g}" for key, rate in lower.items())
             advice = f"Try lower rates, such as {shown}, or more train.warmup"
@@ -360,6 +376,11 @@ def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArgume
         disable_tqdm=True,
         log_level="error",
     )
+
+
+def device_of(recipe: Recipe, folder: Path) -> str:
+    """Where the recipe is trained on this machine."""
+    return str(_arguments(recipe, folder, evaluating=True).device)
 
 
 def shortest_first(task: Task, encoded: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -41,7 +41,7 @@ from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData, load_data
-from structune.finetune.trainer import RecipeTrainer, check_settings, shortest_first
+from structune.finetune.trainer import RecipeTrainer, check_settings, device_of, shortest_first
 from structune.quiet import quiet
 from structune.tasks.parts.pretrained import hub_name
 from structune.tasks.task import Base
@@ -105,7 +105,8 @@ def train(
     encoded = Encoded(
         *(shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts())
     )
-    prepared = (run.prepared() if resume else {}) or task.prepare(base, encoded.train, settings.data)
+    device = device_of(settings, run.checkpoints)
+    prepared = (run.prepared() if resume else {}) or task.prepare(base, encoded.train, settings.data, device)
     base = task.equip(base, prepared)
     if settings.train.gradient_checkpointing and not hasattr(base.model, "gradient_checkpointing_enable"):
         raise UserError(
@@ -178,6 +179,8 @@ def _carry_out(
     evaluation, choice = _tell_choice(trainer, evaluation, chosen, console)
     with written(run.adapter), new_folder(run.adapter) as folder:
         save_trained(model, folder, hub_name(recipe.model))
+        if base.prepared:
+            write_json(folder / run.prepared_file.name, base.prepared)
         adapter, head = split_parameters(model, base.head)
         metrics = {
             "method": recipe.method.label,

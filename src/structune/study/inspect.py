@@ -12,7 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from structune.errors import UserError
-from structune.finetune.tables import print_table
+from structune.finetune.run import Run
+from structune.finetune.tables import print_table, records
 from structune.study.adapter import Adapter, Update, read_adapter
 from structune.study.spectra_figure import draw_spectra
 from structune.study.spectrum import Spectrum
@@ -61,7 +62,20 @@ def inspect_path(
         [layer.update.module for layer in layers], [layer.spectrum for layer in layers], _title(path, layers), figure
     )
     console.print(f"spectra drawn in {escape(str(figure))}", highlight=False, soft_wrap=True)
+    _show_found(path, Path(out or path), console)
     return layers
+
+
+def _show_found(path: str | Path, out: Path, console: Console) -> None:
+    """What a run's task found out before training, such as which pretrained output answers for which class."""
+    run = Run(Path(path))
+    if run.state() != "finished":
+        return
+    task, prepared, targets = run.recipe().task, run.prepared(), run.targets()
+    for title, rows in task.found(prepared, targets).items():
+        print_table(console, records(title, rows))
+    for drawn in task.draw_found(prepared, targets, out):
+        console.print(f"drawn: {escape(str(drawn))}", highlight=False, soft_wrap=True)
 
 
 def _spectrum(update: Update) -> Spectrum:

@@ -12,18 +12,19 @@ from structune.data.table import Table
 from structune.errors import UserError
 from structune.tasks.parts.augmentation import Augment
 from structune.tasks.parts.class_doubts import doubts_about_classes, doubts_about_shares
-from structune.tasks.parts.classification import Classification, class_numbers, described
+from structune.tasks.parts.class_head import ClassHead
+from structune.tasks.parts.classification import class_numbers, described
 from structune.tasks.parts.images import ImageData, as_files, image_groups, image_lines, images_of, refuse_unlabelled
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.no_classes import refuse_split_label
 from structune.tasks.task import Base, CardNames, Outputs, Targets
 
 
-class ImageClassification(Classification):
+class ImageClassification(ClassHead):
     """One of several classes for each image.
 
     The targets are the classes' names (`classes`) and, where it is set, `image_size`. `augment` varies what is trained
-    on. The head is chosen in `load`: a new one with an output for each class, unless the model has one of that size.
+    on. A new head is one with an output for each class, unless the model has one of that size.
     """
 
     name: Literal["image-classification"] = "image-classification"
@@ -67,7 +68,9 @@ class ImageClassification(Classification):
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
         from structune.tasks.parts.image_model import load_image_model
 
-        return load_image_model(section, targets, seed, targets.get("image_size"))
+        options = {} if self.trains_head() else self.head_options(targets)
+        base = load_image_model(section, targets, seed, targets.get("image_size"), **options)
+        return self.with_head(base, section.name, targets)
 
     def adapted(self, base: Base) -> list[str] | None:
         from structune.tasks.parts.image_model import usual_layers
@@ -123,6 +126,11 @@ class ImageClassification(Classification):
         options = {} if size is None else sizes_for(base.processor.to_dict(), size)
         sizes = "".join(f", {key}={value!r}" for key, value in options.items())
         resized = ", interpolate_pos_encoding=True" if size is not None and interpolates(base.model) else ""
+        head = self.loading_head(base)
+        new = """num_labels=len(labels), id2label=dict(enumerate(labels)),
+    label2id={label: number for number, label in enumerate(labels)}, ignore_mismatched_sizes=True,
+"""
+        arguments = "\n" if head else f", {new}"
         return f"""import torch
 from peft import PeftModel
 from PIL import Image, ImageOps
@@ -131,10 +139,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 labels = {targets["classes"]!r}
 processor = AutoImageProcessor.from_pretrained({names.base!r}{names.options}, backend="pil"{sizes})
 base = AutoModelForImageClassification.from_pretrained(
-    {names.base!r}{names.options}, num_labels=len(labels), id2label=dict(enumerate(labels)),
-    label2id={{label: number for number, label in enumerate(labels)}}, ignore_mismatched_sizes=True,
-)
-model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
+    {names.base!r}{names.options}{arguments})
+{head}model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
 
 image = ImageOps.exif_transpose(Image.open("some-image.jpg")).convert("RGB")
 inputs = processor(images=image, return_tensors="pt")

@@ -102,13 +102,15 @@ class Base:
         model: the model, in fp32.
         processor: what makes its inputs: a tokenizer, an image processor.
         head: names of the modules that were not pretrained, which are trained beside the adapter.
-        prepared: what the task found out before training (`Task.prepare`).
+        frozen: names of modules that no method trains or adapts.
+        prepared: what the task found out with the frozen model (`Task.prepare`), as it is now.
     """
 
     model: Any
     processor: Any
     head: list[str] = field(default_factory=list)
-    prepared: Mapping[str, Any] = field(default_factory=dict)
+    frozen: list[str] = field(default_factory=list)
+    prepared: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Section, ABC):
@@ -220,6 +222,10 @@ class Task(Section, ABC):
 
     # Model and batches.
 
+    def trains_head(self) -> bool:
+        """Whether its models have modules that were not pretrained, so that there is a head to train. Default: yes."""
+        return True
+
     @abstractmethod
     def processor(self, section: ModelSection) -> Any:
         """What makes the model's inputs, without the model: a tokenizer, an image processor.
@@ -236,19 +242,28 @@ class Task(Section, ABC):
             UserError: there is no such model, or it cannot do the task.
         """
 
-    def prepare(self, base: Base, train: Sequence[Mapping[str, Any]], data: Any) -> Mapping[str, Any]:
+    def prepare(self, base: Base, train: Sequence[Mapping[str, Any]], data: Any, device: str) -> Mapping[str, Any]:
         """What is found out with the frozen model before training, as JSON that is kept with the run. Default: nothing.
 
         Args:
-            base: what `load` gave.
+            base: what `load` gave; its model is on the CPU, before and after.
             train: the encoded examples to train on.
             data: the recipe's `data` section.
+            device: where the model may work.
         """
         return {}
 
     def equip(self, base: Base, prepared: Mapping[str, Any]) -> Base:
-        """The base with what `prepare` found put to use, before it is adapted or loaded. Default: it knows it."""
-        return replace(base, prepared=prepared)
+        """The base with what `prepare` found put to use, before it is adapted or loaded. Default: it knows it.
+
+        Args:
+            base: what `load` gave.
+            prepared: what `prepare` found, or what training made of it.
+        """
+        return replace(base, prepared=dict(prepared))
+
+    def restore(self, base: Base, prepared: Mapping[str, Any]) -> None:
+        """Put to use what training had made of `base.prepared` at a checkpoint. Default: nothing, it stays as it is."""
 
     def adapted(self, base: Base) -> Sequence[str] | str | None:
         """Which layers are adapted where a recipe names none, as PEFT's `target_modules`.
@@ -302,7 +317,10 @@ class Task(Section, ABC):
         return getattr(outputs, "loss", None), outputs.logits
 
     def callbacks(self, base: Base) -> list[TrainerCallback]:
-        """What the task does while training, beside training. Default: nothing."""
+        """What the task does while training, beside training. Default: nothing.
+
+        Where that changes `base.prepared`, checkpoints and the finished run have it as it is then.
+        """
         return []
 
     # Outputs.
@@ -323,6 +341,14 @@ class Task(Section, ABC):
 
     def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
         """Draw what people look at into the folder: the files, with names out of `figures`. Default: nothing."""
+        return []
+
+    def found(self, prepared: Mapping[str, Any], targets: Targets) -> dict[str, dict[str, dict[str, Any]]]:
+        """What `prepare` found, as tables by title, with a row for each name. Default: none."""
+        return {}
+
+    def draw_found(self, prepared: Mapping[str, Any], targets: Targets, folder: Path) -> list[Path]:
+        """Draw what `prepare` found into the folder; the files. Default: nothing."""
         return []
 
     @abstractmethod

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.tasks.parts.class_doubts import doubts_about, doubts_about_texts
-from structune.tasks.parts.classification import Classification, class_numbers, class_options, described
+from structune.tasks.parts.class_head import ClassHead
+from structune.tasks.parts.classification import class_numbers, described
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.no_classes import other_indicators, refuse_split_label
 from structune.tasks.parts.text_card import CLASS_OPTIONS, text_card
@@ -23,7 +24,7 @@ from structune.tasks.parts.texts import (
 from structune.tasks.task import Base, CardNames, Targets
 
 
-class TextClassification(TextTask, Classification):
+class TextClassification(TextTask, ClassHead):
     """One of several classes for each text or pair of texts; the targets are the classes' names (`classes`)."""
 
     name: Literal["text-classification"] = "text-classification"
@@ -49,7 +50,9 @@ class TextClassification(TextTask, Classification):
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
         from transformers import AutoModelForSequenceClassification
 
-        return load_text_model(AutoModelForSequenceClassification, section, seed, **class_options(targets))
+        options = self.head_options(targets)
+        base = load_text_model(AutoModelForSequenceClassification, section, seed, **options)
+        return self.with_head(base, section.name, targets)
 
     def encode(
         self, examples: Examples, base: Base, targets: Targets, data: LabelledTextData
@@ -62,4 +65,5 @@ class TextClassification(TextTask, Classification):
     def loading(self, names: CardNames, targets: Targets, data: LabelledTextData, base: Base) -> str:
         use = """    for number in model(**tokens).logits.argmax(-1).tolist():
         print(labels[number])"""
-        return text_card(names, data, base, f"labels = {targets['classes']!r}", CLASS_OPTIONS, use)
+        known, head = f"labels = {targets['classes']!r}", self.loading_head(base)
+        return text_card(names, data, base, known, "" if head else CLASS_OPTIONS, use, head)

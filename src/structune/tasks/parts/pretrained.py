@@ -19,17 +19,20 @@ EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def load_pretrained(auto: Any, section: ModelSection, seed: int, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+def load_pretrained(
+    auto: Any, section: ModelSection, seed: int, *, with_its_head: bool = False, **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
     """A model of transformers in fp32, and the names of its modules that were not pretrained.
 
     Args:
         auto: a class such as AutoModelForSequenceClassification.
         section: which model.
         seed: of the new modules.
+        with_its_head: whether everything has to be pretrained; then there are no such modules.
         options: more arguments of `from_pretrained`.
 
     Raises:
-        UserError: there is no such model, or it is of another kind.
+        UserError: there is no such model, it is of another kind, or lacks the head that it has to have.
     """
     source, local, where = _source(section)
     set_seed(seed)
@@ -46,7 +49,12 @@ def load_pretrained(auto: Any, section: ModelSection, seed: int, **options: Any)
             )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(_not_loaded(section.name, local, error)) from None
-    return model, _head_modules(model, report["missing_keys"])
+    if with_its_head and (missing := sorted(report["missing_keys"])):
+        raise UserError(
+            f"model.name = {section.name!r}: has no trained head for {type(model).__name__} ({', '.join(missing[:3])} "
+            f"would be new), so there are no answers to match; use task.head: new, or a model that can classify"
+        )
+    return model, [] if with_its_head else _head_modules(model, report["missing_keys"])
 
 
 def load_processor(auto: Any, section: ModelSection, **options: Any) -> Any:
