@@ -185,3 +185,10 @@ def test_it_predicts_on_images_and_folders(image_recipe: MakeRecipe, photos: Pat
     many = list(predict(run.folder, photos))
     assert len(many) == 40
     assert all(row["prediction"] == Path(row["image"]).parent.name for row in many)
+
+
+def test_a_run_may_not_lie_among_the_images(image_recipe: MakeRecipe, photos: Path) -> None:
+    recipe = image_recipe(C3A).model_copy(update={"output": str(photos / "left" / "run")})
+    with pytest.raises(UserError, match="lies in data.train = .* whose files are the examples"):
+        train(recipe)
+    assert not (photos / "left" / "run").exists()

@@ -157,6 +157,11 @@ class Run:
             recipe_file: where it was read; a run's own `recipe.yaml` may be trained again.
         """
         kept = {f"data.{key}": Path(file) for key, file in recipe.data.files().items()}
+        for key, file in kept.items():
+            if file.is_dir() and file.resolve() in self.folder.resolve().parents:
+                raise UserError(
+                    f"{self.where}: lies in {key} = {str(file)!r}, whose files are the examples; name a folder elsewhere"
+                )
         own = recipe_file is not None and recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()
         if recipe_file is not None and recipe_file.is_file() and not own:
             kept["the recipe"] = recipe_file

@@ -294,8 +294,18 @@ def _settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, An
 
 def _sources(recipe: Recipe) -> dict[str, Any]:
     """What a run reads: its data by their hash."""
-    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in recipe.data.files().values()]
+    hashes = [_hash(Path(file)) for file in recipe.data.files().values()]
     return {"data": hashes, "model": Path(recipe.model.name).name}
+
+
+def _hash(path: Path) -> str:
+    """Of a file; of a folder the names and contents of all files in it."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for file in sorted(found for found in path.rglob("*") if found.is_file()):
+        whole.update(f"{file.relative_to(path).as_posix()}\0{_hash(file)}\0".encode())
+    return whole.hexdigest()[:16]
 
 
 def _own(section: DataSection, *, exclude_defaults: bool = False) -> dict[str, Any]:
