@@ -160,7 +160,7 @@ class Run:
         for key, file in kept.items():
             if file.is_dir() and file.resolve() in self.folder.resolve().parents:
                 raise UserError(
-                    f"{self.where}: lies in {key} = {str(file)!r}, whose files are the examples; name a folder elsewhere"
+                    f"{self.where}: lies in {key} = {str(file)!r}, whose files are the examples; name one elsewhere"
                 )
         own = recipe_file is not None and recipe_file.resolve() == self.recipe_file.resolve() and self.is_run()
         if recipe_file is not None and recipe_file.is_file() and not own:

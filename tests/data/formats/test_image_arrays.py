@@ -39,6 +39,9 @@ def test_each_part_of_a_file_is_its_own(tmp_path: Path) -> None:
     arrays = {"x_train": IMAGES, "y_train": np.array([0, 1, 0]), "x_test": IMAGES[:2], "y_test": np.array([5, 6])}
     assert read(tmp_path, arrays).columns["label"] == ["0", "1", "0"]
     assert read(tmp_path, arrays, "evaluation").columns["label"] == ["5", "6"]
+    arrays |= {"x_val": IMAGES[:1], "y_val": np.array([7])}
+    assert read(tmp_path, arrays, "evaluation").columns["label"] == ["7"]
+    assert read(tmp_path, arrays, "test").columns["label"] == ["5", "6"]
 
 
 def test_names_that_are_given_count(tmp_path: Path) -> None:

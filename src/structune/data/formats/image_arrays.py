@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TO_TRAIN = (("x_train", "y_train"), ("train_images", "train_labels"))
-_HELD_OUT = (("x_test", "y_test"), ("test_images", "test_labels"))
+_VALIDATION = (("x_val", "y_val"), ("val_images", "val_labels"))
+_TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
 _ANY = (("images", "labels"), ("x", "y"), ("image", "label"), ("data", "labels"))
 _NAMES = ("label_names", "class_names", "classes", "names")
 
@@ -23,8 +24,8 @@ def read_image_arrays(path: Path, field: str, image: str, label: str) -> Table:
     """The columns `image` and, if there are labels, `label`.
 
     The arrays are those of these names. If there is none named `image`, they are looked for under the usual ones:
-    x_train and y_train, train_images and train_labels for examples to train on, the same with `test` for others, then
-    images and labels, x and y. Names of classes are taken from label_names, class_names, classes or names.
+    x_train and y_train, train_images and train_labels for examples to train on, the same with `val` and `test` for
+    others, then images and labels, x and y. Names of classes are taken from label_names, class_names, classes or names.
 
     Args:
         path: the file.
@@ -67,8 +68,8 @@ def _found(there: list[str], field: str, image: str, label: str, where: str) -> 
     """The names of the arrays of images and labels."""
     if image in there:
         return image, label
-    usual = (*(_TO_TRAIN if field == "train" else _HELD_OUT), *_ANY)
-    for names in usual if image == "image" else ():
+    parts = {"train": _TO_TRAIN, "evaluation": (*_VALIDATION, *_TEST)}.get(field, _TEST)
+    for names in (*parts, *_ANY) if image == "image" else ():
         if names[0] in there:
             return names[0], names[1] if label == "label" else label
     listed = ", ".join(map(repr, there))
