@@ -67,6 +67,9 @@ def test_from_words_to_a_merged_model(tiny_model: Path, tmp_path: Path, monkeypa
     assert 0.2 < blame["probability"] <= 1
     assert said[0]["predicted tags"] == ["O", "O", "B-blame", "I-blame"]
     assert said[1]["predicted tags"] == ["B-praise"]
+    conll = tmp_path / "new.conll"
+    conll.write_text("the\tO\nfilm\tO\nbad\tO\nawful\tO\n\ngood\tO\n")
+    assert [row["predicted tags"] for row in predict(run.folder, conll)] == [row["predicted tags"] for row in said]
     assert [row["predicted tags"] for row in predict(run.folder, ["the film bad awful", "good"])] == [
         row["predicted tags"] for row in said
     ]

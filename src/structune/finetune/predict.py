@@ -89,7 +89,8 @@ class Predictor:
 
     def is_line(self, given: Given) -> bool:
         """Whether one text, or one file that is an example, is given."""
-        return isinstance(given, str) and not is_data_file(given, self.data) and not os.path.isdir(given)
+        is_file = is_data_file(str(given), self.data) or (os.path.exists(str(given)) and not self.task.reads_files)
+        return isinstance(given, str) and not is_file and not os.path.isdir(given)
 
     def tables(self, given: Given, rows: int) -> Iterator[Table]:
         """What is given as tables of at most so many rows.
@@ -105,6 +106,10 @@ class Predictor:
         elif is_data_file(str(given), data):
             yield from file_pieces(str(given), data, rows)
         elif not task.reads_files and (isinstance(given, Path) or os.path.exists(given)):
+            own: Table | None = data.read(str(given), "given")
+            if own is not None:
+                yield from cut(own, rows)
+                return
             raise UserError(
                 f"{str(given)!r}: no file of a kind that is read ({', '.join(ENDINGS)}); if each of its lines is an "
                 f"example, give these: `structune predict RUN - < {given}`"
