@@ -13,7 +13,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForSequenceClassification,
+)
 
 from structune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
@@ -264,3 +270,48 @@ def test_images_are_matched_with_a_convnets_own_head(
     with torch.inference_mode():
         expected = load_run(run.folder).model(**scope["inputs"]).logits
         torch.testing.assert_close(scope["model"](**scope["inputs"]).logits, expected)
+
+
+@pytest.fixture(scope="module")
+def vit_classifier(tiny_vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny ViT with a head of twelve outputs, in place of ImageNet's thousand."""
+    folder = tmp_path_factory.mktemp("vit-classifier")
+    torch.manual_seed(1)
+    AutoModelForImageClassification.from_pretrained(tiny_vit, num_labels=12).save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(tiny_vit, backend="pil").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("structure", "rate"), [("toeplitz", 2e-3), ("vandermonde", 1e-2)])
+def test_the_papers_recipe_runs_on_a_tiny_vit(
+    structure: str, rate: float, vit_classifier: Path, photos: Path, tmp_path: Path
+) -> None:
+    """As it stands but for the model, the data and what fits them; rates and splits are those of Appendix B."""
+    changes = ["data.hub=null", f"data.train={photos}", "data.image=image", "data.label=label"]
+    changes += ["data.evaluation_split=null", "data.evaluation_examples=10", f"model.name={vit_classifier}"]
+    changes += ["train.max_steps=4", "train.batch_size=8", "train.precision=fp32", "train.device=cpu"]
+    changes += [f"output={tmp_path / 'run'}", f"method.structure={structure}", "method.pool_size=20"]
+    run = train(Recipe.load("hydra-vit-cifar100", changes))
+    settings: Any = run.recipe()
+    assert (settings.train.learning_rate, settings.train.scheduler) == (rate, "onecycle")
+    assert settings.train.head_learning_rate is None
+    assert (settings.method.num_splits, settings.task.head) == (4, "match")
+    metrics = run.metrics()
+    assert (metrics["trainable_adapter"], metrics["trainable_head"]) == (2 * 2 * 20, 0)
+    assert Matching.from_json(run.prepared()).counts.shape == (2, 12)
+    assert all(
+        ".q_proj." in name or ".v_proj." in name for name in load_file(run.adapter / "adapter_model.safetensors")
+    )
+
+
+def test_the_papers_recipe_says_what_the_paper_says() -> None:
+    recipe: Any = Recipe.load("hydra-vit-cifar100").resolved()
+    assert recipe.model.name == "google/vit-base-patch16-224" and recipe.train.max_steps == 5000
+    assert 24 * recipe.method.pool_size == 9216
+    rates = {name: rate.adapter for name, rate in recipe.train.learning_rates.items()}
+    assert rates == {
+        "hydra-circulant": 0.002, "hydra-toeplitz": 0.002, "hydra-hankel": 0.002, "hydra-vandermonde": 0.01,
+        "hydra-low-rank": 0.004, "lora": 0.004,
+    }  # fmt: skip
+    splits = {name: recipe.with_method(name).method.num_splits for name in rates if name != "lora"}
+    assert splits.pop("hydra-low-rank") == 1 and set(splits.values()) == {4}
