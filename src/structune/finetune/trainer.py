@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class RecipeTrainer(Trainer):
         super().__init__(
             model=model,
             args=_arguments(recipe, folder, evaluating=evaluation is not None),
-            data_collator=self.task.collator(base, training=True),
+            data_collator=self.task.collator(replace(base, known=targets), training=True),
             train_dataset=train,
             eval_dataset=evaluation,
             compute_metrics=lambda outcome: _scores(recipe.task, targets, outcome),

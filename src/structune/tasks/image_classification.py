@@ -95,7 +95,8 @@ class ImageClassification(ClassHead):
         from structune.tasks.parts.image_batches import ImageBatches
         from structune.tasks.parts.pixels import Pixels
 
-        return ImageBatches(Pixels(base.processor), self.augment if training else None)
+        pixels = Pixels(base.processor)
+        return self.to_learn(ImageBatches(pixels, self.augment), base) if training else ImageBatches(pixels, None)
 
     def step(self, model: Any, batch: dict[str, Any]) -> tuple[Any, Outputs]:
         from structune.tasks.parts.image_model import hold_statistics

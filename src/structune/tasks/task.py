@@ -104,6 +104,7 @@ class Base:
         head: names of the modules that were not pretrained, which are trained beside the adapter.
         frozen: names of modules that no method trains or adapts.
         prepared: what the task found out with the frozen model (`Task.prepare`), as it is now.
+        known: what it learned from the data alone, where examples are put together to be trained on.
     """
 
     model: Any
@@ -111,6 +112,7 @@ class Base:
     head: list[str] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)
     prepared: dict[str, Any] = field(default_factory=dict)
+    known: Targets = field(default_factory=dict)
 
 
 class Task(Section, ABC):

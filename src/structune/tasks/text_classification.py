@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from structune.data.examples import Examples
@@ -58,6 +58,10 @@ class TextClassification(TextTask, ClassHead):
         self, examples: Examples, base: Base, targets: Targets, data: LabelledTextData
     ) -> Sequence[Mapping[str, Any]]:
         return encode_texts(examples, base, data, class_numbers(examples, targets))
+
+    def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
+        batches = super().collator(base, training)
+        return self.to_learn(batches, base) if training else batches
 
     def describe(self, targets: Targets) -> str:
         return described("text classification", targets)

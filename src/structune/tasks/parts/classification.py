@@ -5,21 +5,30 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from structune.data.examples import Examples
 from structune.doubt import say
 from structune.tasks.parts.class_doubts import doubts_about_absent, majority
+from structune.tasks.parts.class_loss import ClassWeights, Weighted, class_weights
 from structune.tasks.parts.classes import CLASS_FIGURES, check_labels, check_trained, label_names
 from structune.tasks.parts.no_classes import combined_labels
-from structune.tasks.task import Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, Metric, Outputs, Targets, Task
 
 
 class Classification(Task, ABC):
     """One of several classes for each example. Labels are their names; the targets are all names (`classes`).
 
     The data section has a key `label`; `step` gives logits (examples, classes), and batches hold numbers of classes.
+
+    `class_weights` and `label_smoothing` change the loss of training, and no other: a task that has them puts its
+    batches together with `to_learn`. The weights are then part of the targets.
     """
+
+    class_weights: ClassWeights = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     figures: ClassVar[tuple[str, ...]] = CLASS_FIGURES
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -32,7 +41,9 @@ class Classification(Task, ABC):
         labels = examples.labels or []
         names = label_names(labels, source, data.label)
         say(combined_labels(labels, data.label))
-        return {"classes": names}
+        if self.class_weights is None:
+            return {"classes": names}
+        return {"classes": names, "class_weights": class_weights(self.class_weights, labels, names)}
 
     def are_targets(self, content: Any) -> bool:
         names = content.get("classes") if isinstance(content, dict) else None
@@ -53,6 +64,27 @@ class Classification(Task, ABC):
     def baseline(self, held_out: Examples) -> Mapping[str, Any]:
         label, share = majority(held_out.labels or [])
         return {"words": f"always answering {label!r}", "value": share}
+
+    def to_learn(self, collate: Any, base: Base) -> Any:
+        """The collator of examples to train on, with what `step` needs to weigh and smooth."""
+        if self.class_weights is None and not self.label_smoothing:
+            return collate
+        return Weighted(collate, base.known.get("class_weights") or [1.0] * len(base.known["classes"]))
+
+    def step(self, model: Any, batch: dict[str, Any]) -> tuple[Any, Outputs]:
+        """The model's own loss and logits; where it is learned from, the weighted and smoothed cross-entropy.
+
+        It is torch's: Σ w_y · loss / Σ w_y over the batch, in fp32.
+        """
+        if "class_weights" not in batch:
+            return super().step(model, batch)
+        from torch.nn.functional import cross_entropy
+
+        seen = {key: value for key, value in batch.items() if key not in ("labels", "class_weights")}
+        logits = model(**seen).logits
+        weights = batch["class_weights"][0]
+        loss = cross_entropy(logits.float(), batch["labels"], weights, label_smoothing=self.label_smoothing)
+        return loss, logits
 
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
         from structune.tasks.parts.confusion import confusion, scores
