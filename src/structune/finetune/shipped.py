@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def _first_sentence(text: str) -> str:
     remarks = [
         line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), text.splitlines())
     ]
-    return " ".join(remarks).partition(". ")[0].rstrip(".")
+    return re.split(r"(?<! al)\. ", " ".join(remarks), maxsplit=1)[0].rstrip(".")  # "et al." ends no sentence
 
 
 def _folder() -> Path:

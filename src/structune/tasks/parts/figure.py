@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 BLUE, VERMILION, INK, GREY, GRID = "#0072B2", "#D55E00", "#333333", "#8a8a8a", "#e6e6e6"
 _LONGEST = 28  # characters of a name
+_TO_AN_INCH = 8.5  # characters of a title, beside the axis' own labels
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -31,8 +33,11 @@ def plain(axes: Axes) -> None:
 
 
 def titled(axes: Axes, title: str) -> None:
-    """A title at the left, as it stands: a dollar sign begins no formula."""
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
+    """A title at the left, as it stands: a dollar sign begins no formula, and one that is too wide takes several lines."""
+    figure = axes.get_figure()
+    width = 8 if figure is None else figure.get_figwidth()
+    lines = textwrap.fill(title, int(_TO_AN_INCH * width))
+    axes.set_title(lines, loc="left", fontsize=11, fontweight="bold", parse_math=False)
 
 
 def short(name: str) -> str:
