@@ -33,10 +33,10 @@ def plain(axes: Axes) -> None:
 
 
 def titled(axes: Axes, title: str) -> None:
-    """A title at the left, as it stands: a dollar sign begins no formula, and one that is too wide takes several lines."""
-    figure = axes.get_figure()
-    width = 8 if figure is None else figure.get_figwidth()
-    lines = textwrap.fill(title, int(_TO_AN_INCH * width))
+    """A title at the left, as it stands: a dollar sign begins no formula. One that is too wide takes several lines."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes are made by their figure
+    lines = textwrap.fill(title, int(_TO_AN_INCH * figure.get_figwidth()))
     axes.set_title(lines, loc="left", fontsize=11, fontweight="bold", parse_math=False)
 
 
