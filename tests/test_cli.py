@@ -168,12 +168,12 @@ def test_other_errors_are_one_line_and_code_1(project: Path, monkeypatch: pytest
 
 def test_ctrl_c_is_code_130_and_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from structune.errors import Interrupted
-    from structune.finetune import train
+    from structune.finetune import training
 
     def stop(*_: object, **__: object) -> None:
         raise Interrupted(7, "continue with: structune train runs/x/recipe.yaml --resume")
 
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(training, "train", stop)
     result = run("train", "mine.yaml")
     assert result.exit_code == 130
     assert "stopped after step 7" in result.stderr

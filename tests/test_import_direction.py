@@ -70,6 +70,7 @@ PARTS = {
     "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune"),
     "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune study"),
     "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune study bench"),
+    "__main__": part("cli", ""),
     "testing": part(f"{MATHS} peft {ROOT}"),
 }
 
@@ -87,7 +88,7 @@ INSIDE = {
         | several.mixed_methods storage.injected
         | entry""",
     "finetune": """
-        importing launch lock markdown place reported resume rows tables
+        importing launch lock markdown place processes reported resume rows tables
         | methods recipe yaml_file shipped
         | task_data
         | *

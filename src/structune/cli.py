@@ -23,7 +23,7 @@ from rich.markup import escape
 from structune import __version__
 from structune.errors import Interrupted, UserError
 from structune.finetune.importing import without_remarks
-from structune.finetune.launch import first_rank, refuse_several_processes
+from structune.finetune.launch import first_rank, launched_together, refuse_several_processes
 from structune.finetune.shipped import described_recipes, recipe_names
 from structune.finetune.signals import raised
 from structune.finetune.tables import pairs, print_table, records
@@ -88,9 +88,10 @@ def train(
     """Fine-tune a model as a recipe says.
 
     The run folder (**output**, by default runs/RECIPE-METHOD) gets the adapter with its model card, the metrics, the
-    training curve and the log. Ctrl-C and SIGTERM save a checkpoint; **--resume** goes on from it.
+    training curve and the log. Ctrl-C and SIGTERM save a checkpoint; **--resume** goes on from it. Several processes
+    train one run: `torchrun --nproc_per_node N -m structune train RECIPE`.
     """
-    with _errors_as_lines(debug):
+    with _errors_as_lines(debug, several=True):
         from structune.finetune.recipe import Recipe
         from structune.finetune.reported import CHOSEN_BY, TEST, reported
         from structune.finetune.resume import refuse_both
@@ -103,6 +104,8 @@ def train(
             from structune.finetune import training
 
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
+        if not first_rank():
+            return
         metrics = run.metrics()
         first, *others = settings.task.metrics
         part = reported(metrics)
@@ -525,11 +528,15 @@ def _listed(text: str) -> list[str]:
 
 
 @contextmanager
-def _errors_as_lines(debug: bool) -> Iterator[None]:
+def _errors_as_lines(debug: bool, several: bool = False) -> Iterator[None]:
     """Errors as one clear red line; of several processes of one launch the first tells it.
 
     Exit codes: 2 for a mistake the user can fix, 3 for numbers that ran away, 128 + the signal's number for Ctrl-C
     (130), SIGTERM (143) and SIGHUP (129), 1 for the rest.
+
+    Args:
+        debug: whether tracebacks are shown.
+        several: whether the command runs in several processes.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not debug:
@@ -537,16 +544,18 @@ def _errors_as_lines(debug: bool) -> Iterator[None]:
     _show_doubts()
     try:
         with raised():
-            refuse_several_processes()
+            launched_together() if several else refuse_several_processes()
             yield
     except Interrupted as stop:
-        errors.print(f"[yellow]{escape(str(stop))}[/]", soft_wrap=True, highlight=False)
+        if first_rank():
+            errors.print(f"[yellow]{escape(str(stop))}[/]", soft_wrap=True, highlight=False)
         sys.exit(128 + stop.number)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as stop:
-        errors.print("[yellow]stopped[/]")
+        if first_rank():
+            errors.print("[yellow]stopped[/]")
         sys.exit(128 + getattr(stop, "number", signal.SIGINT))
     except Exception as error:
         if debug:
@@ -564,6 +573,8 @@ def _show_doubts() -> None:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, DataWarning):
+            if not first_rank():
+                return
             errors.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False)
         else:
             before(message, category, *place, **more)

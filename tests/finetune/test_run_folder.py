@@ -390,7 +390,7 @@ class TestLock:
         self, recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The other one has begun, and ended, while this one loaded its model."""
-        from structune.finetune import train as module
+        from structune.finetune import training as module
 
         load = module.apply_method
 
@@ -480,7 +480,7 @@ class TestDisk:
     @pytest.mark.parametrize("scheduler", ["onecycle", "cosine"])
     def test_full_at_the_end(self, scheduler: str, recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
         """The last step is not the last of an epoch: a trainer that resumes there would take another one."""
-        from structune.finetune import train as module
+        from structune.finetune import training as module
 
         straight = train(recipe("lora", "straight", scheduler=scheduler))
 
@@ -577,7 +577,7 @@ class TestOtherFolders:
 
 
 def test_interrupted_while_saving_finishes(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    from structune.finetune import train as module
+    from structune.finetune import training as module
 
     save = module.save_trained
 

@@ -15,7 +15,8 @@ _FOLDER = re.compile(r"checkpoint-(0|[1-9]\d*)", re.ASCII)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
 
 _STATE = "trainer_state.json"
-_PROGRESS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_PROGRESS = ("optimizer.pt", "scheduler.pt")
+_RANDOM = re.compile(r"rng_state(_(0|[1-9]\d*))?\.pth", re.ASCII)  # with a number: of one of several processes
 _SCALER = "scaler.pt"
 _ADAPTER, _MODEL, _INDEX = "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"
 _OF_PEFT = ("README.md", _ADAPTER, "adapter_config.json")
@@ -50,7 +51,7 @@ def checkpoint_files(folder: Path) -> Iterator[Path]:
     of_peft = not of_model or any((folder / name).is_file() for name in (_ADAPTER, "adapter_config.json"))
     shards = [] if of_peft else sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     weights = _OF_PEFT if of_peft else (*shards, *_OF_MODEL)
-    for name in (*_PROGRESS, _SCALER, "training_args.bin", *_OF_TOKENIZER, *weights, _STATE):
+    for name in (*_PROGRESS, *_random_states(folder), _SCALER, "training_args.bin", *_OF_TOKENIZER, *weights, _STATE):
         path = folder / name
         if path.is_file() and not path.is_symlink():
             yield path
@@ -81,7 +82,8 @@ def checkpoint_fault(folder: Path, of_peft: bool, fp16: bool, has_config: bool =
             return f"{_INDEX} is damaged"
         weights = sorted({str(name) for name in shards.values()})
     configuration = ["adapter_config.json"] if of_peft else ["config.json"] if has_config else []
-    for name in (_STATE, *weights, *configuration, *_PROGRESS, *([_SCALER] if fp16 else [])):
+    random = _random_states(folder) or ["rng_state.pth"]
+    for name in (_STATE, *weights, *configuration, *_PROGRESS, *random, *([_SCALER] if fp16 else [])):
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
@@ -91,6 +93,16 @@ def checkpoint_fault(folder: Path, of_peft: bool, fp16: bool, has_config: bool =
     if state.get("global_step") != checkpoint_step(folder) or not isinstance(state.get("log_history"), list):
         return f"{_STATE} is of another step, or not whole"
     return None
+
+
+def checkpoint_processes(folder: Path) -> int:
+    """How many processes saved a checkpoint."""
+    return max(len(_random_states(folder)), 1)
+
+
+def _random_states(folder: Path) -> list[str]:
+    """The files with the state of random numbers, one for each process."""
+    return sorted(path.name for path in folder.iterdir() if _RANDOM.fullmatch(path.name))
 
 
 def _is_one(folder: Path) -> bool:

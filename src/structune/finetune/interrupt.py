@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from structune.finetune.processes import Processes
 from structune.finetune.signals import taken
 
 
@@ -16,13 +17,18 @@ class StopOnInterrupt(TrainerCallback):
     """A context manager and callback that ends training early, with a checkpoint.
 
     The first signal lets the step in progress finish. A second Ctrl-C is Python's usual KeyboardInterrupt; another
-    SIGTERM or SIGHUP changes nothing, since batch systems send several before they kill.
+    SIGTERM or SIGHUP changes nothing, since batch systems send several before they kill. Of several processes all stop
+    after the same step, whichever was told; another Ctrl-C changes nothing there, since launchers pass theirs on.
+
+    Args:
+        processes: that train together.
 
     Attributes:
         number: of the signal that asked for it; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes | None = None) -> None:
+        self.processes = processes or Processes()
         self.number: int | None = None
 
     def __enter__(self) -> StopOnInterrupt:
@@ -36,10 +42,11 @@ class StopOnInterrupt(TrainerCallback):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number = number
-        elif number == signal.SIGINT:
+        elif number == signal.SIGINT and not self.processes.several:
             raise KeyboardInterrupt
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.number = next((number for number in self.processes.gather(self.number) if number is not None), None)
         if self.number is not None:
             control.should_log = control.should_training_stop = True
 

@@ -34,15 +34,17 @@ class LogFile(TrainerCallback):
         self.path = path
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        write_text(self.path, "".join(_line(entry) for entry in state.log_history))
+        if state.is_world_process_zero:
+            write_text(self.path, "".join(_line(entry) for entry in state.log_history))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step >= state.max_steps:
             control.should_log = True
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(state.log_history[-1]))
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(state.log_history[-1]))
 
 
 class ProgressBar(TrainerCallback):

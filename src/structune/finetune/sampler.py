@@ -48,5 +48,52 @@ class SimilarLengths(Sampler[int]):
             yield from batch
 
 
+class Shares(Sampler[list[int]]):
+    """One process's part of every batch: the batches are those of one process, each cut into as many parts.
+
+    Of a batch of k examples process r has those from ⌊r k / N⌋ to ⌊(r + 1) k / N⌋. Where that is none, it has one that
+    does not count, named by −1 − index, so that it takes part in the step all the same.
+
+    Args:
+        order: of the examples.
+        batch_size: examples in a whole batch.
+        rank: the process.
+        count: N, how many there are.
+    """
+
+    def __init__(self, order: Sampler[int], batch_size: int, rank: int, count: int) -> None:
+        self.order, self.batch_size, self.rank, self.count = order, batch_size, rank, count
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)  # type: ignore[arg-type]  # samplers of examples have a length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in _cut(list(self.order), self.batch_size):
+            first, last = (place * len(batch) // self.count for place in (self.rank, self.rank + 1))
+            yield batch[first:last] or [-1 - batch[0]]
+
+
+class Turns(Sampler[list[int]]):
+    """Every N-th batch of examples in their order, as many for each of N processes; what is over begins from the front.
+
+    Args:
+        examples: how many there are.
+        batch_size: examples in a batch; the last may have fewer.
+        rank: the process.
+        count: N, how many there are.
+    """
+
+    def __init__(self, examples: int, batch_size: int, rank: int, count: int) -> None:
+        self.batches = _cut(list(range(examples)), batch_size)
+        self.rank, self.count = rank, count
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.count)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for turn in range(len(self)):
+            yield self.batches[(turn * self.count + self.rank) % len(self.batches)]
+
+
 def _cut(items: list[int], size: int) -> list[list[int]]:
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
+from transformers import (
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import nested_detach
+from transformers.trainer_pt_utils import nested_detach, nested_numpify
+from transformers.trainer_utils import EvalLoopOutput
 
 from structune.errors import Diverged, UserError
 from structune.files import NotWritten, written
@@ -25,13 +34,16 @@ from structune.finetune.adapters import split_parameters
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.choosing import Best, Choosing, best
 from structune.finetune.methods import recommended
+from structune.finetune.processes import Processes
 from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.sampler import SimilarLengths
+from structune.finetune.sampler import Shares, SimilarLengths, Turns
 from structune.tasks.task import Base, Targets, Task
 
 _PREPARED = "prepared"
 """Under which name a checkpoint holds what the task's findings have become while training."""
 
+
+_COUNTS = "structune: it counts"  # whether a batch has examples of its own
 _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
 
 
@@ -70,8 +82,10 @@ class RecipeTrainer(Trainer):
         train: Sequence[Mapping[str, Any]] | None = None,
         evaluation: Sequence[Mapping[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.recipe = recipe
+        self.processes = processes or Processes()
         self.task = recipe.task
         self.base = base
         self.head = base.head
@@ -82,7 +96,7 @@ class RecipeTrainer(Trainer):
         self.choosing = Choosing(recipe.train, recipe.task.metrics[0])
         super().__init__(
             model=model,
-            args=_arguments(recipe, folder, evaluating=evaluation is not None),
+            args=_arguments(recipe, folder, evaluation is not None, self.processes.count),
             data_collator=self.task.collator(replace(base, known=targets), training=True),
             train_dataset=train,
             eval_dataset=evaluation,
@@ -91,7 +105,7 @@ class RecipeTrainer(Trainer):
         )
         self._still = self.task.collator(base, training=False)
         if hasattr(self.data_collator, "begin_epoch"):
-            self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed))
+            self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed + self.processes.rank))
         self.remove_callback(PrinterCallback)
         # A task's loss is a mean over the batch whatever arguments the model takes: without this, the Trainer would add
         # up those of accumulated batches instead of averaging them.
@@ -130,16 +144,42 @@ class RecipeTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [self.task.length(example) or 0 for example in examples]
-        size = self.args.train_batch_size
+        size = self.args.train_batch_size * self.processes.count
         return SimilarLengths(lengths, size, self.recipe.seed, lambda: int(self.state.epoch or 0))
 
-    def get_eval_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
-        with self._without_variation():
-            return super().get_eval_dataloader(*arguments, **options)
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches in the order of one process; of several, each has its part of every batch."""
+        if not self.processes.several:
+            return super().get_train_dataloader()
+        examples: Any = self.train_dataset
+        order = self._get_train_sampler() or SequentialSampler(examples)
+        if isinstance(order, RandomSampler):
+            order = _Shuffled(len(examples), self.recipe.seed, lambda: int(self.state.epoch or 0))
+        shares = Shares(order, self.recipe.train.batch_size, self.processes.rank, self.processes.count)
+        collate = self.data_collator
+        return DataLoader(
+            _Counted(examples),  # type: ignore[arg-type]  # any sequence is a data set
+            batch_sampler=shares,
+            collate_fn=lambda rows: collate([row for row, _ in rows]) | {_COUNTS: all(counts for _, counts in rows)},
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
-    def get_test_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        if self.processes.several:
+            return self._turns(self.eval_dataset if eval_dataset is None else eval_dataset)
         with self._without_variation():
-            return super().get_test_dataloader(*arguments, **options)
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        if self.processes.several:
+            return self._turns(test_dataset)
+        with self._without_variation():
+            return super().get_test_dataloader(test_dataset)
+
+    def _turns(self, examples: Any) -> DataLoader[Any]:
+        """Batches of examples to evaluate on, of which each of several processes has every so many."""
+        turns = Turns(len(examples), self.recipe.train.eval_batch_size, self.processes.rank, self.processes.count)
+        return DataLoader(examples, batch_sampler=turns, collate_fn=self._still)
 
     @contextmanager
     def _without_variation(self) -> Iterator[None]:
@@ -153,8 +193,16 @@ class RecipeTrainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, *_: Any, **__: Any
     ) -> Any:
-        """The task's loss, with its outputs as a dictionary where they are wanted."""
+        """The task's loss, with its outputs as a dictionary where they are wanted.
+
+        Of several processes each has a part of the batch. The processes' gradients are averaged, so what one process
+        would have is the mean of their losses, each times its share of what the loss is a mean over.
+        """
+        counts = inputs.pop(_COUNTS, True)
         loss, outputs = self.task.step(model, inputs)
+        if self.processes.several and loss is not None:
+            own = torch.tensor(float(self.task.weight(inputs)) if counts else 0.0, device=loss.device)
+            loss = loss * (self.processes.count * own / self.processes.sum(own).clamp_min(1e-30))
         return (loss, {"outputs": outputs}) if return_outputs else loss
 
     def prediction_step(
@@ -182,6 +230,7 @@ class RecipeTrainer(Trainer):
         if self.is_over():
             raise _AllTaken
         loss = super().training_step(*arguments, **options)
+        loss = self.processes.mean(loss)
         measured = {"the training loss": loss}
         assert self.model is not None  # given at the start
         if self.accelerator.sync_gradients and self.recipe.train.precision != "fp16":
@@ -237,6 +286,8 @@ class RecipeTrainer(Trainer):
         The best so far stays where it is to be kept.
         """
         self._unproven = False
+        if not self.processes.first:
+            return
         found = self.best()
         before = [path for path in checkpoint_folders(self.folder) if checkpoint_step(path) <= self.state.global_step]
         for path in before[: -self.recipe.train.keep_checkpoints]:
@@ -264,8 +315,13 @@ class RecipeTrainer(Trainer):
             kept: Any = self.state.stateful_callbacks
             kept[_PREPARED] = dict(self.base.prepared)
         try:
-            with written(folder):
-                super()._save_checkpoint(*arguments, **options)
+            # The first process writes the state, which makes it a checkpoint, when all others have written theirs.
+            with self.processes.agreeing(), written(folder):
+                if not self.processes.first:
+                    self._save_rng_state(str(folder))
+            with self.processes.agreeing(), written(folder):
+                if self.processes.first:
+                    super()._save_checkpoint(*arguments, **options)
         except NotWritten:
             self._remove(folder)
             raise
@@ -278,9 +334,15 @@ class RecipeTrainer(Trainer):
         kept: Any = state.stateful_callbacks or {}
         self.task.restore(self.base, kept.get(_PREPARED, self._prepared))
 
+    def store_flos(self) -> None:
+        """Count without asking other processes, which are not here."""
+        self.state.total_flos += self.current_flos
+        self.current_flos = 0
+
     def _remove(self, checkpoint: Path) -> None:
-        with suppress(OSError):  # no reason to stop training
-            remove_checkpoint(checkpoint)
+        if self.processes.first:
+            with suppress(OSError):  # no reason to stop training
+                remove_checkpoint(checkpoint)
 
     def _divergence(self, step: int, what: str) -> str:
         """When, what, at which rates, and what to try."""
@@ -300,6 +362,41 @@ class RecipeTrainer(Trainer):
         return (
             f"step {step} of {self.state.max_steps}: {what} (learning rate {', head '.join(rates) or '–'}). {advice}."
         )
+
+    def evaluation_loop(
+        self, dataloader: DataLoader[Any], description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """Outputs, scores and mean loss of all examples, in their order, whatever the sizes of batches.
+
+        Of several processes each takes every so many batches, and all get everything.
+        """
+        assert self.model is not None  # given at the start
+        if not self.accelerator._models:
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.model.eval()
+        self.callback_handler.eval_dataloader = dataloader
+        found = []
+        for batch in dataloader:
+            weight = self.task.weight(batch)
+            loss, outputs, labels = self.prediction_step(self.model, batch, prediction_loss_only=False)
+            found.append(
+                (weight, *(None if part is None else nested_numpify(part) for part in (loss, outputs, labels)))
+            )
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        examples: Any = dataloader.dataset
+        batches = [batch for turn in zip(*self.processes.gather(found), strict=True) for batch in turn]
+        if self.processes.several:  # what was begun from the front again comes last
+            batches = batches[: -(-len(examples) // self.recipe.train.eval_batch_size)]
+        weights, losses, outputs, labels = (list(column) for column in zip(*batches, strict=True))
+        metrics: dict[str, float] = {}
+        predictions, label_ids = joined(outputs), None if labels[0] is None else joined(labels)
+        if losses[0] is not None:
+            total = sum(weight * float(loss) for weight, loss in zip(weights, losses, strict=True))
+            metrics[f"{metric_key_prefix}_loss"] = total / max(sum(weights), 1e-30)
+        if label_ids is not None and self.compute_metrics is not None:
+            scores = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=label_ids))
+            metrics |= {f"{metric_key_prefix}_{key}": float(value) for key, value in scores.items()}
+        return EvalLoopOutput(predictions, label_ids, metrics, len(examples))
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Evaluate without drawing on the random numbers of training: how often does not change the weights."""
@@ -321,8 +418,13 @@ class RecipeTrainer(Trainer):
         }
 
 
-def check_settings(recipe: Recipe, folder: Path) -> None:
+def check_settings(recipe: Recipe, folder: Path, processes: int = 1) -> None:
     """Raises `UserError` when this machine cannot train so, or a reporting back end is not there; writes nothing."""
+    if recipe.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size = {recipe.train.batch_size}: is that of all {processes} processes together, and each "
+            f"has an equal part of it; give a multiple of {processes}"
+        )
     on_gpu = torch.cuda.is_available() and recipe.train.device != "cpu"
     if recipe.train.precision == "fp16" and not on_gpu:
         raise UserError("train.precision = 'fp16': needs a GPU; use bf16 or fp32 on a CPU")
@@ -338,7 +440,7 @@ def check_settings(recipe: Recipe, folder: Path) -> None:
             raise UserError(f"train.report_to = {name!r}: {' '.join(str(error).split())}") from None
 
 
-def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArguments:
+def _arguments(recipe: Recipe, folder: Path, evaluating: bool, processes: int = 1) -> TrainingArguments:
     train = recipe.train
     when = "steps" if train.eval_steps else "epoch"
     known = {field.name for field in fields(TrainingArguments)}
@@ -352,7 +454,7 @@ def _arguments(recipe: Recipe, folder: Path, evaluating: bool) -> TrainingArgume
         seed=recipe.seed,
         num_train_epochs=train.epochs or 1,
         max_steps=train.max_steps or -1,
-        per_device_train_batch_size=train.batch_size,
+        per_device_train_batch_size=train.batch_size // processes,
         per_device_eval_batch_size=train.eval_batch_size,
         gradient_accumulation_steps=train.gradient_accumulation,
         **checkpointing,
@@ -404,6 +506,65 @@ def are_finite(values: Any) -> bool:
     if isinstance(values, (tuple, list)):
         return all(are_finite(value) for value in values)
     return bool(np.isfinite(values).all())
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Arrays of batches as one, along their first axis; the second is filled up with −100 where batches differ in it.
+
+    Arrays may be nested in tuples, lists and mappings, which are alike in all batches.
+    """
+    first = parts[0]
+    if isinstance(first, (tuple, list)):
+        return type(first)(joined(column) for column in zip(*parts, strict=True))
+    if isinstance(first, Mapping):
+        return {key: joined([part[key] for part in parts]) for key in first}
+    if first.ndim > 1 and len({part.shape[1] for part in parts}) > 1:
+        most = max(part.shape[1] for part in parts)
+        still = [(0, 0)] * (first.ndim - 2)
+        parts = [np.pad(part, [(0, 0), (0, most - part.shape[1]), *still], constant_values=IGNORED) for part in parts]
+    return np.concatenate(parts)
+
+
+IGNORED = -100
+"""What stands in labels and outputs where there is nothing, as in transformers."""
+
+
+class OwnNumbers(TrainerCallback):
+    """Of several processes each draws random numbers of its own (dropout, augmentation), by its rank."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not self.processes.first:
+            set_seed(args.seed + self.processes.rank)
+
+
+class _Counted(Sequence[tuple[Mapping[str, Any], bool]]):
+    """Examples, each with whether it counts: one that is asked for as −1 − index does not."""
+
+    def __init__(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.examples[index if index >= 0 else -1 - index], index >= 0
+
+
+class _Shuffled(Sampler[int]):
+    """The random order in which the Trainer takes examples in one process, by seed and epoch alone."""
+
+    def __init__(self, examples: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.examples, self.seed, self.epoch = examples, seed, epoch
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        yield from torch.randperm(self.examples, generator=generator).tolist()
 
 
 def _scores(task: Task, targets: Targets, outcome: EvalPrediction) -> dict[str, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 import signal
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import nn
 
-from structune.doubt import say
+from structune.doubt import DataWarning, say
 from structune.errors import Diverged, Interrupted, UserError
 from structune.files import NotWritten, new_folder, write_json, write_text, written
 from structune.finetune.adapters import (
@@ -29,19 +30,20 @@ from structune.finetune.adapters import (
     split_parameters,
 )
 from structune.finetune.card import model_card
+from structune.finetune.checkpoint import checkpoint_processes
 from structune.finetune.choosing import Best
 from structune.finetune.curve import draw_curve
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.launch import refuse_several_processes
 from structune.finetune.meters import MemoryMeter, StepClock
 from structune.finetune.place import check_writable
+from structune.finetune.processes import Processes
 from structune.finetune.progress import LogFile, ProgressBar
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData, load_data
-from structune.finetune.trainer import RecipeTrainer, check_settings, device_of, shortest_first
+from structune.finetune.trainer import OwnNumbers, RecipeTrainer, check_settings, device_of, shortest_first
 from structune.quiet import quiet
 from structune.tasks.parts.pretrained import hub_name
 from structune.tasks.task import Base
@@ -64,7 +66,8 @@ def train(
     The run folder holds `run.json` (that it is one), `recipe.yaml` (resolved), `versions.json`, `data.json`
     (what the data were), `prepared.json` (what the task found out before, if anything), `log.jsonl`, `curve.png`,
     `adapter/`, `checkpoints/` and, written last, `metrics.json`. Everything is checked before the folder is touched,
-    and one process at a time writes there.
+    and one process at a time writes there. Started by torchrun or accelerate launch, all processes of the launch train
+    one run: each has its part of every batch, and the first speaks and writes.
 
     Args:
         recipe: what to do; its open choices are filled in by `Recipe.resolved`.
@@ -79,56 +82,100 @@ def train(
         Diverged: numbers ran away; nothing was saved since the last checkpoint.
         Interrupted: a signal such as Ctrl-C asked for the end; a checkpoint was saved.
     """
-    console = console or Console(quiet=True)
     refuse_both(resume, overwrite)
-    refuse_several_processes()
     settings = recipe.resolved()
+    processes = Processes.joined(cpu=settings.train.device == "cpu")
+    console = console if console and processes.first else Console(quiet=True)
     run = Run(Path(settings.output))
+    processes.shared(lambda: _check_folder(run, settings, resume, overwrite, recipe_file))
+    ready = processes.in_turn(lambda: _prepare(run, settings, resume, processes))
+    task, data, base = settings.task, ready.data, ready.base
+    prepared = processes.shared(
+        lambda: (
+            (run.prepared() if resume else {})
+            or task.prepare(base, ready.encoded.train, settings.data, device_of(settings, run.checkpoints))
+        )
+    )
+    base = task.equip(base, prepared)
+    with processes.agreeing():
+        model = apply_method(base, settings.method, task)
+    notes = processes.shared(lambda: _notes(run, ready.fingerprint, resume, processes))
+    processes.shared(lambda: check_writable(run.folder, run.where, _bytes_needed(model, settings)))
+    _announce(console, settings, data, model, base)
+    for note in notes:
+        console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    with StopOnInterrupt(processes) as stop, _explaining_disk_errors(run), ExitStack() as stack:
+        with processes.agreeing():
+            if processes.first:
+                stack.enter_context(run.lock())
+                run.check_free(resume, overwrite)  # another process may have been quicker
+                known = not resume or run.data_file.is_file()
+                run.begin(settings, resume, ready.fingerprint if known else None, prepared)
+        _carry_out(run, settings, data, ready.encoded, base, model, resume, stop, console, processes)
+    return run
+
+
+class _Ready(NamedTuple):
+    """What every process makes for itself."""
+
+    data: TaskData
+    fingerprint: Fingerprint
+    base: Base
+    encoded: Encoded
+
+
+def _check_folder(run: Run, settings: ResolvedRecipe, resume: bool, overwrite: bool, recipe_file: Path | None) -> None:
+    """Raises `UserError` unless the recipe's run may begin, or go on, in its folder."""
     if not resume:
         run.check_place(settings, recipe_file)
     run.check_free(resume, overwrite)
-    notes: list[str] = []
     if resume:
         run.check_same(settings)
-        notes += run.check_checkpoints()
+        run.check_checkpoints()
     check_writable(run.folder, run.where)
     run.refuse_locked()
-    check_settings(settings, run.checkpoints)
+
+
+def _prepare(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes) -> _Ready:
+    """The data, the model and the encoded examples; what is doubtful about them is told once."""
+    check_settings(settings, run.checkpoints, processes.count)
     check_method(settings.method)
     task = settings.task
-    data = load_data(task, settings.data)
-    fingerprint = Fingerprint.of(data)
-    unchecked = run.check_data(fingerprint) if resume else None
-    notes += [unchecked] if unchecked else []
-    base = task.load(settings.model, data.targets, settings.seed)
-    say(task.doubts_about_encoding(data.parts(), base, settings.data))
-    encoded = Encoded(
-        *(shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts())
-    )
-    device = device_of(settings, run.checkpoints)
-    prepared = (run.prepared() if resume else {}) or task.prepare(base, encoded.train, settings.data, device)
-    base = task.equip(base, prepared)
+    with warnings.catch_warnings():
+        if not processes.first:
+            warnings.simplefilter("ignore", DataWarning)
+        data = load_data(task, settings.data)
+        fingerprint = Fingerprint.of(data)
+        if resume and processes.first:
+            run.check_data(fingerprint)
+        base = task.load(settings.model, data.targets, settings.seed)
+        say(task.doubts_about_encoding(data.parts(), base, settings.data))
+    encoded = [shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts()]
     if settings.train.gradient_checkpointing and not hasattr(base.model, "gradient_checkpointing_enable"):
         raise UserError(
             f"train.gradient_checkpointing: {type(base.model).__name__} cannot compute its layers again; leave it out"
         )
-    model = apply_method(base, settings.method, task)
-    check_writable(run.folder, run.where, _bytes_needed(model, settings))
-    _announce(console, settings, data, model, base)
-    for note in notes:
-        console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
-    if resume and (divergence := run.divergence()):
-        console.print(
-            f"[yellow]This run stopped before: {escape(divergence)} A resumed run keeps its recipe, so it will most "
-            f"likely stop there again; for other rates train anew with --set and --overwrite.[/]",
-            soft_wrap=True,
-            highlight=False,
+    return _Ready(data, fingerprint, base, Encoded(*encoded))
+
+
+def _notes(run: Run, fingerprint: Fingerprint, resume: bool, processes: Processes) -> list[str]:
+    """What whoever resumes should know."""
+    if not resume:
+        return []
+    unchecked = run.check_data(fingerprint)
+    notes = [*run.check_checkpoints(), *([unchecked] if unchecked else [])]
+    last = run.last_checkpoint()
+    if last is not None and (before := checkpoint_processes(last)) != processes.count:
+        notes.append(
+            f"{last}: was saved by {before} {'process' if before == 1 else 'processes'}, and goes on in "
+            f"{processes.count}: batches are the same, dropout draws other numbers than if it had not stopped"
         )
-    with StopOnInterrupt() as stop, _explaining_disk_errors(run), run.lock():
-        run.check_free(resume, overwrite)  # another process may have been quicker
-        run.begin(settings, resume, None if unchecked else fingerprint, prepared)
-        _carry_out(run, settings, data, encoded, base, model, resume, stop, console)
-    return run
+    if divergence := run.divergence():
+        notes.append(
+            f"This run stopped before: {divergence} A resumed run keeps its recipe, so it will most likely stop there "
+            f"again; for other rates train anew with --set and --overwrite."
+        )
+    return notes
 
 
 def _carry_out(
@@ -141,6 +188,7 @@ def _carry_out(
     resume: bool,
     stop: StopOnInterrupt,
     console: Console,
+    processes: Processes,
 ) -> None:
     """Train and write the results into a folder that is begun."""
     clock, bar = StepClock(), ProgressBar(console, recipe.method.label, recipe.task.metrics[0])
@@ -153,9 +201,10 @@ def _carry_out(
             run.checkpoints,
             encoded.train,
             encoded.evaluation,
-            [clock, LogFile(run.log_file), bar, stop, *recipe.task.callbacks(base)],
+            [clock, LogFile(run.log_file), bar, stop, OwnNumbers(processes), *recipe.task.callbacks(base)],
+            processes,
         )
-        checkpoint = run.last_checkpoint() if resume else None
+        checkpoint = processes.shared(lambda: run.last_checkpoint() if resume else None)
         if resume:
             console.print(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet: starting from step 0")
         try:
@@ -169,6 +218,8 @@ def _carry_out(
             trainer.rotate()
             tested = {} if encoded.test is None else trainer.test(encoded.test)
         except Diverged as error:
+            if not processes.first:
+                raise
             run.note_divergence(str(error))
             kept = run.last_checkpoint()
             raise Diverged(
@@ -177,6 +228,25 @@ def _carry_out(
             ) from None
 
     evaluation, choice = _tell_choice(trainer, evaluation, chosen, console)
+    with processes.agreeing():
+        if processes.first:
+            _write_results(run, recipe, data, base, model, trainer, evaluation | tested, choice, chosen, clock, memory)
+
+
+def _write_results(
+    run: Run,
+    recipe: ResolvedRecipe,
+    data: TaskData,
+    base: Base,
+    model: nn.Module,
+    trainer: RecipeTrainer,
+    evaluation: Mapping[str, float],
+    choice: Mapping[str, Any],
+    chosen: Best | None,
+    clock: StepClock,
+    memory: MemoryMeter,
+) -> None:
+    """The adapter with its card, the curve and, last, the metrics."""
     with written(run.adapter), new_folder(run.adapter) as folder:
         save_trained(model, folder, hub_name(recipe.model))
         if base.prepared:
@@ -186,7 +256,7 @@ def _carry_out(
             "method": recipe.method.label,
             "eval_loss": evaluation["eval_loss"],
             **{f"eval_{metric.key}": evaluation[f"eval_{metric.key}"] for metric in recipe.task.metrics},
-            **tested,
+            **{key: value for key, value in evaluation.items() if key.startswith("test_")},
             "train_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             **choice,
@@ -207,6 +277,7 @@ def _carry_out(
             "device": trainer.args.device.type,
             "dtype": recipe.train.precision,
             "seed": recipe.seed,
+            "processes": trainer.processes.count,
         }
         write_text(folder / "README.md", model_card(recipe, metrics, data.targets, base))
     title = f"{recipe.name}: {recipe.method.label}"

@@ -313,10 +313,18 @@ class Task(Section, ABC):
     def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor | None, Outputs]:
         """Loss (None without labels) and outputs of a batch. Default: the model's own loss and its logits.
 
-        The loss is a mean over the batch's examples.
+        The loss is a mean over what `weight` counts. The model may be wrapped, as where several processes train: it is
+        called, and nothing else is asked of it.
         """
         outputs = model(**batch)
         return getattr(outputs, "loss", None), outputs.logits
+
+    def weight(self, batch: Mapping[str, Tensor]) -> float:
+        """Over how much a batch's loss is a mean, by which parts of a batch and batches are put together.
+
+        Default: its examples.
+        """
+        return len(next(iter(batch.values())))
 
     def callbacks(self, base: Base) -> list[TrainerCallback]:
         """What the task does while training, beside training. Default: nothing.
