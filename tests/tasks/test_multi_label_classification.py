@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from structune.data.reading import read_table
 from structune.data.table import Table
 from structune.doubt import DataWarning
 from structune.errors import UserError
@@ -151,6 +152,10 @@ def test_a_column_of_zeros_and_ones_for_each_label(tmp_path: Path) -> None:
     for text, labels in both.items():
         number = int(text.split()[1])
         assert labels == ["anger"] * (number % 3 == 0) + ["joy"] * (number % 2)
+    section = MultiLabelData(train=str(path), labels=["joy", "anger"])
+    again = TASK.write(data.evaluation, tmp_path / "part", section)  # as sweeps do with their parts
+    table = read_table(again, "train")
+    assert TASK.examples(table, section).labels == data.evaluation.labels
     path.write_text(path.read_text().replace("text 7,1", "text 7,2"))
     with pytest.raises(UserError, match=r"the column 'joy' of .*x.csv has '2' \(line 9\), and is to have 0 and 1"):
         load_data(TASK, MultiLabelData(train=str(path), labels=["joy", "anger"]))

@@ -175,6 +175,13 @@ def test_what_is_held_out_has_its_share_of_each_quantile(tmp_path: Path) -> None
     assert len(few.evaluation) == 5
 
 
+def test_rows_that_are_trained_on_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv")
+    data = TASK.data_section(train=str(path), evaluation=str(path))
+    with pytest.warns(DataWarning, match="all 80 rows .* among those to train on: the score says nothing about new"):
+        load_data(TASK, data)
+
+
 def test_damaged_targets_are_not_taken(run: Run) -> None:
     content = json.loads(run.metrics_file.read_text())
     assert TASK.are_targets(content["targets"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -180,6 +181,13 @@ class MultiLabelClassification(TextTask):
             | {f"probability {name}": float(share) for name, share in zip(names, shares, strict=True)}
             for found, shares in zip(present(outputs, self.threshold), probabilities(outputs), strict=True)
         ]
+
+    def write(self, examples: Examples, path: Path, data: MultiLabelData) -> Path:
+        if data.labels is None:
+            return super().write(examples, path, data)
+        lists = examples.labels or []
+        columns = {name: [int(name in labels) for labels in lists] for name in data.labels}
+        return super().write(replace(examples, inputs={**examples.inputs, **columns}, labels=None), path, data)
 
     def describe(self, targets: Targets) -> str:
         return described("classification of texts with any number of labels", targets)

@@ -57,7 +57,7 @@ def doubts_about_texts_of(train: Examples, evaluation: Examples, text: str) -> I
     texts = [*train.inputs["text"], *evaluation.inputs["text"]]
     yield from _empty_words(texts, f"data.text = {text!r}")
     yield from _no_texts(texts, f"data.text = {text!r}")
-    yield from _leak(train, evaluation, "text")
+    yield from _leak(train, evaluation, "text", "score")
 
 
 def doubts_about_texts_alone(examples: Examples, text: str) -> Iterator[str]:
@@ -142,17 +142,17 @@ def _contradictions(train: Examples, evaluation: Examples, what: str) -> Iterato
         )
 
 
-def _leak(train: Examples, evaluation: Examples, what: str) -> Iterator[str]:
+def _leak(train: Examples, evaluation: Examples, what: str, score: str = "accuracy") -> Iterator[str]:
     known = set(_normal(train))
     count = sum(key in known for key in _normal(evaluation))
     if count == len(evaluation):
         yield (
-            f"all {count} rows to evaluate on are among those to train on: the accuracy says nothing about new {what}s"
+            f"all {count} rows to evaluate on are among those to train on: the {score} says nothing about new {what}s"
         )
     elif count:
         yield (
             f"{count} of {len(evaluation)} rows to evaluate on ({count / len(evaluation):.1%}) are among those to "
-            f"train on: the accuracy will be too high"
+            f"train on: the {score} will be too high"
         )
 
 
