@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
+from structune.data.images import ImageRef
+from structune.data.sources import load_file as load_table
+from structune.doubt import DataWarning
 from structune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.predict import predict
 from structune.finetune.recipe import Recipe
+from structune.finetune.task_data import load_data
 from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
+from structune.tasks.image_classification import ImageClassification
+from structune.tasks.parts.images import ImageData
+from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.task import Base
 
 from .conftest import picture
 
@@ -192,3 +202,76 @@ def test_a_run_may_not_lie_among_the_images(image_recipe: MakeRecipe, photos: Pa
     with pytest.raises(UserError, match="lies in data.train = .* whose files are the examples"):
         train(recipe)
     assert not (photos / "left" / "run").exists()
+
+
+def section(**data: Any) -> tuple[ImageClassification, ImageData]:
+    return ImageClassification(), ImageData.model_validate(data)
+
+
+def test_tables_of_images_keep_the_names_of_their_classes(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["left", "right"])})
+    rows = {"img": [file.read_bytes() for file in files], "label": [file.parent.name for file in files]}
+    table = datasets.Dataset.from_dict({**rows, "label": [features["label"].str2int(name) for name in rows["label"]]})
+    table.cast(features).to_parquet(tmp_path / "photos.parquet")
+    lines = [f"{file.relative_to(photos)},{file.parent.name}" for file in files]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+
+    task, data = section(train=str(tmp_path / "photos.parquet"), image="img", split_seed=1)
+    of_parquet = load_data(task, data)
+    task, data = section(train=str(photos / "metadata.csv"), image="file_name", split_seed=1)
+    of_paths = load_data(task, data)
+    (photos / "metadata.csv").unlink()
+    task, data = section(train=str(photos), split_seed=1)
+    of_folder = load_data(task, data)
+    assert of_parquet.targets == of_paths.targets == of_folder.targets == {"classes": ["left", "right"]}
+    # equal files are equal examples wherever they come from, so the same are held out
+    for found in (of_parquet, of_paths):
+        digests = [[image.digest for image in part.inputs["image"]] for part in (found.train, found.evaluation)]
+        assert sorted(digests[1]) == sorted(image.digest for image in of_folder.evaluation.inputs["image"])
+        assert len(digests[0]) == 32
+
+
+def test_equal_images_with_different_labels_are_doubted(photos: Path) -> None:
+    (photos / "left" / "copy.png").write_bytes((photos / "right" / "01.png").read_bytes())
+    task, data = section(train=str(photos))
+    with pytest.warns(DataWarning, match=r"1 image occurs with different labels, in 2 rows .*'left', 'right'"):
+        load_data(task, data)
+
+
+def test_parts_of_examples_can_be_written_and_read_again(photos: Path, tmp_path: Path) -> None:
+    task, data = section(train=str(photos))
+    examples = load_data(task, data).evaluation
+    raw = [image.source.read_bytes() for image in examples.inputs["image"]]
+    arrays = [np.asarray(image.rgb()) for image in examples.inputs["image"]]
+    for number, kind in enumerate((examples.inputs["image"], raw, arrays)):
+        refs = [cell if isinstance(cell, ImageRef) else ImageRef(cell, "x") for cell in kind]
+        file = task.write(replace(examples, inputs={"image": refs}), tmp_path / f"part{number}", data)
+        again = task.examples(load_table(file, data), data)
+        assert again.labels == examples.labels
+        for one, other in zip(again.inputs["image"], examples.inputs["image"], strict=True):
+            assert np.array_equal(np.asarray(one.rgb()), np.asarray(other.rgb()))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("swinv2", ["query", "value"]), ("convnext", ["pwconv1", "pwconv2"]),
+        ("efficientnet", ["expand_conv", "project_conv", "top_conv"]), ("hiera", ["qkv"]), ("resnet", None),
+    ],
+)  # fmt: skip
+def test_layers_to_adapt_where_none_are_named(architecture: str, expected: list[str] | None) -> None:
+    with torch.device("meta"):
+        model = AutoModelForImageClassification.from_config(AutoConfig.for_model(architecture))
+    assert ImageClassification().adapted(Base(model, None)) == expected
+
+
+def test_the_vision_part_of_clip_is_no_head(tmp_path: Path) -> None:
+    from transformers import CLIPConfig, CLIPForImageClassification, CLIPImageProcessorPil
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**small, "image_size": 16, "patch_size": 8}
+    CLIPForImageClassification(CLIPConfig(text_config=small, vision_config=vision)).save_pretrained(tmp_path)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    base = ImageClassification().load(ModelSection(name=str(tmp_path)), {"classes": ["a", "b", "c"]}, 0)
+    assert base.head == ["classifier"]

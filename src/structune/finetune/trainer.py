@@ -140,9 +140,9 @@ class RecipeTrainer(Trainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        if not self.recipe.train.group_by_length:
-            return super()._get_train_sampler(train_dataset)
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
+        if not self.recipe.train.group_by_length or self.task.length(examples[0]) is None:  # all are of one length
+            return super()._get_train_sampler(train_dataset)
         lengths = [self.task.length(example) or 0 for example in examples]
         size = self.args.train_batch_size * self.processes.count
         return SimilarLengths(lengths, size, self.recipe.seed, lambda: int(self.state.epoch or 0))
