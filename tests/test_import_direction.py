@@ -94,7 +94,7 @@ INSIDE = {
         | *
         | run
         | training evaluate
-        | merge predict push
+        | merge predict push check
         | interface""",
     "data": """
         empty_words numbers section images

@@ -83,6 +83,9 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Do all but train: what it will take, and every warning; writes nothing.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Fine-tune a model as a recipe says.
@@ -103,6 +106,13 @@ def train(
         with without_remarks():
             from structune.finetune import training
 
+        if check:
+            from structune.finetune.check import check as all_but_train
+
+            _show_check(
+                all_but_train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
+            )
+            return
         run = training.train(settings, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe)
         if not first_rank():
             return
@@ -485,6 +495,24 @@ def version() -> None:
 def main() -> None:
     """Entry point of `python -m structune.cli`."""
     app()
+
+
+def _show_check(found: Any) -> None:
+    """What a run takes (`structune.finetune.check.Check`)."""
+    table = pairs()
+    table.add_row("steps", f"{found.steps:,}, of {found.seconds_per_step:.3f} s each")
+    table.add_row("evaluations", f"{found.evaluations:,}, of {found.seconds_per_evaluation:.1f} s each")
+    table.add_row("time", f"[bold]about {_duration(found.seconds)}[/]")
+    table.add_row("memory", f"{found.memory_bytes / 2**20:,.0f} MiB peak ({found.memory_kind})")
+    table.add_row("disk", f"about {found.disk_bytes / 1e6:,.1f} MB for checkpoints and the adapter")
+    print_table(console, table)
+    console.print(f"judged by {found.steps_taken} steps, which were thrown away; nothing was written", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _expanded(argument: str, given: str) -> str:

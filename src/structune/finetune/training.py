@@ -82,40 +82,79 @@ def train(
         Diverged: numbers ran away; nothing was saved since the last checkpoint.
         Interrupted: a signal such as Ctrl-C asked for the end; a checkpoint was saved.
     """
-    refuse_both(resume, overwrite)
-    settings = recipe.resolved()
-    processes = Processes.joined(cpu=settings.train.device == "cpu")
-    console = console if console and processes.first else Console(quiet=True)
-    run = Run(Path(settings.output))
-    processes.shared(lambda: _check_folder(run, settings, resume, overwrite, recipe_file))
-    ready = processes.in_turn(lambda: _prepare(run, settings, resume, processes))
-    task, data, base = settings.task, ready.data, ready.base
-    prepared = processes.shared(
-        lambda: (
-            (run.prepared() if resume else {})
-            or task.prepare(base, ready.encoded.train, settings.data, device_of(settings, run.checkpoints))
-        )
-    )
-    base = task.equip(base, prepared)
-    with processes.agreeing():
-        model = apply_method(base, settings.method, task)
-    notes = processes.shared(lambda: _notes(run, ready.fingerprint, resume, processes))
-    processes.shared(lambda: check_writable(run.folder, run.where, _bytes_needed(model, settings)))
-    _announce(console, settings, data, model, base)
-    for note in notes:
-        console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    ready = make_ready(recipe, resume=resume, overwrite=overwrite, console=console, recipe_file=recipe_file)
+    run, processes = ready.run, ready.processes
     with StopOnInterrupt(processes) as stop, _explaining_disk_errors(run), ExitStack() as stack:
         with processes.agreeing():
             if processes.first:
                 stack.enter_context(run.lock())
                 run.check_free(resume, overwrite)  # another process may have been quicker
                 known = not resume or run.data_file.is_file()
-                run.begin(settings, resume, ready.fingerprint if known else None, prepared)
-        _carry_out(run, settings, data, ready.encoded, base, model, resume, stop, console, processes)
+                run.begin(ready.settings, resume, ready.fingerprint if known else None, ready.prepared)
+        _carry_out(
+            run,
+            ready.settings,
+            ready.data,
+            ready.encoded,
+            ready.base,
+            ready.model,
+            resume,
+            stop,
+            ready.console,
+            processes,
+        )
     return run
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
+    """A run that may begin: everything was checked and made, and nothing written."""
+
+    run: Run
+    settings: ResolvedRecipe
+    data: TaskData
+    fingerprint: Fingerprint
+    prepared: Mapping[str, Any]
+    base: Base
+    model: nn.Module
+    encoded: Encoded
+    processes: Processes
+    console: Console
+
+
+def make_ready(
+    recipe: Recipe, *, resume: bool, overwrite: bool, console: Console | None, recipe_file: Path | None
+) -> Ready:
+    """Check all that can be, and make what training needs; see `train` for the arguments. What is doubtful is told.
+
+    Raises:
+        UserError: the recipe, the data, the model or the output folder does not work.
+    """
+    refuse_both(resume, overwrite)
+    settings = recipe.resolved()
+    processes = Processes.joined(cpu=settings.train.device == "cpu")
+    console = console if console and processes.first else Console(quiet=True)
+    run = Run(Path(settings.output))
+    processes.shared(lambda: _check_folder(run, settings, resume, overwrite, recipe_file))
+    loaded = processes.in_turn(lambda: _load(run, settings, resume, processes))
+    task, data, base = settings.task, loaded.data, loaded.base
+    prepared = processes.shared(
+        lambda: (
+            (run.prepared() if resume else {})
+            or task.prepare(base, loaded.encoded.train, settings.data, device_of(settings, run.checkpoints))
+        )
+    )
+    base = task.equip(base, prepared)
+    with processes.agreeing():
+        model = apply_method(base, settings.method, task)
+    notes = processes.shared(lambda: _notes(run, loaded.fingerprint, resume, processes))
+    processes.shared(lambda: check_writable(run.folder, run.where, bytes_needed(model, settings)))
+    _announce(console, settings, data, model, base)
+    for note in notes:
+        console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    return Ready(run, settings, data, loaded.fingerprint, prepared, base, model, loaded.encoded, processes, console)
+
+
+class _Loaded(NamedTuple):
     """What every process makes for itself."""
 
     data: TaskData
@@ -136,7 +175,7 @@ def _check_folder(run: Run, settings: ResolvedRecipe, resume: bool, overwrite: b
     run.refuse_locked()
 
 
-def _prepare(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes) -> _Ready:
+def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes) -> _Loaded:
     """The data, the model and the encoded examples; what is doubtful about them is told once."""
     check_settings(settings, run.checkpoints, processes.count)
     check_method(settings.method)
@@ -155,7 +194,7 @@ def _prepare(run: Run, settings: ResolvedRecipe, resume: bool, processes: Proces
         raise UserError(
             f"train.gradient_checkpointing: {type(base.model).__name__} cannot compute its layers again; leave it out"
         )
-    return _Ready(data, fingerprint, base, Encoded(*encoded))
+    return _Loaded(data, fingerprint, base, Encoded(*encoded))
 
 
 def _notes(run: Run, fingerprint: Fingerprint, resume: bool, processes: Processes) -> list[str]:
@@ -285,7 +324,7 @@ def _write_results(
     write_json(run.metrics_file, metrics)
 
 
-def _bytes_needed(model: nn.Module, recipe: ResolvedRecipe) -> int:
+def bytes_needed(model: nn.Module, recipe: ResolvedRecipe) -> int:
     """About what checkpoints and the adapter take: each checkpoint two moments of what trains, and what is saved.
 
     PEFT saves what it trains; of the other methods a checkpoint holds the whole model.
