@@ -28,6 +28,7 @@ from structune.finetune.task_data import load_data
 from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.tasks.image_classification import ImageClassification
+from structune.tasks.parts.image_batches import ImageBatches
 from structune.tasks.parts.images import ImageData
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Base
@@ -86,12 +87,22 @@ def test_a_run_that_is_broken_off_goes_on_bit_by_bit(
 ) -> None:
     # 4 steps an epoch, with variation that is another in each: 5 is the second epoch's middle, 8 its end
     settings: dict[str, Any] = {"max_steps": 10, "save_steps": 2, "task": {"augment": {"flip": True, "crop": 3}}}
+    epochs, begin = [], ImageBatches.begin_epoch
+
+    def told(self: ImageBatches, seed: int, epoch: int) -> None:
+        epochs.append(epoch)
+        begin(self, seed, epoch)
+
+    monkeypatch.setattr(ImageBatches, "begin_epoch", told)
     whole = numbers(train(image_recipe(C3A, "whole", **settings)).folder)
+    assert epochs == [0, 1, 2]
     with monkeypatch.context() as patch:
         stop_after(at, patch)
         with pytest.raises(KeyboardInterrupt):
             train(image_recipe(C3A, "broken", **settings))
+    epochs.clear()
     resumed = numbers(train(image_recipe(C3A, "broken", **settings), resume=True).folder)
+    assert epochs == [1, 2]
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     still = numbers(train(image_recipe(C3A, "still", max_steps=10, save_steps=2)).folder)
     assert not all(torch.equal(still[name], tensor) for name, tensor in whole.items())

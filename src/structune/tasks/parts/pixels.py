@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import PIL
+import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, BaseImageProcessor
@@ -93,8 +95,9 @@ class Pixels:
 
     @property
     def key(self) -> str:
-        """What decides how a picture is made, as text."""
-        return json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+        """What decides how a picture is made, as text: settings, and who resizes."""
+        versions = {"pillow": PIL.__version__, "transformers": transformers.__version__}
+        return json.dumps([self.processor.to_dict(), versions], sort_keys=True, default=str)
 
     def picture(self, image: Image.Image) -> NDArray[np.uint8]:
         """The image as the model sees it: (height, width, 3), uint8."""
