@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,29 @@ def test_a_test_part_changes_nothing_but_what_is_trained_on(recipe: Callable[...
     tested = train(with_test(recipe("lora", output="tested")))
     weights = [(each.adapter / "adapter_model.safetensors").read_bytes() for each in (same, tested)]
     assert weights[0] == weights[1]
+
+
+def test_a_run_that_ended_before_its_results_were_written_scores_the_test_part_when_it_is_resumed(run: Run) -> None:
+    before = run.metrics()
+    run.metrics_file.unlink()
+    shutil.rmtree(run.adapter)
+    after = train(run.recipe(), resume=True).metrics()
+    kept = ("test_loss", "test_accuracy", "test_examples", "test_baseline", "eval_loss", "steps")
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"train": "a.csv", "test_split": "test"}, "test_split goes with hub, not with train; remove it"),
+        ({"hub": "o/n", "test": "a.csv"}, "test goes with train, not with hub; remove it"),
+        ({"train": "a.csv", "test_examples": 0}, "data.test_examples = 0: input should be greater than or equal to 1"),
+    ],
+)
+def test_keys_of_another_source(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Recipe.parse({"data": data})
+    assert message in str(caught.value)
 
 
 def test_without_a_test_part_it_is_said(recipe: Callable[..., Recipe], recipe_file: Path) -> None:
