@@ -29,6 +29,7 @@ from structune import cli, structures
 from structune.bench.suite import load_suite
 from structune.finetune.recipe import Recipe
 from structune.structures import registry
+from structune.tasks import registry as tasks
 from structune.testing import oracles
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a page registers is forgotten after it."""
     monkeypatch.setattr(registry, "_families", dict(registry._families))
     monkeypatch.setattr(oracles, "ORACLES", dict(oracles.ORACLES))
+    monkeypatch.setattr(tasks, "_registered", dict(tasks._registered))
 
 
 @pytest.fixture

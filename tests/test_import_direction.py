@@ -71,7 +71,7 @@ PARTS = {
     "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune study"),
     "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune study bench"),
     "__main__": part("cli", ""),
-    "testing": part(f"{MATHS} peft {ROOT}"),
+    "testing": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune"),
 }
 
 INSIDE = {
@@ -109,7 +109,7 @@ INSIDE = {
     "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
-    "testing": "* | conformance",
+    "testing": "* | conformance tasks",
 }
 """The floors of each folder, the lowest first: a file imports from its own floor and those below.
 

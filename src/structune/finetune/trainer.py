@@ -105,7 +105,7 @@ class RecipeTrainer(Trainer):
         )
         self._still = self.task.collator(base, training=False)
         if hasattr(self.data_collator, "begin_epoch"):
-            self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed + self.processes.rank))
+            self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed))
         self.remove_callback(PrinterCallback)
         # A task's loss is a mean over the batch whatever arguments the model takes: without this, the Trainer would add
         # up those of accumulated batches instead of averaging them.

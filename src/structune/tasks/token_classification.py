@@ -183,6 +183,12 @@ class TokenClassification(Task):
         total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
         return total / (labels != NO_LABEL).sum().clamp_min(1), (logits, batch["words"])
 
+    def weight(self, batch: Mapping[str, Any]) -> float:
+        """The words."""
+        from structune.tasks.parts.word_tokens import NO_LABEL
+
+        return float((batch["labels"] != NO_LABEL).sum()) if "labels" in batch else super().weight(batch)
+
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
         from structune.tasks.parts.entities import scores
 

@@ -86,6 +86,12 @@ class Classification(Task, ABC):
         loss = cross_entropy(logits.float(), batch["labels"], weights, label_smoothing=self.label_smoothing)
         return loss, logits
 
+    def weight(self, batch: Mapping[str, Any]) -> float:
+        """The examples, or the weights of their classes."""
+        if "class_weights" not in batch:
+            return super().weight(batch)
+        return float(batch["class_weights"][0][batch["labels"]].sum())
+
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
         from structune.tasks.parts.confusion import confusion, scores
 

@@ -1,0 +1,120 @@
+"""Every task of the package, and one of another package, through the suite."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from structune.tasks import registry
+from structune.testing.tasks import TaskConformance
+
+from .conftest import picture
+from .toy import WordCount
+
+WORDS = ["good", "great", "bad", "awful", "film", "story", "the", "and", "music"]
+
+
+def texts(count: int) -> list[str]:
+    rng = random.Random(0)
+    return list({" ".join(rng.choices(WORDS, k=rng.randint(2, 9))): None for _ in range(4 * count)})[:count]
+
+
+def rows_of(folder: Path, row: Callable[[str], dict[str, Any]]) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row(text)) + "\n" for text in texts(60)))
+    return str(path)
+
+
+def sentiment(text: str) -> str:
+    return "praise" if "good" in text or "great" in text else "blame"
+
+
+def classes(folder: Path) -> dict[str, Any]:
+    return {"train": rows_of(folder, lambda text: {"text": text, "label": sentiment(text)})}
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    return {"train": rows_of(folder, lambda text: {"text": text, "label": len(text) / 7})}
+
+
+def label_lists(folder: Path) -> dict[str, Any]:
+    return {
+        "train": rows_of(
+            folder, lambda text: {"text": text, "label": [w for w in ("film", "music", "bad") if w in text]}
+        )
+    }
+
+
+def tags(folder: Path) -> dict[str, Any]:
+    marks = {"good": "B-praise", "great": "I-praise", "bad": "B-blame", "awful": "I-blame"}
+    return {
+        "train": rows_of(
+            folder, lambda text: {"tokens": text.split(), "tags": [marks.get(word, "O") for word in text.split()]}
+        )
+    }
+
+
+def images(folder: Path) -> dict[str, Any]:
+    for number in range(40):
+        side = ("left", "right")[number % 2]
+        (folder / "photos" / side).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(side, number)).save(folder / "photos" / side / f"{number:02}.png")
+    return {"train": str(folder / "photos")}
+
+
+TASKS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any]]] = {
+    "text-classification": ("tiny_model", classes, {"class_weights": "balanced", "label_smoothing": 0.1}),
+    "text-regression": ("tiny_model", numbers, {}),
+    "multi-label-classification": ("tiny_model", label_lists, {}),
+    "token-classification": ("tiny_model", tags, {}),
+    "image-classification": ("tiny_vit", images, {}),
+}
+"""For each task its tiny model, its tiny data and options: a new task has a line here."""
+
+
+def content_of(task: Any, model: str, data: dict[str, Any], **method: Any) -> dict[str, Any]:
+    return {
+        "task": task,
+        "model": {"name": model},
+        "data": {**data, "evaluation_examples": 14},
+        "method": {"name": "c3a", "block_size": 8, **method},
+        "train": {"max_steps": 4, "batch_size": 8, "eval_batch_size": 4, "learning_rate": 0.02, "device": "cpu"},
+    }
+
+
+def test_every_task_has_its_line() -> None:
+    assert list(registry.PLACES) == sorted(TASKS)
+
+
+@pytest.mark.filterwarnings("ignore::structune.doubt.DataWarning")
+@pytest.mark.parametrize("name", TASKS, scope="class")
+class TestTasks(TaskConformance):
+    """The tasks of the package pass the suite."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def content(
+        cls, name: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> dict[str, Any]:
+        model, data, options = TASKS[name]
+        folder = tmp_path_factory.mktemp("data")
+        return content_of({"name": name, **options}, str(request.getfixturevalue(model)), data(folder))
+
+
+class TestOutside(TaskConformance):
+    """So does a task with a model, a loss and outputs of its own."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def content(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+        data = rows_of(tmp_path_factory.mktemp("data"), lambda text: {"sentence": text})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(registry, "_registered", {})
+            registry.register(WordCount)
+            yield content_of("word-count", "reader", {"train": data})
