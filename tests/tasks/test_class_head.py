@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import (
     AutoImageProcessor,
@@ -28,6 +31,7 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
+from structune.study.inspect import inspect_path
 from structune.tasks.parts.label_matching import Matching
 
 OUTPUTS = 6
@@ -116,6 +120,24 @@ def test_evaluation_shows_what_answers_for_what(matched: Callable[..., Recipe]) 
     assert (run.folder / "matching.png") in result.figures and (run.folder / "matching.png").stat().st_size > 5000
     card = (run.adapter / "README.md").read_text()
     assert f"| negative | {table['negative']['source']} |" in card
+
+
+def test_inspect_shows_it_as_well(matched: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = train(matched(max_steps=2))
+    console = Console(file=io.StringIO(), width=200)
+    inspect_path(run.folder, tmp_path, console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    for row in Matching.from_json(run.prepared()).rows(["negative", "positive"]).values():
+        assert re.search(rf"{row['source']} +{row['answered']} +{row['examples']}", said)
+    assert (tmp_path / "matching.png").stat().st_size > 5000
+
+
+def test_matching_anew_is_refused_where_fsdp_holds_the_head(
+    matched: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("structune.tasks.parts.matched_head.DTensor", torch.nn.Parameter)
+    with pytest.raises(UserError, match=r"task\.rematch = 'epoch'.*FSDP.*use rematch: never"):
+        train(matched(rematch="epoch"))
 
 
 def test_lines_of_the_card_load_the_adapter_without_structune(

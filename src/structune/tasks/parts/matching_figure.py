@@ -42,7 +42,7 @@ def draw_matching(matching: Matching, targets: Sequence[str], path: Path) -> Pat
     axes.set_yticks(list(places), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1.18 * max(examples))
-    axes.set_xlabel("examples that were matched with")
+    axes.set_xlabel("examples to train on")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     of = f"the first {_MOST} of {len(rows)} classes" if len(rows) > _MOST else "class ← pretrained outputs"
