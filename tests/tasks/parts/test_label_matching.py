@@ -93,7 +93,6 @@ def test_the_table_says_what_answers_and_how_often() -> None:
         "b": {"source": "bird", "answered": 3, "examples": 10},
         "c": {"source": "fish", "answered": 4, "examples": 4},
     }
-    assert matching.right == 14 / 23
     assert matching.unanswered() == []
     assert Matching.of("bayes", counts, names).rows(["a", "b", "c"])["b"] == {
         "source": "bird, fish, cat", "answered": 10, "examples": 10,

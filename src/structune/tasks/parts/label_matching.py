@@ -122,11 +122,6 @@ class Matching:
         names = [content["names"].get(str(source), str(source)) for source in range(shape[1])]
         return cls(content["how"], counts, weights, names, content["epoch"])
 
-    @property
-    def right(self) -> float:
-        """The share of the examples that `match` answers right as long as nothing is trained."""
-        return float((self.counts * self.weights).sum() / self.counts.sum())
-
     def rows(self, targets: Sequence[str], most: int = 3) -> dict[str, dict[str, Any]]:
         """A row for each target: its sources, the heaviest first, with how many of its examples they answered.
 
