@@ -55,6 +55,8 @@ def stop_in_sixth_step(self: Any, args: Any, state: Any, control: Any, **_: Any)
 recipe, dropout = sys.argv[1:]
 command("whole", "train", recipe, "--set", "output=whole")
 command("alike", "train", recipe, "--set", "output=alike", "--set", "train.group_by_length=true")
+chosen = ["train.eval_steps=2", "train.early_stopping=3", "train.best_checkpoint=true"]
+command("chosen", "train", recipe, *(word for each in ["output=chosen", *chosen] for word in ("--set", each)))
 command("again", "train", recipe, "--set", "output=whole")
 command("odd", "train", recipe, "--set", "output=odd", "--set", "train.batch_size=7")
 command("typo", "train", recipe, "--set", "output=odd", "--set", "train.batch_sice=8")
