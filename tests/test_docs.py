@@ -15,6 +15,7 @@ import shlex
 import sys
 import types
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ def test_commands_exist(content: str) -> None:
     for line in content.splitlines():
         program, *words = shlex.split(line, comments=True) or [""]
         if program == "structune":
+            words = list(takewhile(lambda word: word not in (">", "<", "|"), words))  # those are the shell's
             command = commands.commands[words[0]]
             command.make_context(words[0], words[1:])  # raises on an option that there is not
         elif program == "make":
