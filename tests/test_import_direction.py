@@ -106,7 +106,7 @@ INSIDE = {
         | reading
         | sources
         | pieces""",
-    "tasks": "parts.model_section | task | parts.no_classes | parts | * | registry",
+    "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
     "testing": "* | conformance tasks",

@@ -13,8 +13,8 @@ from structune.data.examples import Examples
 from structune.data.split import stratified_split
 from structune.errors import UserError
 from structune.finetune.task_data import TaskData, load_data, load_file
-from structune.tasks.parts.classes import label_names
-from structune.tasks.parts.texts import LabelledTextData
+from structune.tasks.parts.classes.classes import label_names
+from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
 
 

@@ -13,7 +13,7 @@ import pytest
 from structune.data import embedded
 from structune.errors import UserError
 from structune.finetune.task_data import load_data
-from structune.tasks.parts.texts import LabelledTextData
+from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
 
 TWEETS = "1\t2.5\tWhat a day!\n2\t-0.5\tNo luck again\n3\t0\tMonday\n"

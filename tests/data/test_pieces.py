@@ -19,7 +19,7 @@ from structune.data.pieces import cut, file_pieces, is_data_file, line_pieces
 from structune.data.sources import load_file
 from structune.data.table import Table
 from structune.errors import UserError
-from structune.tasks.parts.texts import LabelledTextData
+from structune.tasks.parts.text.texts import LabelledTextData
 
 SECTION = LabelledTextData(train="x.csv")
 ROWS = [

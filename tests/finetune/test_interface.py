@@ -12,7 +12,7 @@ import pytest
 import structune.finetune
 from structune.errors import UserError
 from structune.finetune import Evaluation, Recipe, Run, train
-from structune.tasks.parts.texts import LabelledTextData
+from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
 
 MakeRecipe = Callable[..., Recipe]

@@ -28,7 +28,7 @@ from structune.finetune.training import train
 from structune.study.comparison import Comparison
 from structune.study.sweep_file import Sweep
 from structune.study.tradeoff_figure import draw_tradeoff
-from structune.tasks.parts.texts import LabelledTextData
+from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
 
 ROWS = [(f"text number {n}", "rare" if n % 10 == 0 else "common") for n in range(200)]

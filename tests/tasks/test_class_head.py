@@ -32,7 +32,7 @@ from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 from structune.study.inspect import inspect_path
-from structune.tasks.parts.label_matching import Matching
+from structune.tasks.parts.matching.matching import Matching
 
 OUTPUTS = 6
 C3A = {"name": "c3a", "block_size": 8}
@@ -133,7 +133,7 @@ def test_inspect_shows_it_as_well(matched: Callable[..., Recipe], tmp_path: Path
 def test_matching_anew_is_refused_where_fsdp_holds_the_head(
     matched: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("structune.tasks.parts.matched_head.DTensor", torch.nn.Parameter)
+    monkeypatch.setattr("structune.tasks.parts.matching.head.DTensor", torch.nn.Parameter)
     with pytest.raises(UserError, match=r"task\.rematch = 'epoch'.*FSDP.*use rematch: never"):
         train(matched(rematch="epoch"))
 

@@ -28,8 +28,8 @@ from structune.finetune.task_data import load_data
 from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.tasks.image_classification import ImageClassification
-from structune.tasks.parts.image_batches import ImageBatches
-from structune.tasks.parts.images import ImageData
+from structune.tasks.parts.images.batches import ImageBatches
+from structune.tasks.parts.images.images import ImageData
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Base
 

@@ -8,7 +8,7 @@ import pytest
 
 from structune.data.table import Table
 from structune.errors import UserError
-from structune.tasks.parts.texts import LabelledTextData
+from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.task import Task
 from structune.tasks.text_classification import TextClassification
 

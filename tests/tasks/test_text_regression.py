@@ -24,7 +24,7 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
-from structune.tasks.parts.own_units import fold_units
+from structune.tasks.parts.numbers.own_units import fold_units
 from structune.tasks.text_regression import TextRegression
 
 from .whole_run import recipe_of, straight_and_resumed

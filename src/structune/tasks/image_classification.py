@@ -10,13 +10,20 @@ from typing import Any, ClassVar, Literal
 from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.errors import UserError
-from structune.tasks.parts.augmentation import Augment
-from structune.tasks.parts.class_doubts import doubts_about_classes, doubts_about_shares
-from structune.tasks.parts.class_head import ClassHead
-from structune.tasks.parts.classification import class_numbers, described
-from structune.tasks.parts.images import ImageData, as_files, image_groups, image_lines, images_of, refuse_unlabelled
+from structune.tasks.parts.classes.classification import class_numbers, described
+from structune.tasks.parts.classes.doubts import doubts_about_classes, doubts_about_shares
+from structune.tasks.parts.classes.head import ClassHead
+from structune.tasks.parts.classes.no_classes import refuse_split_label
+from structune.tasks.parts.images.augmentation import Augment
+from structune.tasks.parts.images.images import (
+    ImageData,
+    as_files,
+    image_groups,
+    image_lines,
+    images_of,
+    refuse_unlabelled,
+)
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.parts.no_classes import refuse_split_label
 from structune.tasks.task import Base, CardNames, Outputs, Targets
 
 
@@ -61,26 +68,26 @@ class ImageClassification(ClassHead):
         return doubts_about_shares(examples)
 
     def processor(self, section: ModelSection) -> Any:
-        from structune.tasks.parts.pixels import load_image_processor
+        from structune.tasks.parts.images.pixels import load_image_processor
 
         return load_image_processor(section)
 
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
-        from structune.tasks.parts.image_model import load_image_model
+        from structune.tasks.parts.images.model import load_image_model
 
         options = {} if self.trains_head() else self.head_options(targets)
         base = load_image_model(section, targets, seed, targets.get("image_size"), **options)
         return self.with_head(base, section.name, targets)
 
     def adapted(self, base: Base) -> list[str] | None:
-        from structune.tasks.parts.image_model import usual_layers
+        from structune.tasks.parts.images.model import usual_layers
 
         return usual_layers(base.model)
 
     def encode(self, examples: Examples, base: Base, targets: Targets, data: ImageData) -> Sequence[Mapping[str, Any]]:
-        from structune.tasks.parts.image_batches import EncodedImages
-        from structune.tasks.parts.image_cache import pictures_of
-        from structune.tasks.parts.pixels import Pixels
+        from structune.tasks.parts.images.batches import EncodedImages
+        from structune.tasks.parts.images.cache import pictures_of
+        from structune.tasks.parts.images.pixels import Pixels
 
         pictures = pictures_of(examples.inputs["image"], Pixels(base.processor))
         if len(pictures) and self.augment.crop >= min(pictures[0].shape[:2]):
@@ -92,20 +99,20 @@ class ImageClassification(ClassHead):
         return EncodedImages(pictures, class_numbers(examples, targets))
 
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
-        from structune.tasks.parts.image_batches import ImageBatches
-        from structune.tasks.parts.pixels import Pixels
+        from structune.tasks.parts.images.batches import ImageBatches
+        from structune.tasks.parts.images.pixels import Pixels
 
         pixels = Pixels(base.processor)
         return self.to_learn(ImageBatches(pixels, self.augment), base) if training else ImageBatches(pixels, None)
 
     def step(self, model: Any, batch: dict[str, Any]) -> tuple[Any, Outputs]:
-        from structune.tasks.parts.image_model import hold_statistics
+        from structune.tasks.parts.images.model import hold_statistics
 
         hold_statistics(model)
         return super().step(model, batch)
 
     def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
-        from structune.tasks.parts.confusion import among_first
+        from structune.tasks.parts.classes.confusion import among_first
 
         found = super().details(outputs, labels, targets)
         if len(targets["classes"]) <= 10:
@@ -120,8 +127,8 @@ class ImageClassification(ClassHead):
         return described("image classification", targets)
 
     def loading(self, names: CardNames, targets: Targets, data: ImageData, base: Base) -> str:
-        from structune.tasks.parts.image_model import interpolates
-        from structune.tasks.parts.pixels import sizes_for
+        from structune.tasks.parts.images.model import interpolates
+        from structune.tasks.parts.images.pixels import sizes_for
 
         size = targets.get("image_size")
         options = {} if size is None else sizes_for(base.processor.to_dict(), size)

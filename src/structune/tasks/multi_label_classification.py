@@ -13,18 +13,24 @@ from pydantic import Field, model_validator
 from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.errors import UserError
-from structune.tasks.parts.class_doubts import (
+from structune.tasks.parts.classes.classes import check_labels, in_order
+from structune.tasks.parts.classes.classification import class_options, described
+from structune.tasks.parts.classes.doubts import (
     doubts_about_names,
     doubts_about_texts_alone,
     doubts_about_texts_of,
 )
-from structune.tasks.parts.classes import check_labels, in_order
-from structune.tasks.parts.classification import class_options, described
-from structune.tasks.parts.label_lists import indicated, label_lists
+from structune.tasks.parts.labels.lists import indicated, label_lists
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.parts.text_card import CLASS_OPTIONS, text_card
-from structune.tasks.parts.text_task import TextTask
-from structune.tasks.parts.texts import LabelledTextData, encode_texts, load_text_model, refuse_headless, text_groups
+from structune.tasks.parts.text.card import CLASS_OPTIONS, text_card
+from structune.tasks.parts.text.task import TextTask
+from structune.tasks.parts.text.texts import (
+    LabelledTextData,
+    encode_texts,
+    load_text_model,
+    refuse_headless,
+    text_groups,
+)
 from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets
 
 if TYPE_CHECKING:
@@ -126,7 +132,7 @@ class MultiLabelClassification(TextTask):
         return f"{len(targets['classes'])} labels"
 
     def baseline(self, held_out: Examples) -> Mapping[str, Any]:
-        from structune.tasks.parts.multi_label_scores import best_constant
+        from structune.tasks.parts.labels.scores import best_constant
 
         names, value = best_constant(held_out.labels or [])
         return {"words": f"always answering {', '.join(map(repr, names[:5]))}", "value": value} if value else {}
@@ -155,25 +161,25 @@ class MultiLabelClassification(TextTask):
         return (None if labels is None else binary_cross_entropy_with_logits(logits, labels.float())), logits
 
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
-        from structune.tasks.parts.multi_label_scores import present, scores
+        from structune.tasks.parts.labels.scores import present, scores
 
         return scores(present(outputs, self.threshold), labels > 0.5)
 
     def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
-        from structune.tasks.parts.multi_label_scores import per_label, present
+        from structune.tasks.parts.labels.scores import per_label, present
 
         rows = per_label(present(outputs, self.threshold), labels > 0.5)
         return {"labels": dict(zip(targets["classes"], rows, strict=True))}
 
     def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
-        from structune.tasks.parts.label_bars import draw_labels
+        from structune.tasks.parts.labels.bars import draw_labels
 
         scores = self.scores(outputs, labels, targets)
         title = ", ".join(f"{metric.title} {metric.text(scores[metric.key])}" for metric in self.metrics)
         return [draw_labels(self.details(outputs, labels, targets)["labels"], title, folder / self.figures[0])]
 
     def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
-        from structune.tasks.parts.multi_label_scores import present, probabilities
+        from structune.tasks.parts.labels.scores import present, probabilities
 
         names = targets["classes"]
         return [

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal
 
 from structune.data.examples import Examples
 from structune.data.table import Table
-from structune.tasks.parts.class_doubts import doubts_about, doubts_about_texts
-from structune.tasks.parts.class_head import ClassHead
-from structune.tasks.parts.classification import class_numbers, described
+from structune.tasks.parts.classes.classification import class_numbers, described
+from structune.tasks.parts.classes.doubts import doubts_about, doubts_about_texts
+from structune.tasks.parts.classes.head import ClassHead
+from structune.tasks.parts.classes.no_classes import other_indicators, refuse_split_label
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.parts.no_classes import other_indicators, refuse_split_label
-from structune.tasks.parts.text_card import CLASS_OPTIONS, text_card
-from structune.tasks.parts.text_task import TextTask
-from structune.tasks.parts.texts import (
+from structune.tasks.parts.text.card import CLASS_OPTIONS, text_card
+from structune.tasks.parts.text.task import TextTask
+from structune.tasks.parts.text.texts import (
     LabelledTextData,
     encode_texts,
     load_text_model,

@@ -11,12 +11,12 @@ from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
-from structune.tasks.parts.class_doubts import doubts_about_texts_alone, doubts_about_texts_of
+from structune.tasks.parts.classes.doubts import doubts_about_texts_alone, doubts_about_texts_of
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.parts.number_cells import numbers_in, quantile_names
-from structune.tasks.parts.text_card import text_card
-from structune.tasks.parts.text_task import TextTask
-from structune.tasks.parts.texts import (
+from structune.tasks.parts.numbers.cells import numbers_in, quantile_names
+from structune.tasks.parts.text.card import text_card
+from structune.tasks.parts.text.task import TextTask
+from structune.tasks.parts.text.texts import (
     LabelledTextData,
     encode_texts,
     load_text_model,
@@ -108,7 +108,7 @@ class TextRegression(TextTask):
         return (mse_loss(outputs, batch["labels"].float()) if "labels" in batch else None), outputs
 
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
-        from structune.tasks.parts.regression_scores import scores
+        from structune.tasks.parts.numbers.scores import scores
 
         return scores(_own_units(outputs, targets), _own_units(labels, targets))
 
@@ -117,7 +117,7 @@ class TextRegression(TextTask):
         return {"rmse_of_always_answering_the_mean": spread}
 
     def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
-        from structune.tasks.parts.scatter import draw_scatter
+        from structune.tasks.parts.numbers.scatter import draw_scatter
 
         scores = self.scores(outputs, labels, targets)
         title = f"{len(labels):,} examples, " + ", ".join(
@@ -131,7 +131,7 @@ class TextRegression(TextTask):
 
     def finish(self, model: Any, targets: Targets, batch: dict[str, Tensor]) -> Any:
         """The model with mean and deviation in its head, so that its logits are numbers in the data's own units."""
-        from structune.tasks.parts.own_units import fold_units
+        from structune.tasks.parts.numbers.own_units import fold_units
 
         if not fold_units(model, targets["mean"], targets["deviation"], lambda: self.step(model, batch)[1]):
             model.config.update({"target_mean": targets["mean"], "target_deviation": targets["deviation"]})

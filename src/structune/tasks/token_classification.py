@@ -15,12 +15,12 @@ from structune.data.section import DataSection
 from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
-from structune.tasks.parts.classes import check_labels
-from structune.tasks.parts.classification import class_options, described
+from structune.tasks.parts.classes.classes import check_labels
+from structune.tasks.parts.classes.classification import class_options, described
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.parts.tag_names import is_bio, kind_of, tags_in_order
-from structune.tasks.parts.texts import load_text_model
-from structune.tasks.parts.word_cells import read_conll, refuse_other_lengths, word_lists
+from structune.tasks.parts.text.texts import load_text_model
+from structune.tasks.parts.words.cells import read_conll, refuse_other_lengths, word_lists
+from structune.tasks.parts.words.tags import is_bio, kind_of, tags_in_order
 from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets, Task
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class TokenClassification(Task):
         return f"{len(targets['classes'])} tags"
 
     def processor(self, section: ModelSection) -> Any:
-        from structune.tasks.parts.word_tokens import load_word_tokenizer
+        from structune.tasks.parts.words.tokens import load_word_tokenizer
 
         return load_word_tokenizer(section)
 
@@ -139,14 +139,14 @@ class TokenClassification(Task):
         return replace(base, processor=tokenizer)
 
     def encode(self, examples: Examples, base: Base, targets: Targets, data: TokenData) -> Sequence[Mapping[str, Any]]:
-        from structune.tasks.parts.word_tokens import encode_words
+        from structune.tasks.parts.words.tokens import encode_words
 
         number = {name: index for index, name in enumerate(targets["classes"])}
         labels = None if examples.labels is None else [[number[tag] for tag in row] for row in examples.labels]
         return encode_words(examples.inputs["words"], base.processor, _longest(data, base), labels)
 
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: TokenData) -> Iterator[str]:
-        from structune.tasks.parts.word_tokens import encode_words
+        from structune.tasks.parts.words.tokens import encode_words
 
         limit = _longest(data, base)
         rows = [words for examples in parts for words in examples.inputs["words"]]
@@ -166,7 +166,7 @@ class TokenClassification(Task):
             yield f"the tokenizer makes nothing of {unseen:,} of {total:,} words: they are neither learned nor scored"
 
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
-        from structune.tasks.parts.word_tokens import WordBatches
+        from structune.tasks.parts.words.tokens import WordBatches
 
         return WordBatches(base.processor)
 
@@ -174,7 +174,7 @@ class TokenClassification(Task):
         """The mean cross-entropy of words, in fp32; logits (texts, tokens, tags) and words (texts, tokens)."""
         from torch.nn.functional import cross_entropy
 
-        from structune.tasks.parts.word_tokens import NO_LABEL
+        from structune.tasks.parts.words.tokens import NO_LABEL
 
         seen = {key: value for key, value in batch.items() if key not in ("words", "labels")}
         logits = model(**seen).logits.float()
@@ -185,24 +185,24 @@ class TokenClassification(Task):
 
     def weight(self, batch: Mapping[str, Any]) -> float:
         """The words."""
-        from structune.tasks.parts.word_tokens import NO_LABEL
+        from structune.tasks.parts.words.tokens import NO_LABEL
 
         return float((batch["labels"] != NO_LABEL).sum()) if "labels" in batch else super().weight(batch)
 
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
-        from structune.tasks.parts.entities import scores
+        from structune.tasks.parts.words.entities import scores
 
         return scores(*_tags(outputs, labels, targets))
 
     def details(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, Any]:
-        from structune.tasks.parts.entities import per_entity
+        from structune.tasks.parts.words.entities import per_entity
 
         return {"entities": per_entity(*_tags(outputs, labels, targets))}
 
     def draw(self, outputs: Outputs, labels: Any, targets: Targets, folder: Path) -> list[Path]:
-        from structune.tasks.parts.confusion import confusion
-        from structune.tasks.parts.confusion_figure import draw_confusion
-        from structune.tasks.parts.label_bars import draw_labels
+        from structune.tasks.parts.classes.confusion import confusion
+        from structune.tasks.parts.classes.confusion_figure import draw_confusion
+        from structune.tasks.parts.labels.bars import draw_labels
 
         scores = self.scores(outputs, labels, targets)
         title = ", ".join(f"{metric.title} {metric.text(scores[metric.key])}" for metric in self.metrics[:3])
@@ -216,8 +216,8 @@ class TokenClassification(Task):
 
     def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
         """Entities by their words' numbers, and the tag of each word; None for words that the model did not see."""
-        from structune.tasks.parts.confusion import probabilities
-        from structune.tasks.parts.entities import entities
+        from structune.tasks.parts.classes.confusion import probabilities
+        from structune.tasks.parts.words.entities import entities
 
         names = targets["classes"]
         answers = []

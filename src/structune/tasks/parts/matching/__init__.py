@@ -1,0 +1,1 @@
+"""A pretrained head put to use for other classes without training it."""

@@ -1,0 +1,1 @@
+"""Words, and a tag for each."""
