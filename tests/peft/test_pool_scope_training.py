@@ -186,7 +186,7 @@ def test_functional_calls(gpt2, ids, randomise) -> None:
     numbers = pool_of(model).detach().clone() + 0.1
 
     def loss(pool: Tensor) -> Tensor:
-        return torch.func.functional_call(model, {name: pool}, (ids,), {"classes": ids}).loss
+        return torch.func.functional_call(model, {name: pool}, (ids,), {"labels": ids}).loss
 
     found = torch.func.grad(loss)(numbers)
     with torch.no_grad():
