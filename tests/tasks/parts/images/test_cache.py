@@ -16,8 +16,8 @@ from transformers import BitImageProcessorPil, ViTImageProcessorPil
 from structune.data.images import ImageRef
 from structune.doubt import DataWarning
 from structune.errors import UserError
-from structune.tasks.parts.images.cache import pictures_of
 from structune.tasks.parts.images import cache as image_cache
+from structune.tasks.parts.images.cache import pictures_of
 from structune.tasks.parts.images.pixels import Pixels
 
 
