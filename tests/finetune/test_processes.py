@@ -19,10 +19,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 
+from structune.finetune.outputs import joined
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.sampler import Shares, Turns
-from structune.finetune.trainer import joined
 from structune.finetune.training import train
 
 WIDE = {"epochs": 2.0, "batch_size": 8, "eval_batch_size": 7, "log_steps": 1, "save_steps": 3, "device": "cpu"}

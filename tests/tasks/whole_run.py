@@ -10,12 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from structune.errors import Interrupted
 from structune.finetune.evaluate import Evaluation, evaluate
-from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.training import train
+from structune.testing.tasks import stopped_after
 
 METHOD = {"name": "c3a", "block_size": 8}
 SETTINGS = {
@@ -49,16 +48,7 @@ def straight_and_resumed(make: Callable[[str], Recipe], monkeypatch: pytest.Monk
         monkeypatch: pytest's own.
     """
     straight = train(make("straight"))
-
-    def stop(self: StopOnInterrupt, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if state.global_step == 5:
-            control.should_save = control.should_training_stop = True
-        return control
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopOnInterrupt, "on_step_end", stop)
-        with pytest.raises(Interrupted):
-            train(make("stopped"))
+    stopped_after(5, make("stopped"), monkeypatch)
     resumed = train(make("stopped"), resume=True)
     expected, found = (load_file(run.adapter / "adapter_model.safetensors") for run in (straight, resumed))
     assert expected.keys() == found.keys()

@@ -18,12 +18,13 @@ from structune.errors import UserError
 from structune.files import write_bytes, write_json
 from structune.finetune.adapters import load_trained
 from structune.finetune.fingerprint import Fingerprint
+from structune.finetune.outputs import are_finite, shortest_first
 from structune.finetune.progress import ProgressBar
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.rows import Rows
 from structune.finetune.run import UNCHECKED, Run
 from structune.finetune.task_data import TaskData, load_data, load_file
-from structune.finetune.trainer import RecipeTrainer, are_finite, shortest_first
+from structune.finetune.trainer import RecipeTrainer
 from structune.section import closest
 from structune.tasks.task import Base, Metric, Outputs, Targets
 
@@ -37,6 +38,14 @@ class LoadedRun:
     base: Base
     model: nn.Module
     targets: Targets
+
+    def check_outputs(self, outputs: Outputs, where: str) -> None:
+        """Raises `UserError` where an output on what `where` calls is not finite."""
+        if not are_finite(outputs):
+            raise UserError(
+                f"run {str(self.run.folder)!r}: its outputs on {where} are not finite, so they say nothing; the "
+                f"adapter's or the base model's numbers are broken: train again, with lower rates"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,17 +141,13 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch, bar.shown():
         trainer = RecipeTrainer(loaded.model, loaded.base, recipe, targets, Path(scratch), callbacks=[bar])
         outcome: Any = trainer.predict(encoded)  # type: ignore[arg-type]  # any sequence is a data set
-    if not are_finite(outcome.predictions) or not are_finite(outcome.metrics["test_loss"]):
-        raise UserError(
-            f"run {str(folder)!r}: its outputs on these examples are not finite, so they say nothing; "
-            f"the adapter's or the base model's numbers are broken: train again, with lower rates"
-        )
+    loaded.check_outputs((outcome.predictions, outcome.metrics["test_loss"]), "these examples")
     outputs, labels = outcome.predictions, outcome.label_ids
     evaluation = Evaluation(
         source=source,
         examples=len(examples),
         loss=outcome.metrics["test_loss"],
-        scores=task.scores(outputs, labels, targets),
+        scores={metric.key: outcome.metrics[f"test_{metric.key}"] for metric in task.metrics},
         details=task.details(outputs, labels, targets) | task.found(loaded.base.prepared, targets),
         notes=notes,
         metrics=task.metrics,

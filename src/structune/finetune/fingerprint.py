@@ -25,9 +25,9 @@ class Fingerprint:
 
     @classmethod
     def of(cls, data: TaskData) -> Fingerprint:
-        """Hash what was loaded."""
-        test = NO_ROWS if data.test is None else Rows.of(data.test)
-        return cls(Rows.of(data.train), Rows.of(data.evaluation), data.targets, test)
+        """That of what was loaded."""
+        train, evaluation, *test = data.rows
+        return cls(train, evaluation, data.targets, *test)
 
     @classmethod
     def load(cls, path: Path) -> Fingerprint | None:
@@ -41,9 +41,8 @@ class Fingerprint:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             train, evaluation = Rows.from_json(content["train"]), Rows.from_json(content["evaluation"])
-            classes = (
-                {"classes": content["classes"]} if "classes" in content else {}
-            )  # of a run from before there were tasks
+            # Runs from before there were tasks have classes alone.
+            classes = {"classes": content["classes"]} if "classes" in content else {}
             test = Rows.from_json(content["test"]) if "test" in content else NO_ROWS
             return cls(train, evaluation, content.get("targets", classes), test)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -19,9 +19,10 @@ from structune.errors import UserError
 from structune.finetune.adapters import WEIGHTS_FILE
 from structune.finetune.answers_file import Writer, answers_file, check_answers_file
 from structune.finetune.evaluate import load_run
+from structune.finetune.outputs import by_length
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
-from structune.finetune.trainer import RecipeTrainer, are_finite, by_length
+from structune.finetune.trainer import RecipeTrainer
 from structune.quiet import quiet
 from structune.tasks.task import Outputs, Task
 
@@ -141,11 +142,7 @@ class Predictor:
         order = by_length(task, encoded)
         sorted_ones: Any = encoded if order is None else [encoded[row] for row in order]
         outputs = trainer.predict(sorted_ones).predictions
-        if not are_finite(outputs):
-            raise UserError(
-                f"run {str(self.loaded.run.folder)!r}: its outputs on {table.source} are not finite, so they say "
-                f"nothing; the adapter's or the base model's numbers are broken: train again, with lower rates"
-            )
+        self.loaded.check_outputs(outputs, table.source)
         answers = task.answers_about(examples, outputs if order is None else _back(outputs, order), targets)
         if taken := [name for name in table.columns if answers and name in answers[0]]:
             raise UserError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -93,6 +94,33 @@ class Turns(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for turn in range(len(self)):
             yield self.batches[(turn * self.count + self.rank) % len(self.batches)]
+
+
+class Counted(Sequence[tuple[Mapping[str, Any], bool]]):
+    """Examples, each with whether it counts: one that is asked for as −1 − index does not."""
+
+    def __init__(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.examples[index if index >= 0 else -1 - index], index >= 0
+
+
+class Shuffled(Sampler[int]):
+    """The random order in which the Trainer takes examples in one process, by seed and epoch alone."""
+
+    def __init__(self, examples: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.examples, self.seed, self.epoch = examples, seed, epoch
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        yield from torch.randperm(self.examples, generator=generator).tolist()
 
 
 def _cut(items: list[int], size: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ def recipe_names() -> list[str]:
 
 def described_recipes() -> dict[str, str]:
     """What each is, by its name: the first sentence of its remarks."""
-    return {path.stem: _first_sentence(path.read_text(encoding="utf-8")) for path in sorted(_folder().glob("*.yaml"))}
+    return {path.stem: _described(path.read_text(encoding="utf-8")) for path in sorted(_folder().glob("*.yaml"))}
 
 
 def find_recipe(path: Path) -> Path:
@@ -43,11 +43,16 @@ def find_recipe(path: Path) -> Path:
     return _folder() / f"{name}.yaml"
 
 
-def _first_sentence(text: str) -> str:
+def _described(text: str) -> str:
     remarks = [
         line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), text.splitlines())
     ]
-    return re.split(r"(?<! al)\. ", " ".join(remarks), maxsplit=1)[0].rstrip(".")  # "et al." ends no sentence
+    return first_sentence(" ".join(remarks))
+
+
+def first_sentence(text: str) -> str:
+    """The text up to the first full stop, without it; that of `et al.` ends no sentence."""
+    return re.split(r"(?<! al)\. ", text, maxsplit=1)[0].rstrip(".")
 
 
 def _folder() -> Path:

@@ -17,6 +17,7 @@ from structune.data.section import DataSection
 from structune.finetune import yaml_file
 from structune.finetune.methods import C3A, PRESETS
 from structune.finetune.recipe import Recipe, TrainSection
+from structune.finetune.shipped import first_sentence
 from structune.options import OPTIONS
 from structune.section import Section
 from structune.tasks.parts.model_section import ModelSection
@@ -54,7 +55,7 @@ def starter(task: type[Task]) -> str:
 def summary(section: type[Section]) -> str:
     """The first sentence of its docstring."""
     first = " ".join((inspect.getdoc(section) or "").split("\n\n")[0].split())
-    return first.partition("; ")[0].partition(". ")[0].rstrip(".")
+    return first_sentence(first.partition("; ")[0])
 
 
 def _section(key: str, section: type[Section], given: Mapping[str, Any], helps: Mapping[str, str] = {}) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from structune.data import sources
@@ -32,6 +33,11 @@ class TaskData:
     evaluation: Examples
     targets: Targets
     test: Examples | None = None
+
+    @cached_property
+    def rows(self) -> list[Rows]:
+        """The hashes of the rows of each part that there is."""
+        return [Rows.of(part) for part in self.parts()]
 
     def parts(self) -> list[Examples]:
         """All parts that there are."""
@@ -80,7 +86,7 @@ def load_data(task: Task, section: DataSection) -> TaskData:
     task.check_left(train, targets, source)
     say(task.doubts(train, evaluation, section))
     if test is not None:
-        say(_doubts_about_test(train, evaluation, test))
+        say(_doubts_about_test(*data.rows))
         say(task.doubts_about_test(train, test, section))
     return data
 
@@ -106,13 +112,12 @@ def _limit(examples: Examples, count: int | None, seed: int) -> Examples:
     return examples.subset(stratified_split(examples, range(len(examples)), count, seed)[0])
 
 
-def _doubts_about_test(train: Examples, evaluation: Examples, test: Examples) -> Iterator[str]:
+def _doubts_about_test(train: Rows, evaluation: Rows, test: Rows) -> Iterator[str]:
     """How many rows of the test part are in another part too."""
-    rows = Rows.of(test)
     for part, verb in ((train, "train on"), (evaluation, "choose by")):
-        if count := rows.among(Rows.of(part)):
+        if count := test.among(part):
             yield (
-                f"{count} of {len(rows)} rows of the test part ({count / len(rows):.1%}) are among those to {verb}: "
+                f"{count} of {len(test)} rows of the test part ({count / len(test):.1%}) are among those to {verb}: "
                 f"the test score will be too good"
             )
 
@@ -125,7 +130,6 @@ def _check_sizes(section: DataSection, data: TaskData, total: int, source: str) 
             f"{source}: {total} examples leave {train} to train on{',' if tested else ' and'} {evaluation} to evaluate "
             f"on{tested}; give more examples, an evaluation file, or other counts"
         )
-
     if section.train_examples is not None and train < 0.9 * section.train_examples:
         raise UserError(
             f"data.train_examples = {section.train_examples}: only {train} are left of the {total} in {source} "

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
@@ -22,7 +21,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import nested_detach, nested_numpify
@@ -31,13 +29,15 @@ from transformers.trainer_utils import EvalLoopOutput
 from structune.errors import Diverged, UserError
 from structune.files import NotWritten, written
 from structune.finetune.adapters import split_parameters
+from structune.finetune.arguments import training_arguments
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.choosing import Best, Choosing, best
 from structune.finetune.methods import recommended
+from structune.finetune.outputs import are_finite, joined
 from structune.finetune.processes import Processes
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.sampler import Shares, SimilarLengths, Turns
-from structune.tasks.task import Base, Targets, Task
+from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.sampler import Counted, Shares, Shuffled, SimilarLengths, Turns
+from structune.tasks.task import Base, Targets
 
 _PREPARED = "prepared"
 """Under which name a checkpoint holds what the task's findings have become while training."""
@@ -96,11 +96,11 @@ class RecipeTrainer(Trainer):
         self.choosing = Choosing(recipe.train, recipe.task.metrics[0])
         super().__init__(
             model=model,
-            args=_arguments(recipe, folder, evaluation is not None, self.processes.count),
+            args=training_arguments(recipe, folder, evaluation is not None, self.processes.count),
             data_collator=self.task.collator(replace(base, known=targets), training=True),
             train_dataset=train,
             eval_dataset=evaluation,
-            compute_metrics=lambda outcome: _scores(recipe.task, targets, outcome),
+            compute_metrics=lambda outcome: self.task.scores(outcome.predictions, outcome.label_ids, targets),
             callbacks=[self.choosing, *(callbacks or [])],
         )
         self._still = self.task.collator(base, training=False)
@@ -154,11 +154,11 @@ class RecipeTrainer(Trainer):
         examples: Any = self.train_dataset
         order = self._get_train_sampler() or SequentialSampler(examples)
         if isinstance(order, RandomSampler):
-            order = _Shuffled(len(examples), self.recipe.seed, lambda: int(self.state.epoch or 0))
+            order = Shuffled(len(examples), self.recipe.seed, lambda: int(self.state.epoch or 0))
         shares = Shares(order, self.recipe.train.batch_size, self.processes.rank, self.processes.count)
         collate = self.data_collator
         return DataLoader(
-            _Counted(examples),  # type: ignore[arg-type]  # any sequence is a data set
+            Counted(examples),  # type: ignore[arg-type]  # any sequence is a data set
             batch_sampler=shares,
             collate_fn=lambda rows: collate([row for row, _ in rows]) | {_COUNTS: all(counts for _, counts in rows)},
             pin_memory=self.args.dataloader_pin_memory,
@@ -418,117 +418,6 @@ class RecipeTrainer(Trainer):
         }
 
 
-def check_settings(recipe: Recipe, folder: Path, processes: int = 1) -> None:
-    """Raises `UserError` when this machine cannot train so, or a reporting back end is not there; writes nothing."""
-    if recipe.train.batch_size % processes:
-        raise UserError(
-            f"train.batch_size = {recipe.train.batch_size}: is that of all {processes} processes together, and each "
-            f"has an equal part of it; give a multiple of {processes}"
-        )
-    on_gpu = torch.cuda.is_available() and recipe.train.device != "cpu"
-    if recipe.train.precision == "fp16" and not on_gpu:
-        raise UserError("train.precision = 'fp16': needs a GPU; use bf16 or fp32 on a CPU")
-    try:
-        reporting = _arguments(recipe, folder, evaluating=True).report_to
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise UserError(f"train.precision = {recipe.train.precision!r}: {' '.join(str(error).split())}") from None
-    for name in reporting or []:
-        try:
-            for callback in get_reporting_integration_callbacks([name]):
-                callback()
-        except (ValueError, ImportError, RuntimeError) as error:
-            raise UserError(f"train.report_to = {name!r}: {' '.join(str(error).split())}") from None
-
-
-def _arguments(recipe: Recipe, folder: Path, evaluating: bool, processes: int = 1) -> TrainingArguments:
-    train = recipe.train
-    when = "steps" if train.eval_steps else "epoch"
-    known = {field.name for field in fields(TrainingArguments)}
-    prefix = "activation" if "activation_checkpointing" in known else "gradient"  # renamed in transformers 5.23
-    checkpointing: dict[str, Any] = {f"{prefix}_checkpointing": train.gradient_checkpointing}
-    if train.gradient_checkpointing:
-        checkpointing[f"{prefix}_checkpointing_kwargs"] = {"use_reentrant": False}
-    schedulers = {"onecycle": "constant", "constant": "constant_with_warmup"}
-    return TrainingArguments(
-        output_dir=str(folder),
-        seed=recipe.seed,
-        num_train_epochs=train.epochs or 1,
-        max_steps=train.max_steps or -1,
-        per_device_train_batch_size=train.batch_size // processes,
-        per_device_eval_batch_size=train.eval_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation,
-        **checkpointing,
-        max_grad_norm=train.max_grad_norm,
-        lr_scheduler_type=schedulers.get(train.scheduler, train.scheduler),
-        warmup_steps=train.warmup,
-        bf16=train.precision == "bf16",
-        fp16=train.precision == "fp16",
-        use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
-        logging_steps=train.log_steps,
-        eval_strategy=when if evaluating else "no",
-        eval_steps=train.eval_steps,
-        save_strategy="steps" if train.save_steps else "epoch",
-        save_steps=train.save_steps or 500,
-        save_total_limit=None,  # RecipeTrainer counts them
-        logging_nan_inf_filter=False,  # RecipeTrainer stops at the first
-        report_to=train.report_to or "none",
-        label_names=["labels"],
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
-        disable_tqdm=True,
-        log_level="error",
-    )
-
-
-def device_of(recipe: Recipe, folder: Path) -> str:
-    """Where the recipe is trained on this machine."""
-    return str(_arguments(recipe, folder, evaluating=True).device)
-
-
-def shortest_first(task: Task, encoded: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The examples in the order of their lengths: batches are padded when they are put together, and need little of it.
-
-    Examples that are all of one length stay as they are.
-    """
-    order = by_length(task, encoded)
-    return encoded if order is None else [encoded[row] for row in order]
-
-
-def by_length(task: Task, encoded: Sequence[Mapping[str, Any]]) -> list[int] | None:
-    """Which example comes when, in the order of their lengths; None if they are all of one."""
-    if not len(encoded) or task.length(encoded[0]) is None:
-        return None
-    return sorted(range(len(encoded)), key=lambda row: task.length(encoded[row]) or 0)
-
-
-def are_finite(values: Any) -> bool:
-    """Whether a number, and all in arrays that may be nested in tuples, is finite."""
-    if isinstance(values, (tuple, list)):
-        return all(are_finite(value) for value in values)
-    return bool(np.isfinite(values).all())
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Arrays of batches as one, along their first axis; the second is filled up with −100 where batches differ in it.
-
-    Arrays may be nested in tuples, lists and mappings, which are alike in all batches.
-    """
-    first = parts[0]
-    if isinstance(first, (tuple, list)):
-        return type(first)(joined(column) for column in zip(*parts, strict=True))
-    if isinstance(first, Mapping):
-        return {key: joined([part[key] for part in parts]) for key in first}
-    if first.ndim > 1 and len({part.shape[1] for part in parts}) > 1:
-        most = max(part.shape[1] for part in parts)
-        still = [(0, 0)] * (first.ndim - 2)
-        parts = [np.pad(part, [(0, 0), (0, most - part.shape[1]), *still], constant_values=IGNORED) for part in parts]
-    return np.concatenate(parts)
-
-
-IGNORED = -100
-"""What stands in labels and outputs where there is nothing, as in transformers."""
-
-
 class OwnNumbers(TrainerCallback):
     """Of several processes each draws random numbers of its own (dropout, augmentation), by its rank."""
 
@@ -538,34 +427,3 @@ class OwnNumbers(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not self.processes.first:
             set_seed(args.seed + self.processes.rank)
-
-
-class _Counted(Sequence[tuple[Mapping[str, Any], bool]]):
-    """Examples, each with whether it counts: one that is asked for as −1 − index does not."""
-
-    def __init__(self, examples: Sequence[Mapping[str, Any]]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.examples[index if index >= 0 else -1 - index], index >= 0
-
-
-class _Shuffled(Sampler[int]):
-    """The random order in which the Trainer takes examples in one process, by seed and epoch alone."""
-
-    def __init__(self, examples: int, seed: int, epoch: Callable[[], int]) -> None:
-        self.examples, self.seed, self.epoch = examples, seed, epoch
-
-    def __len__(self) -> int:
-        return self.examples
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch())
-        yield from torch.randperm(self.examples, generator=generator).tolist()
-
-
-def _scores(task: Task, targets: Targets, outcome: EvalPrediction) -> dict[str, float]:
-    return task.scores(outcome.predictions, outcome.label_ids, targets)

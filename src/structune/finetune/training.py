@@ -29,6 +29,7 @@ from structune.finetune.adapters import (
     save_trained,
     split_parameters,
 )
+from structune.finetune.arguments import check_settings, device_of
 from structune.finetune.card import model_card
 from structune.finetune.checkpoint import checkpoint_processes
 from structune.finetune.choosing import Best
@@ -36,6 +37,7 @@ from structune.finetune.curve import draw_curve
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.meters import MemoryMeter, StepClock
+from structune.finetune.outputs import shortest_first
 from structune.finetune.place import check_writable
 from structune.finetune.processes import Processes
 from structune.finetune.progress import LogFile, ProgressBar
@@ -43,7 +45,7 @@ from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData, load_data
-from structune.finetune.trainer import OwnNumbers, RecipeTrainer, check_settings, device_of, shortest_first
+from structune.finetune.trainer import OwnNumbers, RecipeTrainer
 from structune.quiet import quiet
 from structune.tasks.parts.pretrained import hub_name
 from structune.tasks.task import Base
@@ -91,18 +93,7 @@ def train(
                 run.check_free(resume, overwrite)  # another process may have been quicker
                 known = not resume or run.data_file.is_file()
                 run.begin(ready.settings, resume, ready.fingerprint if known else None, ready.prepared)
-        _carry_out(
-            run,
-            ready.settings,
-            ready.data,
-            ready.encoded,
-            ready.base,
-            ready.model,
-            resume,
-            stop,
-            ready.console,
-            processes,
-        )
+        _carry_out(ready, resume, stop)
     return run
 
 
@@ -134,7 +125,7 @@ def make_ready(
     processes = Processes.joined(cpu=settings.train.device == "cpu")
     console = console if console and processes.first else Console(quiet=True)
     run = Run(Path(settings.output))
-    processes.shared(lambda: _check_folder(run, settings, resume, overwrite, recipe_file))
+    passed_over = processes.shared(lambda: _check_folder(run, settings, resume, overwrite, recipe_file))
     loaded = processes.in_turn(lambda: _load(run, settings, resume, processes))
     task, data, base = settings.task, loaded.data, loaded.base
     prepared = processes.shared(
@@ -146,7 +137,7 @@ def make_ready(
     base = task.equip(base, prepared)
     with processes.agreeing():
         model = apply_method(base, settings.method, task)
-    notes = processes.shared(lambda: _notes(run, loaded.fingerprint, resume, processes))
+    notes = processes.shared(lambda: [*passed_over, *loaded.notes, *(_notes(run, processes) if resume else [])])
     processes.shared(lambda: check_writable(run.folder, run.where, bytes_needed(model, settings)))
     _announce(console, settings, data, model, base)
     for note in notes:
@@ -155,24 +146,29 @@ def make_ready(
 
 
 class _Loaded(NamedTuple):
-    """What every process makes for itself."""
+    """What every process makes for itself, and what the first has to say of it to whoever resumes."""
 
     data: TaskData
     fingerprint: Fingerprint
+    notes: list[str]
     base: Base
     encoded: Encoded
 
 
-def _check_folder(run: Run, settings: ResolvedRecipe, resume: bool, overwrite: bool, recipe_file: Path | None) -> None:
-    """Raises `UserError` unless the recipe's run may begin, or go on, in its folder."""
+def _check_folder(
+    run: Run, settings: ResolvedRecipe, resume: bool, overwrite: bool, recipe_file: Path | None
+) -> list[str]:
+    """Which checkpoints are passed over. Raises `UserError` unless the run may begin, or go on, in its folder."""
+    passed_over = []
     if not resume:
         run.check_place(settings, recipe_file)
     run.check_free(resume, overwrite)
     if resume:
         run.check_same(settings)
-        run.check_checkpoints()
+        passed_over = run.check_checkpoints()
     check_writable(run.folder, run.where)
     run.refuse_locked()
+    return passed_over
 
 
 def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes) -> _Loaded:
@@ -185,8 +181,7 @@ def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes
             warnings.simplefilter("ignore", DataWarning)
         data = load_data(task, settings.data)
         fingerprint = Fingerprint.of(data)
-        if resume and processes.first:
-            run.check_data(fingerprint)
+        unchecked = run.check_data(fingerprint) if resume and processes.first else None
         base = task.load(settings.model, data.targets, settings.seed)
         say(task.doubts_about_encoding(data.parts(), base, settings.data))
     encoded = [shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts()]
@@ -194,15 +189,12 @@ def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes
         raise UserError(
             f"train.gradient_checkpointing: {type(base.model).__name__} cannot compute its layers again; leave it out"
         )
-    return _Loaded(data, fingerprint, base, Encoded(*encoded))
+    return _Loaded(data, fingerprint, [unchecked] if unchecked else [], base, Encoded(*encoded))
 
 
-def _notes(run: Run, fingerprint: Fingerprint, resume: bool, processes: Processes) -> list[str]:
-    """What whoever resumes should know."""
-    if not resume:
-        return []
-    unchecked = run.check_data(fingerprint)
-    notes = [*run.check_checkpoints(), *([unchecked] if unchecked else [])]
+def _notes(run: Run, processes: Processes) -> list[str]:
+    """What whoever resumes should know of how the run stopped."""
+    notes = []
     last = run.last_checkpoint()
     if last is not None and (before := checkpoint_processes(last)) != processes.count:
         notes.append(
@@ -217,26 +209,17 @@ def _notes(run: Run, fingerprint: Fingerprint, resume: bool, processes: Processe
     return notes
 
 
-def _carry_out(
-    run: Run,
-    recipe: ResolvedRecipe,
-    data: TaskData,
-    encoded: Encoded,
-    base: Base,
-    model: nn.Module,
-    resume: bool,
-    stop: StopOnInterrupt,
-    console: Console,
-    processes: Processes,
-) -> None:
+def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
     """Train and write the results into a folder that is begun."""
+    run, recipe, processes, console = ready.run, ready.settings, ready.processes, ready.console
+    base, encoded = ready.base, ready.encoded
     clock, bar = StepClock(), ProgressBar(console, recipe.method.label, recipe.task.metrics[0])
     with quiet(), bar.shown():
         trainer = RecipeTrainer(
-            model,
+            ready.model,
             base,
             recipe,
-            data.targets,
+            ready.data.targets,
             run.checkpoints,
             encoded.train,
             encoded.evaluation,
@@ -269,15 +252,11 @@ def _carry_out(
     evaluation, choice = _tell_choice(trainer, evaluation, chosen, console)
     with processes.agreeing():
         if processes.first:
-            _write_results(run, recipe, data, base, model, trainer, evaluation | tested, choice, chosen, clock, memory)
+            _write_results(ready, trainer, evaluation | tested, choice, chosen, clock, memory)
 
 
 def _write_results(
-    run: Run,
-    recipe: ResolvedRecipe,
-    data: TaskData,
-    base: Base,
-    model: nn.Module,
+    ready: Ready,
     trainer: RecipeTrainer,
     evaluation: Mapping[str, float],
     choice: Mapping[str, Any],
@@ -286,6 +265,7 @@ def _write_results(
     memory: MemoryMeter,
 ) -> None:
     """The adapter with its card, the curve and, last, the metrics."""
+    run, recipe, data, base, model = ready.run, ready.settings, ready.data, ready.base, ready.model
     with written(run.adapter), new_folder(run.adapter) as folder:
         save_trained(model, folder, hub_name(recipe.model))
         if base.prepared:

@@ -97,7 +97,7 @@ def compare(
 
     with without_remarks():  # brings in transformers, which no mistake above waits for
         from structune.finetune.adapters import check_method
-        from structune.finetune.trainer import check_settings
+        from structune.finetune.arguments import check_settings
 
     check_settings(recipe, out)
     for planned in plan:

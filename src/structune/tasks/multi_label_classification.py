@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.errors import UserError
-from structune.tasks.parts.classes.classes import check_labels, in_order
+from structune.tasks.parts.classes.classes import are_class_names, check_labels, in_order
 from structune.tasks.parts.classes.classification import class_options, described
 from structune.tasks.parts.classes.doubts import (
     doubts_about_names,
@@ -107,8 +107,7 @@ class MultiLabelClassification(TextTask):
         return {"classes": in_order(names)}
 
     def are_targets(self, content: Any) -> bool:
-        names = content.get("classes") if isinstance(content, dict) else None
-        return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+        return are_class_names(content)
 
     def check(self, examples: Examples, targets: Targets, source: str) -> None:
         check_labels([label for labels in examples.labels or [] for label in labels], targets["classes"], source)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Targets = Mapping[str, Any]
 """What is learned from the data alone, such as the names of the classes: JSON that is kept with the run."""
 
+IGNORED = -100
+"""What stands in labels and outputs where there is nothing, as in transformers."""
+
 Outputs = Any
 """Arrays, or tuples of arrays, with the examples as their first axis."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -15,13 +14,13 @@ from structune.data.section import DataSection
 from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
-from structune.tasks.parts.classes.classes import check_labels
+from structune.tasks.parts.classes.classes import are_class_names, check_labels
 from structune.tasks.parts.classes.classification import class_options, described
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.text.texts import load_text_model
 from structune.tasks.parts.words.cells import read_conll, refuse_other_lengths, word_lists
 from structune.tasks.parts.words.tags import is_bio, kind_of, tags_in_order
-from structune.tasks.task import Base, CardNames, Metric, Outputs, Targets, Task
+from structune.tasks.task import IGNORED, Base, CardNames, Metric, Outputs, Targets, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,8 +102,7 @@ class TokenClassification(Task):
         return {"classes": tags_in_order(counts)}
 
     def are_targets(self, content: Any) -> bool:
-        names = content.get("classes") if isinstance(content, dict) else None
-        return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+        return are_class_names(content)
 
     def check(self, examples: Examples, targets: Targets, source: str) -> None:
         check_labels([tag for row in examples.labels or [] for tag in row], targets["classes"], source)
@@ -135,8 +133,7 @@ class TokenClassification(Task):
         from transformers import AutoModelForTokenClassification
 
         tokenizer = self.processor(section)
-        base = load_text_model(AutoModelForTokenClassification, section, seed, **class_options(targets))
-        return replace(base, processor=tokenizer)
+        return load_text_model(AutoModelForTokenClassification, section, seed, tokenizer, **class_options(targets))
 
     def encode(self, examples: Examples, base: Base, targets: Targets, data: TokenData) -> Sequence[Mapping[str, Any]]:
         from structune.tasks.parts.words.tokens import encode_words
@@ -174,20 +171,16 @@ class TokenClassification(Task):
         """The mean cross-entropy of words, in fp32; logits (texts, tokens, tags) and words (texts, tokens)."""
         from torch.nn.functional import cross_entropy
 
-        from structune.tasks.parts.words.tokens import NO_LABEL
-
         seen = {key: value for key, value in batch.items() if key not in ("words", "labels")}
         logits = model(**seen).logits.float()
         if (labels := batch.get("labels")) is None:
             return None, (logits, batch["words"])
-        total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
-        return total / (labels != NO_LABEL).sum().clamp_min(1), (logits, batch["words"])
+        total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return total / (labels != IGNORED).sum().clamp_min(1), (logits, batch["words"])
 
     def weight(self, batch: Mapping[str, Any]) -> float:
         """The words."""
-        from structune.tasks.parts.words.tokens import NO_LABEL
-
-        return float((batch["labels"] != NO_LABEL).sum()) if "labels" in batch else super().weight(batch)
+        return float((batch["labels"] != IGNORED).sum()) if "labels" in batch else super().weight(batch)
 
     def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
         from structune.tasks.parts.words.entities import scores

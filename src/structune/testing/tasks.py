@@ -31,10 +31,10 @@ from structune.errors import Interrupted
 from structune.finetune.evaluate import evaluate
 from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.merge import merge
+from structune.finetune.outputs import joined
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData, load_data
-from structune.finetune.trainer import joined
 from structune.finetune.training import train
 from structune.tasks.task import Base, CardNames, Task
 
@@ -239,16 +239,7 @@ class TaskConformance:
     ) -> None:
         """As if it had not been stopped."""
         recipe = Recipe.parse({**content, "output": str(tmp_path / "stopped")})
-
-        def stop(self: TrainerCallback, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            if state.global_step == 2:
-                control.should_save = control.should_training_stop = True
-            return control
-
-        with monkeypatch.context() as patch:
-            patch.setattr(StopOnInterrupt, "on_step_end", stop)
-            with pytest.raises(Interrupted):
-                train(recipe)
+        stopped_after(2, recipe, monkeypatch)
         resumed = train(recipe, resume=True)
         assert run.metrics()["steps"] == resumed.metrics()["steps"] > 2
         never, again = (load_file(one.adapter / "adapter_model.safetensors") for one in (run, resumed))
@@ -263,6 +254,20 @@ class TaskConformance:
         assert found.loss == pytest.approx(metrics["eval_loss"], rel=1e-4)
         assert merge(run.folder, tmp_path / "merged") < ROUNDING
         assert any((tmp_path / "merged").iterdir())
+
+
+def stopped_after(step: int, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until a signal comes during a step, which leaves a checkpoint to go on from."""
+
+    def stop(self: TrainerCallback, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if state.global_step == step:
+            control.should_save = control.should_training_stop = True
+        return control
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnInterrupt, "on_step_end", stop)
+        with pytest.raises(Interrupted):
+            train(recipe)
 
 
 def _arrays(outputs: Any) -> list[Any]:

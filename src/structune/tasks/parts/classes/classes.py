@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from structune.errors import UserError
 from structune.tasks.parts.classes.no_classes import refuse_other_tasks
@@ -36,6 +37,12 @@ def label_names(labels: Sequence[str], source: str, column: str) -> list[str]:
 def in_order(names: Collection[str]) -> list[str]:
     """Whole numbers by value, anything else by name after them."""
     return sorted(names, key=lambda name: (0, int(name), name) if _is_whole(name) else (1, 0, name))
+
+
+def are_class_names(content: Any) -> bool:
+    """Whether JSON that was read back may be targets with names of classes (`classes`)."""
+    names = content.get("classes") if isinstance(content, dict) else None
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
 
 
 def check_labels(labels: Sequence[str], names: Sequence[str], source: str) -> None:

@@ -11,7 +11,13 @@ from pydantic import Field
 
 from structune.data.examples import Examples
 from structune.doubt import say
-from structune.tasks.parts.classes.classes import CLASS_FIGURES, check_labels, check_trained, label_names
+from structune.tasks.parts.classes.classes import (
+    CLASS_FIGURES,
+    are_class_names,
+    check_labels,
+    check_trained,
+    label_names,
+)
 from structune.tasks.parts.classes.doubts import doubts_about_absent, majority
 from structune.tasks.parts.classes.loss import ClassWeights, Weighted, class_weights
 from structune.tasks.parts.classes.no_classes import combined_labels
@@ -46,8 +52,7 @@ class Classification(Task, ABC):
         return {"classes": names, "class_weights": class_weights(self.class_weights, labels, names)}
 
     def are_targets(self, content: Any) -> bool:
-        names = content.get("classes") if isinstance(content, dict) else None
-        return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+        return are_class_names(content)
 
     def check(self, examples: Examples, targets: Targets, source: str) -> None:
         check_labels(examples.labels or [], targets["classes"], source)

@@ -109,15 +109,15 @@ def load_tokenizer(section: ModelSection, **options: Any) -> Any:
     return tokenizer
 
 
-def load_text_model(auto: Any, section: ModelSection, seed: int, **options: Any) -> Base:
-    """A model of transformers with its tokenizer, both knowing what they pad with.
+def load_text_model(auto: Any, section: ModelSection, seed: int, tokenizer: Any = None, **options: Any) -> Base:
+    """A model of transformers with a tokenizer, its own by default, both knowing what they pad with.
 
     Raises:
         UserError: there is no such model, or it is of another kind than `auto` loads.
     """
     from structune.tasks.parts.pretrained import load_pretrained
 
-    tokenizer = load_tokenizer(section)
+    tokenizer = tokenizer or load_tokenizer(section)
     model, head = load_pretrained(auto, section, seed, **options)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id

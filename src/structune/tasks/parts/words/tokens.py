@@ -8,9 +8,7 @@ from typing import Any
 from structune.errors import UserError
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.text.texts import load_tokenizer
-
-NO_LABEL = -100
-"""The label of tokens that are not learned: all but the first of a word."""
+from structune.tasks.task import IGNORED
 
 _NO_WORD = -1
 
@@ -54,7 +52,8 @@ def encode_words(
         firsts = _firsts(tokens.word_ids(row))
         encoded = {key: values[row] for key, values in tokens.items()} | {"words": firsts}
         if labels is not None:
-            encoded["labels"] = [NO_LABEL if word < 0 else labels[row][word] for word in firsts]
+            # Only the first token of a word is learned.
+            encoded["labels"] = [IGNORED if word < 0 else labels[row][word] for word in firsts]
         rows.append(encoded)
     return rows
 
@@ -76,7 +75,7 @@ class WordBatches:
     def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
-        own = {"words": _NO_WORD, "labels": NO_LABEL}
+        own = {"words": _NO_WORD, "labels": IGNORED}
         plain = [{key: value for key, value in example.items() if key not in own} for example in examples]
         batch = dict(self.tokenizer.pad(plain, return_tensors="pt"))
         width = batch["input_ids"].shape[1]
