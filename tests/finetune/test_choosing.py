@@ -159,6 +159,22 @@ def test_killed_and_resumed_it_chooses_the_same(step: int, recipe: MakeRecipe, m
     assert [resumed.metrics()[key] for key in chosen] == [straight.metrics()[key] for key in chosen]
 
 
+def test_the_untrained_model_is_scored_once_and_never_chosen(
+    recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(monkeypatch, 0.5, 0.8, 0.6, 0.7, 0.9, 0.9)  # the last is what the untrained one has
+    settings = {"best_checkpoint": True, "early_stopping": 2, "keep_checkpoints": 20, **CHOOSE}
+    without = train(recipe("lora", "without", **settings))
+    with monkeypatch.context() as patch:
+        kill_at(5, patch)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(recipe("lora", "first", evaluate_first=True, **settings))
+    run = train(recipe("lora", "first", evaluate_first=True, **settings), resume=True)
+    assert [entry["eval_accuracy"] for entry in run.history() if entry["step"] == 0] == [0.9]
+    assert (run.metrics()["steps"], run.metrics()["best_step"]) == (8, 4)
+    assert same(weights(run.adapter), weights(without.adapter))
+
+
 def test_killed_after_the_early_stop_it_takes_no_further_step(
     recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

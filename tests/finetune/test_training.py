@@ -136,6 +136,14 @@ def test_how_often_it_is_evaluated_does_not_change_the_weights(recipe: MakeRecip
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_the_untrained_model_is_scored_before_the_first_step(recipe: MakeRecipe) -> None:
+    run = train(recipe(SMALL["c3a"], "first", evaluate_first=True, learning_rate=0.1, head_learning_rate=0.1))
+    still = train(recipe(SMALL["c3a"], "still", max_steps=1, learning_rate=1e-30, head_learning_rate=1e-30))
+    before = next(entry for entry in run.history() if "eval_loss" in entry)
+    assert before["step"] == 0 and before["eval_loss"] == pytest.approx(still.metrics()["eval_loss"], rel=1e-6)
+    assert abs(before["eval_loss"] - run.metrics()["eval_loss"]) > 1e-3
+
+
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C while step `step` + 1 is under way."""
 

@@ -74,6 +74,7 @@ def training_arguments(recipe: Recipe, folder: Path, evaluating: bool, processes
         logging_steps=train.log_steps,
         eval_strategy=when if evaluating else "no",
         eval_steps=train.eval_steps,
+        eval_on_start=evaluating and train.evaluate_first,
         save_strategy="steps" if train.save_steps else "epoch",
         save_steps=train.save_steps or 500,
         save_total_limit=None,  # RecipeTrainer counts them

@@ -106,7 +106,7 @@ def check(
         train_examples=len(ready.data.train),
         eval_examples=len(ready.data.evaluation),
         steps=steps,
-        evaluations=by_steps or max(1, round(trainer.state.num_train_epochs)),
+        evaluations=(by_steps or max(1, round(trainer.state.num_train_epochs))) + train.evaluate_first,
         steps_taken=len(clock.durations),
         seconds_per_step=clock.median(),
         seconds_per_evaluation=seconds,

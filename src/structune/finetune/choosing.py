@@ -89,8 +89,9 @@ class Choosing(TrainerCallback):
 
 
 def _evaluations(history: History, metric: Metric) -> list[Best]:
+    """Those of a trained model: there is no checkpoint from before the first step."""
     found = [Best.of(entry, metric) for entry in history]
-    return [entry for entry in found if entry is not None]
+    return [entry for entry in found if entry is not None and entry.step > 0]
 
 
 def _evaluations_to_come(args: TrainingArguments, state: TrainerState) -> int:

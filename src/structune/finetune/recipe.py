@@ -77,7 +77,8 @@ class TrainSection(Section):
     `learning_rate` and `head_learning_rate` left out are those that `learning_rates` has for the method (by its
     short name, for comparisons), else the method's general recommendation. `warmup` is the fraction of the steps in
     which the learning rate rises. `group_by_length` puts texts of similar lengths into a batch: less padding, and up
-    to twice the speed. `eval_steps` and `save_steps` left out mean once an epoch.
+    to twice the speed. `eval_steps` and `save_steps` left out mean once an epoch. `evaluate_first` scores the held-out
+    examples before the first step as well: what the model does untrained.
 
     `early_stopping` is a number of evaluations, or a section. `best_checkpoint` keeps the weights of the evaluation
     with the best first score of the task in place of the last ones. Both choose by the held-out examples.
@@ -101,6 +102,7 @@ class TrainSection(Section):
     gradient_checkpointing: bool = False
     log_steps: Positive = 10
     eval_steps: Positive | None = None
+    evaluate_first: bool = False
     save_steps: Positive | None = None
     early_stopping: Annotated[
         EarlyStopping | None, BeforeValidator(_patience, json_schema_input_type=EarlyStopping | Positive | None)

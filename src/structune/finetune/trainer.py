@@ -217,6 +217,8 @@ class RecipeTrainer(Trainer):
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train; resumed after what was the last step, load what it left and take no other."""
+        if options.get("resume_from_checkpoint"):
+            self.args.eval_on_start = False  # it was made before the first step
         try:
             return super().train(*arguments, **options)
         except _AllTaken:
