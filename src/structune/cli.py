@@ -252,6 +252,7 @@ def predict(
             console.print(f"{count:,} rows in {escape(str(target))}", highlight=False, soft_wrap=True)
             return
         predictor = prediction.Predictor(_path("RUN", run), overrides or ())
+        predictor.refuse_images()
         writer = CsvWriter(sys.stdout)
         if not predictor.is_line(source):
             predictor.write(source, writer, console=errors)

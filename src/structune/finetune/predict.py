@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from structune.data.examples import Examples
 from structune.data.pieces import ENDINGS, cut, file_pieces, is_data_file, line_pieces
 from structune.data.table import Table
 from structune.doubt import say
@@ -19,6 +22,7 @@ from structune.errors import UserError
 from structune.finetune.adapters import WEIGHTS_FILE
 from structune.finetune.answers_file import Writer, answers_file, check_answers_file
 from structune.finetune.evaluate import load_run
+from structune.finetune.image_folder import ImageFolder, image_folder
 from structune.finetune.outputs import by_length
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
@@ -75,18 +79,46 @@ class Predictor:
         """
         return [row for piece in self.rows(self.tables(given, rows)) for row in piece]
 
-    def write(self, given: Given, writer: Writer, rows: int = ROWS, console: Console | None = None) -> int:
-        """Write the answers as they come, and return how many there are; progress is shown on the console."""
+    def write(
+        self,
+        given: Given,
+        writer: Writer,
+        rows: int = ROWS,
+        console: Console | None = None,
+        images: ImageFolder | None = None,
+    ) -> int:
+        """Write the answers as they come, and return how many there are.
+
+        Args:
+            given: see `Predictor`, as `rows`.
+            writer: of the answers.
+            rows: how many are worked on at a time.
+            console: where progress is shown; nowhere by default.
+            images: where the images among the answers go.
+
+        Raises:
+            UserError: the rows do not work, or answers are images and there is no place for them.
+        """
+        if images is None:
+            self.refuse_images()
         count = 0
         columns = (TextColumn("predicting"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
         hidden = console is None or not console.is_terminal
         with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
             shown = bar.add_task("rows", total=None)
             for piece in self.rows(self.tables(given, rows)):
-                writer.write(piece)
+                writer.write(piece if images is None else [images.put(row) for row in piece])
                 count += len(piece)
                 bar.update(shown, completed=count)
         return count
+
+    def refuse_images(self) -> None:
+        """Raises `UserError` where the answers are images, which no table holds."""
+        if self.task.makes_images:
+            raise UserError(
+                f"task {self.task.name}: answers with images, which are files; give --out FILE: with --out "
+                f"images.csv they go into the folder images beside it"
+            )
 
     def is_line(self, given: Given) -> bool:
         """Whether one text, or one file that is an example, is given."""
@@ -129,11 +161,24 @@ class Predictor:
         with tempfile.TemporaryDirectory() as scratch, quiet():
             trainer = RecipeTrainer(loaded.model, loaded.base, loaded.recipe, loaded.targets, Path(scratch))
             for table in tables:
-                yield self._answered(table, trainer)
+                examples = self.task.inputs(table, self.data)
+                made = self._made(examples, trainer)
+                if made is None:
+                    yield self._answered(table, examples, trainer)
+                else:
+                    for row, answer in enumerate(made):
+                        yield self._beside(table, [answer], first=row)
 
-    def _answered(self, table: Table, trainer: RecipeTrainer) -> list[Row]:
+    def _made(self, examples: Examples, trainer: RecipeTrainer) -> Iterator[dict[str, Any]] | None:
+        """What the task makes step by step, one answer after the other; None where outputs are answers."""
+        model = trainer.model
+        assert model is not None  # given at the start
+        with torch.no_grad():
+            made = self.task.respond(model.eval(), self.loaded.base, examples, self.loaded.targets, self.data)
+        return None if made is None else _without_gradients(made)
+
+    def _answered(self, table: Table, examples: Examples, trainer: RecipeTrainer) -> list[Row]:
         task, targets = self.task, self.loaded.targets
-        examples = task.inputs(table, self.data)
         if not self._told_of_cuts:
             doubts = list(task.doubts_about_encoding([examples], self.loaded.base, self.data))
             self._told_of_cuts = bool(doubts)
@@ -143,7 +188,12 @@ class Predictor:
         sorted_ones: Any = encoded if order is None else [encoded[row] for row in order]
         outputs = trainer.predict(sorted_ones).predictions
         self.loaded.check_outputs(outputs, table.source)
-        answers = task.answers_about(examples, outputs if order is None else _back(outputs, order), targets)
+        return self._beside(
+            table, task.answers_about(examples, outputs if order is None else _back(outputs, order), targets)
+        )
+
+    def _beside(self, table: Table, answers: Sequence[Mapping[str, Any]], first: int = 0) -> list[Row]:
+        """The rows of the table from that one on, each with its answer."""
         if taken := [name for name in table.columns if answers and name in answers[0]]:
             raise UserError(
                 f"{table.source}: has a column {taken[0]!r}, which is the name of an answer; rename the column, or "
@@ -152,7 +202,7 @@ class Predictor:
         return [
             {name: cells[row] for name, cells in table.columns.items()}
             | {name: _short(value) for name, value in answer.items()}
-            for row, answer in enumerate(answers)
+            for row, answer in enumerate(answers, first)
         ]
 
     def _table_of(self, given: Sequence[Any]) -> Table:
@@ -205,7 +255,8 @@ def write_predictions(
 ) -> int:
     """Write what a finished run says about some rows to a file, and return how many there are.
 
-    Memory does not grow with the number of rows. The file is there at the end, whole, and not after an error.
+    Memory does not grow with the number of rows. The file is there at the end, whole, and not after an error. Images
+    among the answers are PNG files in a folder named as the file is, without its ending.
 
     Args:
         folder: the run.
@@ -220,8 +271,20 @@ def write_predictions(
     """
     check_answers_file(out, overwrite)
     predictor = Predictor(folder, overrides)
-    with answers_file(out) as writer:
-        return predictor.write(given, writer, console=console)
+    with ExitStack() as stack:  # the table last: what it names is there
+        writer = stack.enter_context(answers_file(out))
+        images = stack.enter_context(image_folder(out, overwrite)) if predictor.task.makes_images else None
+        return predictor.write(given, writer, console=console, images=images)
+
+
+def _without_gradients(made: Iterator[Row]) -> Iterator[Row]:
+    """What is made when it is asked for, without gradients there: a generator leaves the mode of who asks alone."""
+    while True:
+        with torch.no_grad():
+            answer = next(made, None)
+        if answer is None:
+            return
+        yield answer
 
 
 def _back(outputs: Outputs, order: Sequence[int]) -> Outputs:

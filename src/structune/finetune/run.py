@@ -296,9 +296,10 @@ class Run:
                 yield from (path for path in folder.iterdir() if self._half_written(path))
 
     def _figures(self) -> tuple[str, ...]:
-        """What evaluations of this run draw; nothing where its recipe cannot be read."""
+        """What training and evaluations of this run draw; nothing where its recipe cannot be read."""
         try:
-            return self.recipe().task.figures
+            task = self.recipe().task
+            return (*task.figures, *task.shown_figures)
         except UserError:
             return ()
 

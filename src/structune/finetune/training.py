@@ -44,6 +44,7 @@ from structune.finetune.progress import LogFile, ProgressBar
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
+from structune.finetune.shown import Shown
 from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.trainer import OwnNumbers, RecipeTrainer
 from structune.quiet import quiet
@@ -214,6 +215,7 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
     run, recipe, processes, console = ready.run, ready.settings, ready.processes, ready.console
     base, encoded = ready.base, ready.encoded
     clock, bar = StepClock(), ProgressBar(console, recipe.method.label, recipe.task.metrics[0])
+    shown = Shown(recipe.task, base, ready.data.targets, run.folder, processes)
     with quiet(), bar.shown():
         trainer = RecipeTrainer(
             ready.model,
@@ -223,9 +225,10 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
             run.checkpoints,
             encoded.train,
             encoded.evaluation,
-            [clock, LogFile(run.log_file), bar, stop, OwnNumbers(processes), *recipe.task.callbacks(base)],
+            [clock, LogFile(run.log_file), bar, stop, OwnNumbers(processes), shown, *recipe.task.callbacks(base)],
             processes,
         )
+        shown.log = trainer.log
         checkpoint = processes.shared(lambda: run.last_checkpoint() if resume else None)
         if resume:
             console.print(f"resuming from {checkpoint}" if checkpoint else "no checkpoint yet: starting from step 0")
@@ -239,6 +242,7 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
             trainer.check_trained()
             trainer.rotate()
             tested = {} if encoded.test is None else trainer.test(encoded.test)
+            made = shown.last(ready.model, trainer.state.global_step, trainer.state.max_steps)
         except Diverged as error:
             if not processes.first:
                 raise
@@ -252,7 +256,7 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
     evaluation, choice = _tell_choice(trainer, evaluation, chosen, console)
     with processes.agreeing():
         if processes.first:
-            _write_results(ready, trainer, evaluation | tested, choice, chosen, clock, memory)
+            _write_results(ready, trainer, evaluation | tested, {**choice, **made}, chosen, clock, memory)
 
 
 def _write_results(

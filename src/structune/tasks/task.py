@@ -6,7 +6,8 @@ A task is one file. It is a section of the recipe (`task:`), and it answers, in 
   (`inputs`, `from_lines`): none of this needs torch;
 - which pretrained model, processor and new modules it takes (`load`), and what it finds out with them (`prepare`);
 - how examples become batches (`encode`, `collator`) and batches a loss and outputs (`step`);
-- what outputs are worth (`metrics`, `scores`, `details`, `draw`) and what they say to a person (`answers`);
+- what outputs are worth (`metrics`, `scores`, `details`, `draw`) and what they say to a person (`answers`), or what is
+  made for examples step by step (`respond`, `show`);
 - what a merged model needs to be used without structune (`finish`);
 - what its model card says (`describe`, `loading`).
 """
@@ -141,8 +142,14 @@ class Task(Section, ABC):
     figures: ClassVar[tuple[str, ...]] = ()
     """Names of the files that `draw` may make: a run knows them as its own."""
 
+    shown_figures: ClassVar[tuple[str, ...]] = ()
+    """Names of the files that `show` may draw: a run knows them as its own too, and evaluations leave them."""
+
     has_config: ClassVar[bool] = True
     """Whether its model keeps a `config.json` beside its weights, as those of transformers do."""
+
+    makes_images: ClassVar[bool] = False
+    """Whether its answers hold images (of Pillow), which `structune predict` writes into a folder beside the table."""
 
     reads_files: ClassVar[bool] = False
     """Whether the lines of `from_lines` are paths of files, or of folders of files, such as images."""
@@ -336,6 +343,27 @@ class Task(Section, ABC):
         """
         return []
 
+    def shown_at(self, steps: int) -> Sequence[int]:
+        """After which of so many steps of training `show` is asked, 0 being before the first. Default: none."""
+        return ()
+
+    def show(self, model: nn.Module, base: Base, targets: Targets, step: int, folder: Path) -> Mapping[str, float]:
+        """Draw what the model makes of fixed examples after this step of training, and measure it. Default: nothing.
+
+        Asked again for a step, as in a resumed run, it replaces what was drawn for this step and later ones.
+
+        Args:
+            model: with its adapter, in evaluation mode, where it is trained. Random numbers may be drawn.
+            base: what `load` gave.
+            targets: what was learned from the data alone.
+            step: how many steps were taken; one that `shown_at` named, or the last.
+            folder: where files with names out of `shown_figures` are, and are put.
+
+        Returns:
+            numbers for the log, by names of their own; those of the last step are kept with the run's metrics.
+        """
+        return {}
+
     # Outputs.
 
     @abstractmethod
@@ -371,6 +399,26 @@ class Task(Section, ABC):
     def answers_about(self, examples: Examples, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
         """`answers` in words of the examples, such as the text of what was found in them. Default: `answers` alone."""
         return self.answers(outputs, targets)
+
+    def respond(
+        self, model: nn.Module, base: Base, examples: Examples, targets: Targets, data: Any
+    ) -> Iterator[dict[str, Any]] | None:
+        """What the model makes for examples without labels, one after the other, where that takes more than one pass.
+
+        Default: None, outputs of `step` are what `answers` tell.
+
+        Args:
+            model: with its adapter, in evaluation mode, where it works.
+            base: what `load` gave.
+            examples: to be answered.
+            targets: what was learned from the data alone.
+            data: the recipe's `data` section.
+
+        Returns:
+            for each example the values of columns, as `answers`; an image (of Pillow) is one, see `makes_images`. Made
+            when it is asked for, so that no more than a few are in memory.
+        """
+        return None
 
     def finish(self, model: Any, targets: Targets, batch: dict[str, Tensor]) -> Any:
         """A merged model made ready for who loads it without the targets. Default: as it is.
