@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,23 @@ def check_settings(recipe: Recipe, folder: Path, processes: int = 1) -> None:
             raise UserError(f"train.report_to = {name!r}: {' '.join(str(error).split())}") from None
 
 
-def training_arguments(recipe: Recipe, folder: Path, evaluating: bool, processes: int = 1) -> TrainingArguments:
-    """What transformers' Trainer is told.
+def training_arguments(
+    recipe: Recipe,
+    folder: Path,
+    evaluating: bool,
+    processes: int = 1,
+    kind: type[TrainingArguments] = TrainingArguments,
+    settings: Mapping[str, Any] | None = None,
+) -> TrainingArguments:
+    """What transformers' Trainer, or one that stands on it, is told.
 
     Args:
         recipe: what to do.
         folder: for checkpoints.
         evaluating: whether there are examples to evaluate on.
         processes: how many train together.
+        kind: the trainer's class of arguments.
+        settings: values of arguments that no recipe decides.
 
     Raises:
         ValueError, ImportError, RuntimeError: this machine cannot train so.
@@ -53,10 +63,12 @@ def training_arguments(recipe: Recipe, folder: Path, evaluating: bool, processes
     known = {field.name for field in fields(TrainingArguments)}
     prefix = "activation" if "activation_checkpointing" in known else "gradient"  # renamed in transformers 5.23
     checkpointing: dict[str, Any] = {f"{prefix}_checkpointing": train.gradient_checkpointing}
+    if kind is not TrainingArguments:  # TRL's have a default of their own under the old name
+        checkpointing["gradient_checkpointing"] = train.gradient_checkpointing
     if train.gradient_checkpointing:
         checkpointing[f"{prefix}_checkpointing_kwargs"] = {"use_reentrant": False}
     schedulers = {"onecycle": "constant", "constant": "constant_with_warmup"}
-    return TrainingArguments(
+    return kind(
         output_dir=str(folder),
         seed=recipe.seed,
         num_train_epochs=train.epochs or 1,
@@ -85,6 +97,7 @@ def training_arguments(recipe: Recipe, folder: Path, evaluating: bool, processes
         dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
         disable_tqdm=True,
         log_level="error",
+        **(settings or {}),
     )
 
 

@@ -86,7 +86,8 @@ def check(
     clock, few = StepClock(), _AFew()
     train = ready.settings.train
     with tempfile.TemporaryDirectory() as scratch, quiet():
-        trainer = RecipeTrainer(
+        trainer = RecipeTrainer.standing_on(
+            ready.settings.task.trainer(ready.base, ready.settings.data),
             ready.model,
             ready.base,
             ready.settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ from structune.finetune.outputs import are_finite, joined
 from structune.finetune.processes import Processes
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.sampler import Counted, Shares, Shuffled, SimilarLengths, Turns
-from structune.tasks.task import Base, Targets
+from structune.tasks.task import Base, Beneath, Targets
 
 _PREPARED = "prepared"
 """Under which name a checkpoint holds what the task's findings have become while training."""
@@ -70,6 +71,9 @@ class RecipeTrainer(Trainer):
     to almost zero.
 
     A loss, a gradient or a trained number that is not finite raises `Diverged` before it is logged or saved.
+
+    `standing_on` puts it on another class of trainer than transformers' own: what is left to `super()` is that one's.
+    Examples are evaluated as the task says, whatever that one does.
     """
 
     def __init__(
@@ -83,8 +87,10 @@ class RecipeTrainer(Trainer):
         evaluation: Sequence[Mapping[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         processes: Processes | None = None,
+        beneath: Beneath | None = None,
     ) -> None:
         self.recipe = recipe
+        self.beneath = beneath or Beneath(Trainer)
         self.processes = processes or Processes()
         self.task = recipe.task
         self.base = base
@@ -94,15 +100,35 @@ class RecipeTrainer(Trainer):
         self._skipped = 0
         self._unproven = False
         self.choosing = Choosing(recipe.train, recipe.task.metrics[0])
+        arguments = training_arguments(
+            recipe,
+            folder,
+            evaluation is not None,
+            self.processes.count,
+            self.beneath.arguments or TrainingArguments,
+            self.beneath.settings,
+        )
+        own: dict[str, Any] = {
+            "data_collator": self.task.collator(replace(base, known=targets), training=True),
+            "compute_metrics": lambda outcome: self.task.scores(outcome.predictions, outcome.label_ids, targets),
+        }
+        taken = inspect.signature(self.beneath.trainer).parameters  # TRL's trainers that generate take neither
+        trained = {name: part.data for name, part in model.named_parameters() if part.requires_grad}
         super().__init__(
             model=model,
-            args=training_arguments(recipe, folder, evaluation is not None, self.processes.count),
-            data_collator=self.task.collator(replace(base, known=targets), training=True),
-            train_dataset=train,
-            eval_dataset=evaluation,
-            compute_metrics=lambda outcome: self.task.scores(outcome.predictions, outcome.label_ids, targets),
+            args=arguments,
+            train_dataset=self._theirs(train),
+            eval_dataset=self._theirs(evaluation),
             callbacks=[self.choosing, *(callbacks or [])],
+            **{name: value for name, value in own.items() if name in taken},
+            **self.beneath.options,
         )
+        self._keep_precision(trained)
+        self.compute_metrics = own["compute_metrics"]
+        self.eval_dataset = evaluation
+        if not self.beneath.own_batches:
+            self.train_dataset = train
+            self.data_collator = own["data_collator"]
         self._still = self.task.collator(base, training=False)
         if hasattr(self.data_collator, "begin_epoch"):
             self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed))
@@ -110,6 +136,27 @@ class RecipeTrainer(Trainer):
         # A task's loss is a mean over the batch whatever arguments the model takes: without this, the Trainer would add
         # up those of accumulated batches instead of averaging them.
         self.model_accepts_loss_kwargs = False
+        if not self.beneath.own_loss:
+            self.loss_is_scaled_for_ga = False
+
+    @classmethod
+    def standing_on(cls, beneath: Beneath | None, *arguments: Any, **options: Any) -> RecipeTrainer:
+        """One that stands on the trainer of a task: transformers' own for None. Arguments as for the class."""
+        theirs = Trainer if beneath is None else beneath.trainer
+        whole = cls if theirs is Trainer else type(f"Recipe{theirs.__name__}", (cls, theirs), {})
+        made: RecipeTrainer = whole(*arguments, beneath=beneath, **options)
+        return made
+
+    def _theirs(self, examples: Sequence[Mapping[str, Any]] | None) -> Any:
+        """Encoded examples as the trainer beneath takes them."""
+        return examples if examples is None or self.beneath.examples is None else self.beneath.examples(examples)
+
+    def _keep_precision(self, trained: Mapping[str, torch.Tensor]) -> None:
+        """What trains stays as precise as it was made: TRL's trainers would have it in bf16 on quantised bases."""
+        assert self.model is not None  # given at the start
+        for name, parameter in self.model.named_parameters():
+            if name in trained and parameter.dtype != trained[name].dtype:
+                parameter.data = trained[name].to(parameter.device)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -149,7 +196,7 @@ class RecipeTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in the order of one process; of several, each has its part of every batch."""
-        if not self.processes.several:
+        if not self.processes.several or self.beneath.own_batches:
             return super().get_train_dataloader()
         examples: Any = self.train_dataset
         order = self._get_train_sampler() or SequentialSampler(examples)
@@ -168,7 +215,10 @@ class RecipeTrainer(Trainer):
         if self.processes.several:
             return self._turns(self.eval_dataset if eval_dataset is None else eval_dataset)
         with self._without_variation():
-            return super().get_eval_dataloader(eval_dataset)
+            return Trainer.get_eval_dataloader(self, eval_dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        return SequentialSampler(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         if self.processes.several:
@@ -193,14 +243,18 @@ class RecipeTrainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, *_: Any, **__: Any
     ) -> Any:
-        """The task's loss, with its outputs as a dictionary where they are wanted.
+        """The task's loss, or that of the trainer beneath; with the outputs as a dictionary where they are wanted.
 
         Of several processes each has a part of the batch. The processes' gradients are averaged, so what one process
         would have is the mean of their losses, each times its share of what the loss is a mean over.
         """
         counts = inputs.pop(_COUNTS, True)
-        loss, outputs = self.task.step(model, inputs)
-        if self.processes.several and loss is not None:
+        loss: Any
+        if self.beneath.own_loss:
+            loss, outputs = super().compute_loss(model, inputs), None
+        else:
+            loss, outputs = self.task.step(model, inputs)
+        if self.processes.several and loss is not None and not self.beneath.own_batches:
             own = torch.tensor(float(self.task.weight(inputs)) if counts else 0.0, device=loss.device)
             loss = loss * (self.processes.count * own / self.processes.sum(own).clamp_min(1e-30))
         return (loss, {"outputs": outputs}) if return_outputs else loss
@@ -209,7 +263,7 @@ class RecipeTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *_: Any, **__: Any
     ) -> tuple[Any, Any, Any]:
         """Loss, outputs and labels of a batch."""
-        batch = self._prepare_inputs(inputs)
+        batch = Trainer._prepare_inputs(self, inputs)  # on the device, and nothing else
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.task.step(model, batch)
         loss = None if loss is None else loss.detach().mean()
@@ -336,6 +390,12 @@ class RecipeTrainer(Trainer):
         kept: Any = state.stateful_callbacks or {}
         self.task.restore(self.base, kept.get(_PREPARED, self._prepared))
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Nothing: a run has a card of its own."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL's trainers would tell their makers of each run."""
+
     def store_flos(self) -> None:
         """Count without asking other processes, which are not here."""
         self.state.total_flos += self.current_flos
@@ -403,7 +463,7 @@ class RecipeTrainer(Trainer):
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Evaluate without drawing on the random numbers of training: how often does not change the weights."""
         with torch.random.fork_rng():
-            return super().evaluate(*arguments, **options)
+            return Trainer.evaluate(self, *arguments, **options)
 
     def test(self, encoded: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """`test_loss` and `test_…` of every score on examples that training did not see.

@@ -217,7 +217,8 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
     clock, bar = StepClock(), ProgressBar(console, recipe.method.label, recipe.task.metrics[0])
     shown = Shown(recipe.task, base, ready.data.targets, run.folder, processes)
     with quiet(), bar.shown():
-        trainer = RecipeTrainer(
+        trainer = RecipeTrainer.standing_on(
+            recipe.task.trainer(base, recipe.data),
             ready.model,
             base,
             recipe,

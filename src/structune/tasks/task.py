@@ -119,6 +119,29 @@ class Base:
     known: Targets = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Beneath:
+    """The class of trainer on which a run's trainer stands: what `finetune/trainer.py` leaves to `super()` is its own.
+
+    Attributes:
+        trainer: transformers' Trainer or a subclass of it, such as those of TRL. It is given the adapted model.
+        arguments: its class of arguments; None: transformers' TrainingArguments.
+        settings: values of arguments that no recipe decides.
+        options: keyword arguments of its constructor beside model, arguments, examples, collator, scores and callbacks.
+        examples: what its constructor takes of encoded examples; None: they themselves.
+        own_loss: whether the loss of a batch to train on is the trainer's own, and not that of `Task.step`.
+        own_batches: whether it makes the batches to train on out of what `examples` gave.
+    """
+
+    trainer: Any
+    arguments: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    examples: Callable[[Sequence[Mapping[str, Any]]], Any] | None = None
+    own_loss: bool = False
+    own_batches: bool = False
+
+
 class Task(Section, ABC):
     """What is learned. Sections of it have a `name` with a default, by which recipes and the registry know them."""
 
@@ -335,6 +358,21 @@ class Task(Section, ABC):
         Default: its examples.
         """
         return len(next(iter(batch.values())))
+
+    def trainer(self, base: Base, data: Any) -> Beneath | None:
+        """The class of trainer beneath the run's own while it trains. Default: None, transformers' Trainer.
+
+        Rates, schedules, checkpoints, several processes and every evaluation stay as they are for all tasks: examples
+        are evaluated in batches of `collator` by `step`, whatever the trainer would do.
+
+        Args:
+            base: what `load` gave; its model is adapted by now.
+            data: the recipe's `data` section.
+
+        Raises:
+            UserError: what it needs is not installed.
+        """
+        return None
 
     def callbacks(self, base: Base) -> list[TrainerCallback]:
         """What the task does while training, beside training. Default: nothing.
