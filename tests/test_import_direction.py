@@ -1,7 +1,7 @@
 """Who may import whom: one table, checked against every import statement of the package.
 
-`structures ← products ← delta ← peft ← data ← tasks ← finetune ← study ← bench ← cli`, with `pool` and `grid` below
-`delta`, and `testing` looking inward only; inside each folder, floors. docs/architecture.md explains the parts.
+`structures ← products ← delta ← peft ← data, methods ← tasks ← finetune ← study ← bench ← cli`, with `pool` and `grid`
+below `delta`, and `testing` looking inward only; inside each folder, floors. docs/architecture.md explains the parts.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ ROOT = "structune"
 MATHS = (
     "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
 )
-HELPERS = "errors files section doubt paths"
+HELPERS = "errors files section doubt paths palette"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
     "section": part("errors", "pydantic pydantic_core"),
     "doubt": part("", ""),
     "paths": part("errors section", "pydantic pydantic_core"),
+    "palette": part("", ""),
     "quiet": part("", "transformers"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),
@@ -65,13 +66,14 @@ PARTS = {
     "peft": part(f"{MATHS} errors files", "torch peft transformers safetensors"),
     ROOT: part(f"{MATHS} peft lazy", "transformers wrapt"),
     "data": part(HELPERS, "datasets numpy openpyxl PIL pyarrow pydantic"),
+    "methods": part(f"{HELPERS} structures options {ROOT}"),
     "tasks": part(f"{HELPERS} quiet data"),
-    "finetune": part(f"{MATHS} {HELPERS} lazy quiet peft {ROOT} data tasks"),
-    "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune"),
-    "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data tasks finetune study"),
-    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune study bench"),
+    "finetune": part(f"{MATHS} {HELPERS} lazy quiet peft {ROOT} data methods tasks"),
+    "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune"),
+    "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune study"),
+    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data methods tasks finetune study bench"),
     "__main__": part("cli", ""),
-    "testing": part(f"{MATHS} {HELPERS} peft {ROOT} data tasks finetune"),
+    "testing": part(f"{MATHS} {HELPERS} peft {ROOT} data methods tasks finetune"),
 }
 
 INSIDE = {
@@ -89,7 +91,7 @@ INSIDE = {
         | entry""",
     "finetune": """
         importing launch lock markdown place processes reported resume rows tables
-        | methods recipe yaml_file shipped
+        | recipe yaml_file shipped
         | task_data
         | *
         | run
@@ -106,6 +108,7 @@ INSIDE = {
         | reading
         | sources
         | pieces""",
+    "methods": "method | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": "labels own_process spectrum style sweep_file | sweep | * | compare inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",

@@ -20,7 +20,7 @@ from peft import PeftConfig
 
 import structune
 from structune import StructuneConfig, StructuredDelta, structures
-from structune.finetune import methods
+from structune.methods.hydra import Hydra
 from structune.options import OPTIONS, PATTERNED, OptionsByModule, UpdateOptions
 from structune.structures import registry
 from structune.structures.base import Structure
@@ -60,7 +60,7 @@ def test_own_options_are_keywords_wherever_options_are_given(outsider: str) -> N
     for config in (StructuneConfig(**given), structune.hydra(pool_size=9, **given)):
         assert config.structure_options == {"stripes": 5}
         assert config.layer_options("any")["structure_options"] == {"stripes": 5}
-    section = methods.Hydra(**given)
+    section = Hydra(**given)
     assert section.structure_options == {"stripes": 5}
 
 

@@ -13,9 +13,14 @@ import pytest
 
 import structune
 from structune.errors import UserError
-from structune.finetune import methods
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.shipped import recipe_names
+from structune.methods import registry as methods
+from structune.methods.c3a import C3A
+from structune.methods.head import Head
+from structune.methods.hydra import Hydra
+from structune.methods.lora import LoRA
+from structune.methods.structune import Structune
 from structune.structures import registry
 
 DATA = {"data": {"train": "reviews.csv"}}
@@ -57,17 +62,17 @@ def test_overrides_are_yaml_and_reach_any_depth(tmp_path: Path) -> None:
         "data.text=review",
     )
     assert recipe.train.learning_rate == 2e-2
-    assert recipe.method == methods.Hydra(structure="hankel", pool_size=96, fixed_ratio=0.5, target_modules=["key"])
+    assert recipe.method == Hydra(structure="hankel", pool_size=96, fixed_ratio=0.5, target_modules=["key"])
     assert recipe.data.text == "review"
 
 
-@pytest.mark.parametrize("name", methods.PRESETS)
+@pytest.mark.parametrize("name", methods.preset_names())
 def test_a_preset_stands_for_its_section_and_has_learning_rates(name: str) -> None:
     recipe = Recipe.parse({**DATA, "method": name}).resolved()
-    assert recipe.method == methods.PRESETS[name]
+    assert recipe.method == methods.preset(name)
     assert recipe.method.label == name
-    assert recipe.train.learning_rate == methods.recommended(recipe.method).adapter
-    assert recipe.train.head_learning_rate == methods.recommended(recipe.method).head
+    assert recipe.train.learning_rate == recipe.method.rates().adapter
+    assert recipe.train.head_learning_rate == recipe.method.rates().head
     assert recipe.output == f"runs/recipe-{name}"
 
 
@@ -134,7 +139,7 @@ def test_c3a_cuts_by_size_or_by_number(tmp_path: Path, said: str, cut: tuple[Any
 
 
 def test_preset_names_take_underscores_too() -> None:
-    assert methods.preset("hydra_low_rank") is methods.PRESETS["hydra-low-rank"]
+    assert methods.preset("hydra_low_rank") == Hydra(structure="low_rank", num_splits=1)
 
 
 def test_given_learning_rates_win() -> None:
@@ -146,9 +151,9 @@ def test_learning_rates_by_method_come_before_the_recommendation() -> None:
     rates = {"learning_rates": {"hydra_toeplitz": {"adapter": 0.5}, "head": {"head": 0.25}}}
     recipe = Recipe.parse({**DATA, "method": "hydra-toeplitz", "train": rates})
     assert recipe.resolved().train.learning_rate == 0.5
-    assert recipe.resolved().train.head_learning_rate == methods.recommended(recipe.method).head
+    assert recipe.resolved().train.head_learning_rate == recipe.method.rates().head
     assert recipe.with_method("head").resolved().train.head_learning_rate == 0.25
-    assert recipe.with_method("c3a").resolved().train.learning_rate == methods.recommended(methods.C3A()).adapter
+    assert recipe.with_method("c3a").resolved().train.learning_rate == C3A().rates().adapter
 
 
 def test_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
@@ -160,9 +165,9 @@ def test_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
 def test_with_method_keeps_the_layers_and_leaves_the_folder() -> None:
     recipe = Recipe.parse({**DATA, "output": "here", "method": {"name": "c3a", "target_modules": ["key"]}})
     other = recipe.with_method("lora")
-    assert other.method == methods.LoRA(target_modules=["key"])
+    assert other.method == LoRA(target_modules=["key"])
     assert other.output is None
-    assert recipe.with_method("head").method == methods.Head()
+    assert recipe.with_method("head").method == Head()
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -177,8 +182,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train": {"epochs": 1, "max_steps": 5}}, "epochs = 1.0 and max_steps = 5 are both given; remove one"),
     ({"train": {"learning_rates": {"lorra": {"adapter": 1.0}}}}, "method 'lorra': unknown (did you mean 'lora'?)"),
     ({"train": {"warmup": 0}}, "warmup = 0 leaves onecycle no rise"),
-    ({"method": "hydra-topelitz"}, "method 'hydra-topelitz': unknown (did you mean 'hydra-toeplitz'?); known: c3a,"),
-    ({"method": {"name": "c3"}}, "method.name = 'c3': unknown (did you mean 'c3a'?); known: c3a, hydra,"),
+    ({"method": "hydra-topelitz"}, "method 'hydra-topelitz': unknown (did you mean 'hydra-toeplitz'?); known: bitfit,"),
+    ({"method": {"name": "c3"}}, "method.name = 'c3': unknown (did you mean 'c3a'?); known: peft, bitfit,"),
     ({"method": {"rank": 8}}, "method: give the section a name"),
     ({"method": {"name": "c3a", "blok_size": 8}}, "method.blok_size: unknown key (did you mean 'block_size'?)"),
     ({"method": {"name": "c3a", "block_size": 0}}, "method.block_size = 0: must be an integer of at least 1"),
@@ -334,17 +339,16 @@ def test_a_recipe_file_of_any_name_gives_a_name(tmp_path: Path, file: str, name:
 
 
 def test_sections_say_the_same_as_the_core() -> None:
-    """What is no option of ΔW is repeated in `methods`: recipes are checked without torch. Here it is held equal."""
+    """What is no option of ΔW is repeated in `Structune`: recipes are checked without torch. Here it is held equal."""
     inherited = {field.name for field in dataclasses.fields(peft.PeftConfig)}
     own = {field.name for field in dataclasses.fields(structune.StructuneConfig)} - inherited
     # Encoders have no fused experts, and new tokens are no business of a recipe.
     set_elsewhere = {"modules_to_save", "sampler_version", "target_parameters", "trainable_token_indices"}
-    assert set(methods.Structune.model_fields) - {"name"} == own - set_elsewhere
+    assert set(Structune.model_fields) - {"name"} == own - set_elsewhere
 
 
 def test_a_family_from_outside_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_families", dict(registry._families))
-    monkeypatch.setattr(methods, "PRESETS", dict(methods.PRESETS))
     method = {"name": "hydra", "structure": "upside_down"}
     expected = r"method\.structure = 'upside_down': is unknown: known are block_diagonal, .*, vandermonde_like"
     with pytest.raises(UserError, match=expected):
@@ -358,7 +362,7 @@ def test_a_family_from_outside_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatc
 
     assert Recipe.parse({**DATA, "method": method}).resolved().method.label == "hydra-upside-down"
     preset = Recipe.parse({**DATA, "method": "hydra-upside-down"}).resolved()
-    assert preset.method == methods.Hydra(structure="upside_down", num_splits=3)
+    assert preset.method == Hydra(structure="upside_down", num_splits=3)
     assert preset.train.learning_rate == 0.125
 
 

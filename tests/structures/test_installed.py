@@ -12,7 +12,8 @@ import pytest
 import structune
 from structune import structures
 from structune.errors import UserError
-from structune.finetune import methods
+from structune.methods import registry as methods
+from structune.methods.hydra import Hydra
 from structune.structures import registry
 
 SOURCE = '''
@@ -55,7 +56,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     places = {name: registry.Place(place) for name, place in registry.PLACES.items()}
     monkeypatch.setattr(registry, "_families", places)
     monkeypatch.setattr(registry, "_looked", False)
-    monkeypatch.setattr(methods, "PRESETS", dict(methods.PRESETS))
     modules: list[str] = []
 
     def write(distribution: str, entry_points: str, source: str = "", module: str | None = None) -> Path:
@@ -79,9 +79,9 @@ def test_a_family_is_known_by_name_and_imported_when_asked_for(install: Install,
     install("outside_diagonal", "diagonal = outside_diagonal:Diagonal", diagonal("diagonal", decorator))
     assert structures.names()[-1] == "diagonal"
     assert structures.declared("diagonal", "learning_rate") == 0.125
-    assert methods.preset("hydra-diagonal") == methods.Hydra(structure="diagonal", num_splits=3)
-    assert methods.recommended(methods.preset("hydra-diagonal")).adapter == 0.125
-    with pytest.raises(UserError, match=r"known: c3a, .*, hydra-diagonal"):
+    assert methods.preset("hydra-diagonal") == Hydra(structure="diagonal", num_splits=3)
+    assert methods.preset("hydra-diagonal").rates().adapter == 0.125
+    with pytest.raises(UserError, match=r"known: bitfit, .*, hydra-diagonal"):
         methods.preset("hydra-diagonale")
     assert "outside_diagonal" not in sys.modules
     family = structures.get("diagonal")

@@ -20,10 +20,11 @@ from rich.console import Console
 from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
 from structune.finetune.lock import locked
-from structune.finetune.methods import PRESETS, recommended
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.training import train
+from structune.methods.hydra import Hydra
+from structune.methods.registry import preset
 from structune.study import compare as module
 from structune.study.compare import compare
 from structune.study.own_process import Outcome, train_in_own_process
@@ -58,8 +59,8 @@ def test_table_is_that_of_the_runs(
     recipe_file: Path, tmp_path: Path, here: Calls, screen: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    small = PRESETS["hydra-toeplitz"].model_copy(update={"pool_size": 200})  # 384 are more than 32×32 blocks read
-    monkeypatch.setitem(PRESETS, "hydra-toeplitz", small)
+    small = Hydra(structure="toeplitz", pool_size=200)  # 384 are more than 32×32 blocks read
+    monkeypatch.setattr(Hydra, "presets", lambda: {"hydra-toeplitz": small})
     compare(recipe_file, ["c3a", "hydra_toeplitz", "head"], out, console=screen)
     assert here == [("c3a", False), ("hydra-toeplitz", False), ("head", False)]
     rows = table(out)
@@ -85,9 +86,9 @@ def test_own_method_keeps_its_settings_and_others_take_recommended_ones(
     recipes = {name: Run(tmp_path / "out" / name).recipe() for name in ("c3a", "lora", "head")}
     assert recipes["c3a"].method.block_size == 8  # type: ignore[union-attr]
     rates = {name: (r.train.learning_rate, r.train.head_learning_rate) for name, r in recipes.items()}
-    assert rates["c3a"] == (0.03, recommended(PRESETS["c3a"]).head)
-    assert rates["lora"] == recommended(PRESETS["lora"])
-    assert rates["head"] == recommended(PRESETS["head"])
+    assert rates["c3a"] == (0.03, preset("c3a").rates().head)
+    assert rates["lora"] == preset("lora").rates()
+    assert rates["head"] == preset("head").rates()
     assert 0.03 not in rates["lora"] + rates["head"]
     assert len({(r.data.model_dump_json(), r.train.max_steps, r.train.batch_size) for r in recipes.values()}) == 1
 

@@ -6,7 +6,7 @@ of the model itself: their trained tensors go, under the model's own names, into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-import structune
 from structune.errors import UserError
-from structune.finetune import methods
+from structune.methods.method import Method, PartOfModel, PeftMethod, Targets
 from structune.peft.storage.keys import bare
 from structune.peft.storage.ordered import in_order
 from structune.section import closest
@@ -37,13 +36,13 @@ QUERY_AND_VALUE: dict[str, Sequence[str]] = {
 """Names of the attention's query and value layers by architecture: those PEFT knows, and some it does not."""
 
 
-def apply_method(base: Base, method: methods.MethodSection, task: Task) -> nn.Module:
+def apply_method(base: Base, method: Method, task: Task) -> nn.Module:
     """The model with the method's numbers, and the head's, set to train and everything else frozen.
 
     Raises:
         UserError: the method cannot be applied to this model; the message is the method's own.
     """
-    if not isinstance(method, methods.PeftSection):
+    if not isinstance(method, PeftMethod):
         model = _choose_own(base, method)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UserError(f"method {method.label}: trains nothing in this model; choose another, for example c3a")
@@ -63,19 +62,19 @@ def apply_method(base: Base, method: methods.MethodSection, task: Task) -> nn.Mo
     return model
 
 
-def check_method(method: methods.MethodSection) -> None:
+def check_method(method: Method) -> None:
     """Refuse settings that no model can have, before a model is loaded.
 
     Raises:
         UserError: settings do not go together, or a family has not an option that is given as its own.
     """
-    if isinstance(method, methods.PeftSection):
+    if isinstance(method, PeftMethod):
         with _of(method):
             _config(method, method.target_modules or [], [], None)
 
 
 @contextmanager
-def _of(method: methods.MethodSection) -> Iterator[None]:
+def _of(method: Method) -> Iterator[None]:
     """What PEFT or the method itself refuses is the user's mistake."""
     try:
         yield
@@ -83,10 +82,8 @@ def _of(method: methods.MethodSection) -> Iterator[None]:
         raise UserError(f"method {method.label}: {error}") from None
 
 
-def _config(
-    method: methods.PeftSection, targets: Sequence[str] | str, head: list[str], task_type: str | None
-) -> peft.PeftConfig:
-    return _CONFIGS[type(method)](method, target_modules=targets, modules_to_save=head or None, task_type=task_type)
+def _config(method: PeftMethod, targets: Targets, head: list[str], task_type: str | None) -> peft.PeftConfig:
+    return method.config(target_modules=targets, modules_to_save=head or None, task_type=task_type)
 
 
 def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:
@@ -107,7 +104,7 @@ def save_trained(model: nn.Module, folder: Path, base_name: str) -> None:
         )
 
 
-def load_trained(base: Base, method: methods.MethodSection, folder: Path) -> nn.Module:
+def load_trained(base: Base, method: Method, folder: Path) -> nn.Module:
     """The base model with what `save_trained` wrote, in evaluation mode.
 
     Raises:
@@ -115,7 +112,7 @@ def load_trained(base: Base, method: methods.MethodSection, folder: Path) -> nn.
     """
     weights = folder / WEIGHTS_FILE
     try:
-        if isinstance(method, methods.PeftSection):
+        if isinstance(method, PeftMethod):
             return peft.PeftModel.from_pretrained(base.model, str(folder), local_files_only=True).eval()
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -146,9 +143,9 @@ def in_head(name: str, head: list[str]) -> bool:
     return any(path.startswith(f"{module}.") for module in head)
 
 
-def _choose_own(base: Base, method: methods.MethodSection) -> nn.Module:
+def _choose_own(base: Base, method: Method) -> nn.Module:
     for name, parameter in base.model.named_parameters():
-        adapted = isinstance(method, methods.Full) or (isinstance(method, methods.BitFit) and name.endswith(".bias"))
+        adapted = isinstance(method, PartOfModel) and method.trains(name)
         parameter.requires_grad_((adapted and not in_head(name, base.frozen)) or in_head(name, base.head))
     return base.model
 
@@ -183,43 +180,3 @@ def _layers(model: nn.Module) -> list[str]:
     """Last parts of the names of what can be adapted."""
     kinds = (nn.Linear, nn.Conv2d, Conv1D)
     return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kinds)})
-
-
-def _settings(method: methods.PeftSection) -> dict[str, Any]:
-    return method.model_dump(exclude={"name", "target_modules"})
-
-
-def _lora(method: Any, **common: Any) -> peft.PeftConfig:
-    return peft.LoraConfig(r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, **common)
-
-
-def _ia3(method: Any, **common: Any) -> peft.PeftConfig:
-    return peft.IA3Config(feedforward_modules=[], **common)
-
-
-def _boft(method: Any, **common: Any) -> peft.PeftConfig:
-    return peft.BOFTConfig(boft_block_size=method.block_size, boft_n_butterfly_factor=method.factors, **common)
-
-
-def _tinylora(method: Any, **common: Any) -> peft.PeftConfig:
-    return peft.TinyLoraConfig(r=method.rank, u=method.size, weight_tying=method.tying, **common)
-
-
-def _vblora(method: Any, **common: Any) -> peft.PeftConfig:
-    return peft.VBLoRAConfig(r=method.rank, num_vectors=method.vectors, vector_length=method.length, **common)
-
-
-_CONFIGS: dict[type[methods.PeftSection], Callable[..., peft.PeftConfig]] = {
-    methods.C3A: lambda method, **common: structune.c3a(**_settings(method), **common),
-    methods.Hydra: lambda method, **common: structune.hydra(**_settings(method), **common),
-    methods.Structune: lambda method, **common: structune.StructuneConfig(**_settings(method), **common),
-    methods.LoRA: _lora,
-    methods.VeRA: lambda method, **common: peft.VeraConfig(r=method.rank, **common),
-    methods.BOFT: _boft,
-    methods.IA3: _ia3,
-    methods.TinyLoRA: _tinylora,
-    methods.UniLoRA: lambda method, **common: peft.UniLoraConfig(r=method.rank, theta_d_length=method.size, **common),
-    methods.VBLoRA: _vblora,
-    methods.PeftC3A: lambda method, **common: peft.C3AConfig(block_size=method.block_size, **common),
-}
-"""How each method's settings become PEFT's configuration of it."""

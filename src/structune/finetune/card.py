@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from structune.finetune.markdown import markdown_table
-from structune.finetune.methods import PeftSection, UpdateSection
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.reported import CHOSEN_BY, TEST, VALIDATION, reported
+from structune.methods.method import PeftMethod
+from structune.methods.update import UpdateMethod
 from structune.tasks.parts.pretrained import hub_name
 from structune.tasks.task import Base, CardNames, Targets
 
@@ -20,7 +21,7 @@ def model_card(recipe: ResolvedRecipe, metrics: dict[str, Any], targets: Targets
     local = Path(base).is_dir()
     named = Path(base).name if local else base
     tags = [task.hub_name, "structune", metrics["method"]]
-    library = "peft" if isinstance(recipe.method, PeftSection) else "transformers"
+    library = "peft" if isinstance(recipe.method, PeftMethod) else "transformers"
     return f"""---
 {"" if local else f"base_model: {base}" + chr(10)}library_name: {library}
 pipeline_tag: {task.hub_name}
@@ -88,13 +89,13 @@ def _steps(metrics: dict[str, Any]) -> str:
 
 
 def _loading(recipe: ResolvedRecipe, base: str, targets: Targets, loaded: Base) -> str:
-    if not isinstance(recipe.method, PeftSection):
+    if not isinstance(recipe.method, PeftMethod):
         return (
             "`adapter_model.safetensors` holds the trained tensors under the names they have in the base model.\n"
             "`structune evaluate RUN` and `structune merge RUN --out DIR` read it; the merged folder loads with\n"
             f'`{recipe.task.auto_class}.from_pretrained("DIR")`.'
         )
-    registers = isinstance(recipe.method, UpdateSection)
+    registers = isinstance(recipe.method, UpdateMethod)
     first = "import structune  # registers the method with PEFT\n" if registers else ""
     revision = "" if recipe.model.revision is None else f", revision={recipe.model.revision!r}"
     lines = recipe.task.loading(CardNames(base, revision), targets, recipe.data, loaded)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from structune.files import write_bytes
+from structune.palette import BLUE, GREY, GRID, INK, VERMILION
 from structune.tasks.task import Metric
-
-_BLUE, _ORANGE, _GREY = "#1f5fa8", "#c8501e", "#8a8a8a"
 
 
 def draw_curve(
@@ -28,29 +27,29 @@ def draw_curve(
     scores = [(entry["step"], entry[key]) for entry in history if key in entry]
     figure = Figure(figsize=(7.5, 4.05), dpi=200, layout="constrained")
     left = figure.add_subplot()
-    left.plot(*zip(*losses, strict=True), color=_BLUE, linewidth=1.6, marker="o" if len(losses) == 1 else None)
+    left.plot(*zip(*losses, strict=True), color=BLUE, linewidth=1.6, marker="o" if len(losses) == 1 else None)
     left.set_xlabel("step")
-    left.set_ylabel("training loss", color=_BLUE)
+    left.set_ylabel("training loss", color=BLUE)
     left.set_ylim(bottom=0)
     left.set_xlim(0, max(entry["step"] for entry in history))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = left.twinx()
-    right.plot(*zip(*scores, strict=True), color=_ORANGE, linewidth=1.6, marker="o", markersize=6, clip_on=False)
+    right.plot(*zip(*scores, strict=True), color=VERMILION, linewidth=1.6, marker="o", markersize=6, clip_on=False)
     for step, score in [pair for pair in scores if pair[0] == chosen] or scores[-1:]:
         if chosen is not None:
-            right.axvline(chosen, color=_GREY, linewidth=1.0, linestyle=":")
+            right.axvline(chosen, color=GREY, linewidth=1.0, linestyle=":")
         right.annotate(
             f"{metric.text(score)}{'' if chosen is None else ' kept'}", (step, score), xytext=(-8, 8),
-            textcoords="offset points", color=_ORANGE, ha="right", fontweight="bold",
+            textcoords="offset points", color=VERMILION, ha="right", fontweight="bold",
         )  # fmt: skip
-    right.set_ylabel(f"evaluation {metric.title}", color=_ORANGE)
+    right.set_ylabel(f"evaluation {metric.title}", color=VERMILION)
     right.set_ylim(*metric.shown_range([score for _, score in scores]))
     if metric.percent:
         right.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (left, right):
         axes.spines["top"].set_visible(False)
-        axes.tick_params(colors=_GREY, labelcolor="#333333")
-    left.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        axes.tick_params(colors=GREY, labelcolor=INK)
+    left.grid(axis="y", color=GRID, linewidth=0.8)
     left.set_axisbelow(True)
     left.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
     picture = io.BytesIO()

@@ -26,8 +26,10 @@ from pydantic import (
 from structune.data.section import DataSection
 from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.methods import C3A, PRESETS, Method, MethodSection, PeftSection, preset, recommended
 from structune.finetune.shipped import find_recipe
+from structune.methods import registry as methods
+from structune.methods.c3a import C3A
+from structune.methods.method import Method, PeftMethod
 from structune.paths import FilePath
 from structune.section import Section, explain, kinds, wrong_text
 from structune.tasks import registry
@@ -122,7 +124,7 @@ class TrainSection(Section):
     @field_validator("learning_rates")
     @classmethod
     def _known_methods(cls, rates: dict[str, RatesSection]) -> dict[str, RatesSection]:
-        return {preset(name).label: rate for name, rate in rates.items()}
+        return {methods.preset(name).label: rate for name, rate in rates.items()}
 
 
 class ResolvedTrainSection(TrainSection):
@@ -148,7 +150,7 @@ class Recipe(Section):
     task: SerializeAsAny[Task] = TextClassification()
     model: ModelSection = ModelSection()
     data: SerializeAsAny[DataSection]
-    method: Method = C3A()
+    method: SerializeAsAny[methods.OurMethod] = C3A()
     train: TrainSection = TrainSection()
 
     def __init__(self, **content: Any) -> None:
@@ -180,7 +182,7 @@ class Recipe(Section):
     @classmethod
     def _preset(cls, value: Any) -> Any:
         """`method: hydra-toeplitz` stands for that preset's section."""
-        return preset(value) if isinstance(value, str) else value
+        return methods.preset(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _rates_of_what_trains(self) -> Self:
@@ -201,7 +203,7 @@ class Recipe(Section):
             "task": [{"const": task}, {"type": "null"}],
             "model": [{"type": "null"}],
             "train": [{"type": "null"}],
-            "method": [{"enum": [*PRESETS]}],
+            "method": [{"enum": methods.preset_names()}],
         }.items():
             sections[key] = {"anyOf": [*short, sections[key]]}
         return schema
@@ -227,7 +229,7 @@ class Recipe(Section):
     @classmethod
     def parse(cls, content: dict[str, Any], where: str = "recipe") -> Self:
         """Validate a mapping. Raises `UserError`; `where` begins each of its lines."""
-        whole = cls.of_task(content.get("task"), where)
+        whole = cls.of_task(content.get("task"), where)._of_method(content.get("method"), where)
         try:
             valid = whole.model_validate(content)
         except ValidationError as error:
@@ -247,16 +249,28 @@ class Recipe(Section):
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
 
-    def with_method(self, method: str | MethodSection) -> Recipe:
+    @classmethod
+    def _of_method(cls, given: Any, where: str) -> type[Self]:
+        """This class, with the section of another package's method where that is what `method` names."""
+        try:
+            section = methods.preset(given) if isinstance(given, str) else given
+            name = section.get("name") if isinstance(section, dict) else getattr(section, "name", None)
+            if not isinstance(name, str) or name in methods.ours() or name not in methods.names():
+                return cls
+            return _with_method(cls, methods.get(name))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+
+    def with_method(self, method: str | Method) -> Recipe:
         """The recipe with another method (a preset's name or a section), on the same layers, in its default folder."""
-        section = preset(method) if isinstance(method, str) else method
-        if isinstance(section, PeftSection) and isinstance(self.method, PeftSection) and section.target_modules is None:
+        section = methods.preset(method) if isinstance(method, str) else method
+        if isinstance(section, PeftMethod) and isinstance(self.method, PeftMethod) and section.target_modules is None:
             section = section.model_copy(update={"target_modules": self.method.target_modules})
         return self.model_copy(update={"method": section, "output": None})
 
     def resolved(self) -> ResolvedRecipe:
         """The recipe with every choice made: learning rates, length, folder; files as absolute paths."""
-        general, with_head = recommended(self.method), self.task.trains_head()
+        general, with_head = self.method.rates(), self.task.trains_head()
         found = self.train.learning_rates.get(self.method.label, RatesSection())
         train = {
             "learning_rate": self.train.learning_rate or found.adapter or general.adapter,
@@ -293,6 +307,11 @@ def _with_sections_of(recipe: Any, task: type[Task]) -> Any:
     return create_model(
         recipe.__name__, __base__=recipe, task=(task, task.model_validate({})), data=(task.data_section, ...)
     )
+
+
+@cache
+def _with_method(recipe: Any, method: type[Method]) -> Any:
+    return create_model(recipe.__name__, __base__=recipe, method=(method, ...))
 
 
 def _as_name(text: str) -> str:

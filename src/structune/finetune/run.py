@@ -20,10 +20,10 @@ from structune.files import write_json, write_text
 from structune.finetune.checkpoint import checkpoint_fault, checkpoint_files, checkpoint_folders, remove_checkpoint
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.lock import LOCK_FILE, locked, refuse_locked
-from structune.finetune.methods import PeftSection
 from structune.finetune.place import check_own_folder
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import changes, resume_line
+from structune.methods.method import PeftMethod
 from structune.tasks.task import Targets
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ class Run:
         faults: list[str] = []
         for folder in reversed(checkpoint_folders(self.checkpoints, begun=True)):
             recipe = self.recipe()
-            of_peft, fp16 = isinstance(recipe.method, PeftSection), recipe.train.precision == "fp16"
+            of_peft, fp16 = isinstance(recipe.method, PeftMethod), recipe.train.precision == "fp16"
             fault = checkpoint_fault(folder, of_peft, fp16, recipe.task.has_config)
             if fault is None:
                 return folder, faults

@@ -15,9 +15,10 @@ from pydantic.fields import FieldInfo
 
 from structune.data.section import DataSection
 from structune.finetune import yaml_file
-from structune.finetune.methods import C3A, PRESETS
 from structune.finetune.recipe import Recipe, TrainSection
 from structune.finetune.shipped import first_sentence
+from structune.methods.c3a import C3A
+from structune.methods.registry import preset_names
 from structune.options import OPTIONS
 from structune.section import Section
 from structune.tasks.parts.model_section import ModelSection
@@ -45,7 +46,7 @@ def starter(task: type[Task]) -> str:
         _section("task", task, {"name": name}),
         _section("model", ModelSection, {"name": task.starter_model}),
         _section("data", data, {"train": task.starter_data, **columns}),
-        _section("method", C3A, {"name": "c3a"}, {**helps, "name": f"or {', '.join(PRESETS)}"}),
+        _section("method", C3A, {"name": "c3a"}, {**helps, "name": f"or {', '.join(preset_names())}"}),
         _section("train", TrainSection, {"epochs": 3}),
         [line for key in ("seed", "output") for line in _field(key, Recipe.model_fields[key], {}, "")],
     ]

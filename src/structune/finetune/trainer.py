@@ -33,7 +33,6 @@ from structune.finetune.adapters import split_parameters
 from structune.finetune.arguments import training_arguments
 from structune.finetune.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.choosing import Best, Choosing, best
-from structune.finetune.methods import recommended
 from structune.finetune.outputs import are_finite, joined
 from structune.finetune.processes import Processes
 from structune.finetune.recipe import ResolvedRecipe
@@ -413,7 +412,7 @@ class RecipeTrainer(Trainer):
         if self.state.global_step == 0:
             advice = "No number was updated yet: look for numbers that are not finite in the base model"
         else:
-            usual = dict(zip(("learning_rate", "head_learning_rate"), recommended(self.recipe.method), strict=True))
+            usual = dict(zip(("learning_rate", "head_learning_rate"), self.recipe.method.rates(), strict=True))
             rates_now = {key: rate for key in usual if (rate := getattr(train, key)) is not None}
             lower = {key: usual[key] for key, rate in rates_now.items() if usual[key] < rate}
             lower = lower or {key: rate / 10 for key, rate in rates_now.items()}

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from structune.delta import StructuredDelta
 from structune.errors import UserError
-from structune.finetune.methods import PeftSection
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
+from structune.methods.method import PeftMethod
 from structune.peft import StructuneConfig
 from structune.peft.convert.lora import lora_scale
 from structune.peft.pool_scope import own_or_shared
@@ -126,7 +126,7 @@ def _locate(path: Path, base: str | None) -> tuple[Path, Callable[[], Backbone] 
         raise UserError(f"{path}: neither a run (recipe.yaml) nor an adapter ({CONFIG_FILE}){hint}")
     run = Run.finished(path)
     recipe = run.recipe()
-    if isinstance(recipe.method, PeftSection) and not (run.adapter / CONFIG_FILE).is_file():
+    if isinstance(recipe.method, PeftMethod) and not (run.adapter / CONFIG_FILE).is_file():
         raise UserError(f"{run.adapter / CONFIG_FILE} is missing: restore it, or train again with --overwrite")
     if not (run.adapter / CONFIG_FILE).is_file():
         raise UserError(f"{path}: the method {recipe.method.label} adds no adapter, so there is no ΔW to inspect")

@@ -19,7 +19,6 @@ from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked, refuse_locked
-from structune.finetune.methods import preset
 from structune.finetune.place import check_writable
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both, resume_line
@@ -27,6 +26,7 @@ from structune.finetune.run import Run, refuse_inside_run
 from structune.finetune.signals import Stopped
 from structune.finetune.tables import print_table
 from structune.finetune.task_data import load_data
+from structune.methods.registry import preset
 from structune.study.comparison import RESULTS, Comparison, is_comparison
 from structune.study.own_process import Outcome, train_in_own_process
 from structune.study.tradeoff_figure import draw_tradeoff

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from structune.palette import GREY, INK
 from structune.study.spectrum import Spectrum
-from structune.study.style import GREY, INK, save, tidy
+from structune.study.style import save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

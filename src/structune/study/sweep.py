@@ -25,10 +25,10 @@ from structune.files import write_json
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
-from structune.finetune.methods import Method, recommended
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
+from structune.methods.method import Method
 from structune.study.own_process import train_in_own_process
 from structune.study.sweep_file import Sweep, TaskSection
 
@@ -266,7 +266,7 @@ class _Runner:
 
     def _recipe(self, wanted: Wanted) -> ResolvedRecipe:
         task = self.plan.tasks[wanted.task]
-        head = task.train.head_learning_rate or recommended(wanted.method).head
+        head = task.train.head_learning_rate or wanted.method.rates().head
         rates = {"learning_rate": wanted.rate, "head_learning_rate": head}
         return Recipe.parse(
             {

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from structune.errors import UserError
 from structune.finetune import yaml_file
-from structune.finetune.methods import Method
 from structune.finetune.recipe import Recipe, TrainSection
+from structune.methods.method import Method
 from structune.section import Section, explain
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Metric

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structune.finetune.reported import reported
+from structune.palette import GREY, INK
 from structune.study.labels import place_labels
-from structune.study.style import GREY, INK, method_style, save, tidy
+from structune.study.style import method_style, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,11 @@ from transformers import (
 from structune.errors import UserError
 from structune.finetune import adapters
 from structune.finetune.adapters import apply_method, check_method, split_parameters
-from structune.finetune.methods import PRESETS, BitFit, Full, Head, LoRA
+from structune.methods.bitfit import BitFit
+from structune.methods.full import Full
+from structune.methods.head import Head
+from structune.methods.lora import LoRA
+from structune.methods.registry import preset, preset_names
 from structune.tasks.parts import pretrained as model
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.pretrained import EMBEDDED_HUB_NAME, hub_name
@@ -135,7 +139,7 @@ def test_a_damaged_embedded_model_is_not_used(tmp_path: Path, monkeypatch: pytes
         model.embedded_folder()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", preset_names())
 def test_every_preset_can_be(name: str) -> None:
-    check_method(PRESETS[name])
-    check_method(PRESETS[name].model_copy(update={"target_modules": ".*query"}))
+    check_method(preset(name))
+    check_method(preset(name).model_copy(update={"target_modules": ".*query"}))

@@ -6,11 +6,12 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from structune.palette import GREY, INK
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, VERMILION, INK, GREY, GRID = "#0072B2", "#D55E00", "#333333", "#8a8a8a", "#e6e6e6"
 _LONGEST = 28  # characters of a name
 _TO_AN_INCH = 8.5  # characters of a title, beside the axis' own labels
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from structune.tasks.parts.figure import BLUE, GREY, GRID, INK, VERMILION, new_figure, plain, save, titled
+from structune.palette import BLUE, GREY, GRID, INK, VERMILION
+from structune.tasks.parts.figure import new_figure, plain, save, titled
 
 BINS = 15
 

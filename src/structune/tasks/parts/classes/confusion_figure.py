@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from structune.palette import BLUE, GRID, INK
 from structune.tasks.parts.classes.confusion import Counts
-from structune.tasks.parts.figure import BLUE, GRID, INK, new_figure, save, short, titled
+from structune.tasks.parts.figure import new_figure, save, short, titled
 
 _MATRIX = 30  # classes that a matrix shows readably
 _NUMBERED = 15  # classes whose cells have room for a number

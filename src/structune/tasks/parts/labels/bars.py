@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from structune.tasks.parts.figure import BLUE, GRID, INK, new_figure, save, short, titled
+from structune.palette import BLUE, GRID, INK
+from structune.tasks.parts.figure import new_figure, save, short, titled
 
 _MOST = 40  # labels that are shown
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from structune.palette import BLUE, INK
 from structune.tasks.parts.matching.matching import Matching
 
-_BLUE, _REST, _INK = "#0072B2", "#dcdcdc", "#333333"
+_REST = "#dcdcdc"
 _MOST = 100  # classes that are drawn
 _LONGEST = 36  # characters of a name
 
@@ -33,11 +34,11 @@ def draw_matching(matching: Matching, targets: Sequence[str], path: Path) -> Pat
     examples, answered = ([row[key] for _, row in shown] for key in ("examples", "answered"))
     places = range(len(shown))
     axes.barh(places, examples, color=_REST, label="answered otherwise")
-    axes.barh(places, answered, color=_BLUE, label="answered with it")
+    axes.barh(places, answered, color=BLUE, label="answered with it")
     for place, one, all_of_them in zip(places, answered, examples, strict=True):
         axes.annotate(
             f"{one:,} of {all_of_them:,}", (all_of_them, place), xytext=(4, 0), textcoords="offset points", va="center",
-            fontsize=8, color=_INK,
+            fontsize=8, color=INK,
         )  # fmt: skip
     axes.set_yticks(list(places), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(shown) - 0.4, -0.6)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from structune.tasks.parts.figure import BLUE, GREY, GRID, new_figure, save, titled
+from structune.palette import BLUE, GREY, GRID
+from structune.tasks.parts.figure import new_figure, save, titled
 
 _OPAQUE = 200  # points that hide nothing
 
