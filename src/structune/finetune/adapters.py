@@ -43,6 +43,11 @@ def apply_method(base: Base, method: Method, task: Task) -> nn.Module:
         UserError: the method cannot be applied to this model; the message is the method's own.
     """
     if not isinstance(method, PeftMethod):
+        if task.keeps_base():
+            raise UserError(
+                f"method {method.label}: trains the model itself, and task {task.name} compares with the model as it "
+                f"was; choose a method that adds an adapter, for example c3a or lora"
+            )
         model = _choose_own(base, method)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UserError(f"method {method.label}: trains nothing in this model; choose another, for example c3a")
@@ -58,6 +63,11 @@ def apply_method(base: Base, method: Method, task: Task) -> nn.Module:
         raise UserError(
             f"method.target_modules = {targets!r}: adapts {bare(hit[0])!r} of the pretrained head, which is kept as it "
             f"is; leave it out"
+        )
+    if task.keeps_base() and (own := [name for name, part in model.named_parameters() if _of_the_model(name, part)]):
+        raise UserError(
+            f"method {method.label}: trains {bare(own[0])!r} of the model itself, and task {task.name} compares with "
+            f"the model as it was; leave that to the adapter (bias: none)"
         )
     return model
 
@@ -152,6 +162,11 @@ def _choose_own(base: Base, method: Method) -> nn.Module:
 
 def _changes(frozen: list[str], name: str, parameter: nn.Parameter) -> bool:
     return in_head(name, frozen) and parameter.requires_grad
+
+
+def _of_the_model(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it trains and is no adapter's: PEFT names the adapter in each of its parameters."""
+    return parameter.requires_grad and "default" not in name.split(".")
 
 
 def _query_and_value(model: Any) -> Sequence[str]:

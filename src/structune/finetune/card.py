@@ -108,6 +108,7 @@ def _public(recipe: ResolvedRecipe) -> Recipe:
     return recipe.model_copy(
         update={
             "output": None,
+            "task": recipe.task.with_files(lambda file: Path(file).name),
             "data": recipe.data.with_files(lambda file: Path(file).name),
             "model": recipe.model.model_copy(update={"name": name}),
         }

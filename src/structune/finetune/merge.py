@@ -70,5 +70,5 @@ def _sample(loaded: LoadedRun) -> dict[str, torch.Tensor]:
 
 @torch.inference_mode()
 def _outputs(loaded: LoadedRun, model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    _, outputs = loaded.recipe.task.step(model.eval(), dict(batch))
+    outputs = loaded.recipe.task.compared(model.eval(), dict(batch))
     return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -284,6 +284,7 @@ class Recipe(Section):
             **{
                 **dict(self),
                 "output": self.output or str(Path("runs") / f"{self.name}-{self.method.label}"),
+                "task": self.task.with_files(lambda file: str(Path(file).absolute())),
                 "model": model,
                 "data": self.data.with_files(lambda file: str(Path(file).absolute())),
                 "train": ResolvedTrainSection.model_construct(**{**dict(self.train), **train}),

@@ -181,6 +181,7 @@ def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes
         if not processes.first:
             warnings.simplefilter("ignore", DataWarning)
         data = load_data(task, settings.data)
+        task.check_training(settings.train, len(data.train), processes.count)
         fingerprint = Fingerprint.of(data)
         unchecked = run.check_data(fingerprint) if resume and processes.first else None
         base = task.load(settings.model, data.targets, settings.seed)

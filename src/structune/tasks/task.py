@@ -255,11 +255,31 @@ class Task(Section, ABC):
         """What an answer that never looks would score, as `{words: …, value: …}` of the headline; empty: not known."""
         return {}
 
+    def with_files(self, change: Callable[[str], str]) -> Task:
+        """The task with the names of files among its options changed. Default: it has none."""
+        return self
+
+    def check_training(self, train: Any, examples: int, processes: int) -> None:
+        """Raises `UserError` where the recipe's `train` section does not go with the task. Default: it does.
+
+        Args:
+            train: the section.
+            examples: how many there are to train on.
+            processes: how many train together.
+        """
+
     # Model and batches.
 
     def trains_head(self) -> bool:
         """Whether its models have modules that were not pretrained, so that there is a head to train. Default: yes."""
         return True
+
+    def keeps_base(self) -> bool:
+        """Whether the base model is needed as it is beside the adapted one, as a reference. Default: no.
+
+        Then methods are refused that train numbers of the model itself.
+        """
+        return False
 
     @abstractmethod
     def processor(self, section: ModelSection) -> Any:
@@ -351,6 +371,10 @@ class Task(Section, ABC):
         """
         outputs = model(**batch)
         return getattr(outputs, "loss", None), outputs.logits
+
+    def compared(self, model: nn.Module, batch: dict[str, Tensor]) -> Outputs:
+        """What merging may not change, by which it is checked. Default: the outputs of `step`."""
+        return self.step(model, batch)[1]
 
     def weight(self, batch: Mapping[str, Tensor]) -> float:
         """Over how much a batch's loss is a mean, by which parts of a batch and batches are put together.
