@@ -106,7 +106,7 @@ INSIDE = {
         | formats.kinds
         | *
         | reading
-        | sources
+        | sources captioned_folder
         | pieces""",
     "methods": "method | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",

@@ -111,3 +111,13 @@ def image_recipe(tiny_vit: Path, photos: Path, tmp_path: Path) -> Callable[..., 
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline of Stable Diffusion: a UNet of 8 and 16 channels, a VAE that keeps the size, a CLIP."""
+    from ..pipelines import stable_diffusion
+
+    folder = tmp_path_factory.mktemp("tiny-pipeline")
+    stable_diffusion().save_pretrained(folder)
+    return folder

@@ -74,6 +74,7 @@ TASKS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any]]] =
     "multi-label-classification": ("tiny_model", label_lists, {}),
     "token-classification": ("tiny_model", tags, {}),
     "image-classification": ("tiny_vit", images, {}),
+    "text-to-image": ("tiny_pipeline", images, {"evaluation_draws": 2, "samples": {"steps": 2, "count": 2}}),
 }
 """For each task its tiny model, its tiny data and options: a new task has a line here."""
 

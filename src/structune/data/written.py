@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ def write_examples(examples: Examples, path: Path, section: DataSection) -> Path
         UserError: a cell is nothing that JSON has words for.
     """
     header = [str(getattr(section, name, None) or name) for name in (*examples.inputs, "label")]
-    rows = [[*inputs, label] for inputs, label in examples.rows()]
+    return write_rows(header, [[*inputs, label] for inputs, label in examples.rows()], path)
+
+
+def write_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], path: Path) -> Path:
+    """Write rows under these names of columns: CSV where all cells are texts, else JSON Lines; the file.
+
+    Raises:
+        UserError: a cell is nothing that JSON has words for.
+    """
     if all(isinstance(cell, str) for row in rows for cell in row):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

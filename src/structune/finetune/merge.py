@@ -16,15 +16,14 @@ from structune.finetune.run import refuse_inside_run
 from structune.finetune.task_data import load_data
 from structune.quiet import quiet
 
-_SAMPLE = 64  # held-out examples on which merged and unmerged logits are compared
 _TOLERANCE = 1e-3  # of the largest output, fp32
 
 
 def merge(folder: str | Path, out: str | Path) -> float:
     """Write the merged model and its processor to `out` and return the largest difference between outputs.
 
-    The outputs on up to 64 held-out examples are compared before and after, relative to the largest of them; above 1e-3
-    nothing is written.
+    The outputs on some held-out examples (`Task.compared_examples`) are compared before and after, relative to the
+    largest of them; above 1e-3 nothing is written.
 
     Raises:
         UserError: the run does not work, `out` holds something, or merging changes the outputs.
@@ -63,7 +62,7 @@ def merge(folder: str | Path, out: str | Path) -> float:
 def _sample(loaded: LoadedRun) -> dict[str, torch.Tensor]:
     task, data = loaded.recipe.task, loaded.recipe.data
     examples = load_data(task, data).evaluation
-    examples = examples.subset(range(min(_SAMPLE, len(examples))))
+    examples = examples.subset(range(min(task.compared_examples, len(examples))))
     encoded = task.encode(examples, loaded.base, loaded.targets, data)
     return task.collator(loaded.base, training=False)([encoded[row] for row in range(len(encoded))])
 

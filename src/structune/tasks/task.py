@@ -174,6 +174,9 @@ class Task(Section, ABC):
     makes_images: ClassVar[bool] = False
     """Whether its answers hold images (of Pillow), which `structune predict` writes into a folder beside the table."""
 
+    compared_examples: ClassVar[int] = 64
+    """On how many held-out examples a merged model is compared with the unmerged one."""
+
     reads_files: ClassVar[bool] = False
     """Whether the lines of `from_lines` are paths of files, or of folders of files, such as images."""
 

@@ -173,9 +173,15 @@ class TaskConformance:
         assert float(whole) == pytest.approx(mean, rel=1e-4, abs=1e-6)  # type: ignore[arg-type]
 
     def test_examples_without_labels(self, ready: Ready) -> None:
-        """They have outputs, the same, and no loss."""
+        """They have outputs, the same, and no loss; or something is made for each, the same every time."""
         examples = ready.data.evaluation
         bare = Examples(examples.inputs, None, examples.groups, examples.strata)
+        if (made := self._made(ready, bare.subset([0, 1]))) is not None:
+            alone = self._made(ready, bare.subset([1]))
+            assert alone == made[1:]
+            assert tuple(made[0]) == tuple(made[1])
+            assert len(made) == 2
+            return
         encoded = ready.task.encode(bare, ready.base, ready.data.targets, ready.recipe.data)
         assert all("labels" not in encoded[row] for row in range(len(encoded)))
         batch = ready.task.collator(ready.base, False)([encoded[row] for row in range(6)])
@@ -184,6 +190,13 @@ class TaskConformance:
         assert loss is None
         for ours, theirs in zip(_arrays(nested_numpify(outputs)), _arrays(ready.outputs(range(6), 6)), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=ROUNDING)
+
+    def _made(self, ready: Ready, examples: Examples) -> list[dict[str, Any]] | None:
+        """What the task makes for examples step by step; None where outputs are its answers."""
+        model, data = ready.base.model.eval(), ready.recipe.data
+        with torch.no_grad():
+            made = ready.task.respond(model, ready.base, examples, ready.data.targets, data)
+            return None if made is None else list(made)
 
     def test_scores_do_not_depend_on_batches_or_order(self, ready: Ready) -> None:
         """They are the task's metrics, each in its range."""

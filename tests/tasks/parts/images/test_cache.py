@@ -16,6 +16,7 @@ from transformers import BitImageProcessorPil, ViTImageProcessorPil
 from structune.data.images import ImageRef
 from structune.doubt import DataWarning
 from structune.errors import UserError
+from structune.tasks.parts import kept as kept_arrays
 from structune.tasks.parts.images import cache as image_cache
 from structune.tasks.parts.images.cache import pictures_of
 from structune.tasks.parts.images.pixels import Pixels
@@ -105,7 +106,7 @@ def test_the_files_that_were_not_used_for_longest_go(folder: Path, monkeypatch: 
         pictures_of(images(seed=seed), pixels())
         newest = max((path for path in files if path != foreign), key=lambda path: path.stat().st_mtime)
         os.utime(newest, (1_000_000 + age, 1_000_000 + age))
-    monkeypatch.setattr(image_cache, "IN_FILES", 3 * size + 10)
+    monkeypatch.setattr(kept_arrays, "IN_FILES", 3 * size + 10)
     before = {path: path.stat().st_mtime for path in files if path != foreign}
     pictures_of(images(seed=9), pixels())
     gone = [path for path in before if not path.exists()]
@@ -115,7 +116,7 @@ def test_the_files_that_were_not_used_for_longest_go(folder: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("in_files")
 def test_without_room_they_are_made_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_cache, "IN_FILES", 10)
+    monkeypatch.setattr(kept_arrays, "IN_FILES", 10)
     with pytest.warns(DataWarning, match="made anew in each epoch"):
         made = pictures_of(images(), pixels())
     assert np.array_equal(np.stack([made[row] for row in range(len(made))]), expected())

@@ -1,0 +1,1 @@
+"""Pipelines of diffusers: images and captions, noise, what denoisers are told, samples."""

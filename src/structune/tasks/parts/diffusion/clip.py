@@ -1,0 +1,39 @@
+"""How well images go with their prompts, as a CLIP model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from structune.errors import UserError
+from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.pretrained import load_pretrained, load_processor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@torch.no_grad()
+def similarity(images: Sequence[Image], prompts: Sequence[str], name: str) -> float:
+    """The mean cosine of each image's and its prompt's embedding (Radford et al. 2021), from −1 to 1.
+
+    Raises:
+        UserError: there is no such model, or it is no CLIP.
+    """
+    section = ModelSection(name=name)
+    try:
+        model: Any
+        model, missing = load_pretrained(CLIPModel, section, seed=0)
+        tokenizer = load_processor(AutoTokenizer, section)
+        processor = load_processor(AutoImageProcessor, section, backend="pil")
+    except UserError as error:
+        raise UserError(str(error).replace("model.name", "task.clip", 1)) from None
+    if missing:
+        raise UserError(f"task.clip = {name!r}: is no CLIP model: it lacks {', '.join(missing[:3])}")
+    pixels = processor(images=list(images), return_tensors="pt")["pixel_values"]
+    words = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
+    said = model(pixel_values=pixels, input_ids=words["input_ids"], attention_mask=words["attention_mask"])
+    return float(torch.cosine_similarity(said.image_embeds, said.text_embeds).mean())

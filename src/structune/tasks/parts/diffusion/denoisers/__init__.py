@@ -1,0 +1,1 @@
+"""What denoisers of one architecture are told, one architecture a file; who chooses."""

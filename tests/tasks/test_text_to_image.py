@@ -1,0 +1,220 @@
+"""Text-to-image on small random pipelines: from images and captions to a merged pipeline that draws the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from PIL import Image
+
+import structune
+from structune.errors import UserError
+from structune.finetune.evaluate import evaluate, load_run
+from structune.finetune.merge import merge
+from structune.finetune.predict import write_predictions
+from structune.finetune.recipe import Recipe
+from structune.finetune.run import Run
+from structune.finetune.task_data import load_data
+from structune.finetune.training import train
+
+from .. import pipelines
+from .conftest import picture
+from .whole_run import straight_and_resumed
+
+TASK = {"name": "text-to-image", "evaluation_draws": 4, "samples": {"steps": 2, "count": 2}}
+METHOD = {"name": "c3a", "block_size": 8}
+SIZES = {"stable_diffusion": 16, "sdxl": 16, "stable_diffusion_3": 16, "flux": 8}
+"""The size of pictures of each small pipeline."""
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small pipeline by its name."""
+    folder = tmp_path_factory.mktemp("pipelines")
+
+    def save(name: str) -> Path:
+        if not (folder / name).is_dir():
+            getattr(pipelines, name)().save_pretrained(folder / name)
+        return folder / name
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images with a table of captions beside them, as `imagefolder` has it."""
+    folder = tmp_path_factory.mktemp("captioned")
+    lines = []
+    for number in range(12):
+        side = ("left", "right")[number % 2]
+        Image.fromarray(picture(side, number)).save(folder / f"{number:02}.png")
+        lines.append(json.dumps({"file_name": f"{number:02}.png", "text": side}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def recipe(
+    model: Path,
+    data: dict[str, Any],
+    output: Path,
+    *,
+    task: dict[str, Any] | None = None,
+    method: Any = METHOD,
+    **settings: Any,
+) -> Recipe:
+    return Recipe.parse(
+        {
+            "task": TASK | (task or {}),
+            "model": {"name": str(model)},
+            "data": {"image_size": 16} | data,
+            "method": method,
+            "output": str(output),
+            "train": {"max_steps": 8, "batch_size": 3, "learning_rate": 0.5, "log_steps": 2, "device": "cpu"}
+            | settings,
+        }
+    )
+
+
+def drawn(pipeline: DiffusionPipeline, prompt: str, **options: Any) -> torch.Tensor:
+    """An image by plain diffusers."""
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.Generator().manual_seed(7)
+    size = options.pop("size", 16)
+    return pipeline(
+        prompt, num_inference_steps=3, generator=noise, output_type="pt", height=size, width=size, **options
+    ).images
+
+
+@pytest.fixture(scope="module")
+def run(saved: Callable[[str], Path], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of Stable Diffusion that has changed what it draws."""
+    data = {"train": str(photos), "evaluation_examples": 4}
+    return train(recipe(saved("stable_diffusion"), data, tmp_path_factory.mktemp("text-to-image") / "run"))
+
+
+def test_it_learns_and_a_resumed_run_is_the_same(saved, photos, tmp_path, monkeypatch) -> None:
+    """With images of the class, class by class drawn anew in each epoch, and min-SNR weights."""
+    classes = tmp_path / "classes"
+    classes.mkdir()
+    for number in range(3):
+        Image.fromarray(picture("left", 100 + number)).save(classes / f"{number}.png")
+    data = {
+        "train": str(photos), "evaluation_examples": 4, "class_images": str(classes), "class_prompt": "light",
+    }  # fmt: skip
+
+    def make(name: str) -> Recipe:
+        task = {"min_snr": 5.0, "prior_weight": 0.5}
+        return recipe(saved("stable_diffusion"), data, tmp_path / name, task=task, save_steps=100)
+
+    resumed, _ = straight_and_resumed(make, monkeypatch)
+    figures = [Image.open(tmp_path / name / "samples.png") for name in ("straight", "stopped")]
+    assert [figure.info["steps"] for figure in figures] == ["0 4 8", "0 4 8"]
+    one, other = (np.asarray(figure) for figure in figures)
+    assert (one == other).all()
+    assert resumed.metrics()["targets"]["class_images"].startswith("3 images, hash ")
+    log = [json.loads(line) for line in resumed.log_file.read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert min(losses) < 0.95 * losses[0]
+
+
+def test_held_out_noise_is_the_same_for_every_method_and_evaluation(saved, photos, run, tmp_path) -> None:
+    """A method whose update is nothing yet scores what the pipeline itself scores, and twice the same."""
+    expected = loss_by_hand(run)
+    result = evaluate(run.folder)
+    assert result.scores["denoising_loss"] == pytest.approx(expected, rel=1e-4)
+    assert result.loss == pytest.approx(expected, rel=1e-4)
+    rows = result.details["loss by noise"]
+    assert sum(row["draws"] for row in rows.values()) == 16
+    assert list(rows) == ["least noise", "less", "more", "most noise"]
+    assert rows["least noise"]["denoising loss"] != rows["most noise"]["denoising loss"]
+
+
+def loss_by_hand(run: Run) -> float:
+    """The mean over held-out images and fixed levels, from the merged pipeline, one example at a time."""
+    loaded = load_run(run.folder)
+    examples = load_data(loaded.recipe.task, loaded.recipe.data).evaluation
+    batches = loaded.recipe.task.collator(loaded.base, training=False)
+    encoded = loaded.recipe.task.encode(examples, loaded.base, loaded.targets, loaded.recipe.data)
+    pipeline = DiffusionPipeline.from_pretrained(loaded.recipe.model.name)
+    structune.load_adapter(pipeline.unet, run.adapter)
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    total = []
+    for row, (caption, image) in enumerate(zip(examples.inputs["caption"], examples.labels, strict=True)):
+        batch = batches([encoded[row]])
+        seen = pipeline.image_processor.preprocess(square_of(image.rgb()))
+        with torch.no_grad():
+            latents = pipeline.vae.encode(seen).latent_dist.mean * pipeline.vae.config.scaling_factor
+            told = pipeline.encode_prompt(caption, "cpu", 1, False)[0]
+            for draw in batch["draws"]:
+                noise, time = draw["target"], draw["inputs"]["timestep"]
+                noisy = scheduler.add_noise(latents, noise, time)
+                said = pipeline.unet(noisy, time, told).sample
+                total.append(float(((said - noise) ** 2).mean()))
+        assert abs(float(noise.mean())) < 0.3 and 0.7 < float(noise.std()) < 1.3
+    return sum(total) / len(total)
+
+
+def square_of(image: Image.Image, side: int = 16) -> Image.Image:
+    width, height = image.size
+    scale = side / min(width, height)
+    image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def test_what_is_saved_goes_into_a_plain_pipeline(run, saved, tmp_path) -> None:
+    """Loaded by structune, by the lines of the card and merged: always the same image, and not that of before."""
+    plain = DiffusionPipeline.from_pretrained(saved("stable_diffusion"))
+    before = drawn(plain, "left")
+    structune.load_adapter(plain.unet, run.adapter)
+    adapted = drawn(plain, "left")
+    assert (adapted - before).abs().max() > 1e-2
+    assert merge(run.folder, tmp_path / "merged") < 1e-4
+    merged = DiffusionPipeline.from_pretrained(tmp_path / "merged")
+    assert type(merged.unet).__name__ == "UNet2DConditionModel"
+    assert not hasattr(merged.unet, "peft_config")
+    assert (drawn(merged, "left") - adapted).abs().max() < 1e-4
+
+    card = (run.adapter / "README.md").read_text()
+    lines = card.split("```python\n")[1].split("```")[0]
+    lines = lines.replace("path/to/this/folder", str(run.adapter)).partition("\npipeline(")[0]
+    known: dict[str, Any] = {}
+    exec(lines, known)
+    assert (drawn(known["pipeline"], "left") - adapted).abs().max() < 1e-4
+
+
+def test_images_for_a_file_of_prompts(run, tmp_path) -> None:
+    """One for each line; with a seed of its own, where there is a column; the same as the pipeline draws."""
+    (tmp_path / "prompts.txt").write_text("left\n\nright\n")
+    assert write_predictions(run.folder, str(tmp_path / "prompts.txt"), tmp_path / "drawn.csv") == 2
+    rows = list(csv.DictReader((tmp_path / "drawn.csv").open()))
+    assert [row["text"] for row in rows] == ["left", "right"]
+    images = [np.asarray(Image.open(tmp_path / row["image"])).astype(int) for row in rows]
+    assert images[0].shape == (16, 16, 3)
+    assert np.abs(images[0] - images[1]).max() > 3
+
+    seeds = [{"text": "left", "seed": 7}, {"text": "left", "seed": 8}]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds))
+    write_predictions(run.folder, str(tmp_path / "seeds.jsonl"), tmp_path / "seeds.csv")
+    seven, eight = (np.asarray(Image.open(tmp_path / "seeds" / f"00000{n}.png")).astype(int) for n in (1, 2))
+    assert np.abs(seven - eight).max() > 3
+    pipeline = DiffusionPipeline.from_pretrained(run.recipe().model.name)
+    structune.load_adapter(pipeline.unet, run.adapter)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.Generator().manual_seed(7)
+    expected = pipeline("left", num_inference_steps=2, generator=noise, height=16, width=16).images[0]
+    assert np.abs(np.asarray(expected).astype(int) - seven).max() <= 1
+
+    (tmp_path / "wrong.jsonl").write_text('{"text": "light", "seed": "many"}\n')
+    with pytest.raises(UserError, match="'many' is no whole number from 0"):
+        write_predictions(run.folder, str(tmp_path / "wrong.jsonl"), tmp_path / "wrong.csv")
+    (tmp_path / "twice.txt").write_text("light\nlight\n")
+    with pytest.warns(match="1 of 2 prompts were there before, and get the same image again; give each row a seed"):
+        write_predictions(run.folder, str(tmp_path / "twice.txt"), tmp_path / "twice.csv")
