@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from structune.errors import Interrupted, UserError
 from structune.finetune.recipe import Recipe
@@ -234,7 +235,22 @@ def test_a_run_has_the_recipe_of_its_task_and_method(plan: Sweep, tmp_path: Path
     assert recipe.method == plan.settings()["pool"]
 
 
-def test_the_sweep_of_this_project_is_valid() -> None:
-    plan = Sweep.load(Path(__file__).parents[2] / "studies" / "tiny-pools.yaml")
+def test_where_no_head_is_trained_there_is_no_rate_of_one(
+    content: dict[str, Any], tiny_model: Path, tmp_path: Path, trained: list[str]
+) -> None:
+    classifier = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=5)
+    classifier.save_pretrained(tmp_path / "classifier")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "classifier")
+    content["model"] = {"name": str(tmp_path / "classifier")}
+    content["tasks"]["films"]["task"] = {"name": "text-classification", "head": "match"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    sweep(Sweep.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results"), tmp_path / "work", only="pool")
+    recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
+    assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.01, None)
+
+
+@pytest.mark.parametrize("name", ["tiny-pools", "matched-head"])
+def test_the_sweeps_of_this_project_are_valid(name: str) -> None:
+    plan = Sweep.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
     assert len(plan.seeds) == 3
-    assert len(plan.settings()) > 20
+    assert len(plan.settings()) >= 3

@@ -266,8 +266,6 @@ class _Runner:
 
     def _recipe(self, wanted: Wanted) -> ResolvedRecipe:
         task = self.plan.tasks[wanted.task]
-        head = task.train.head_learning_rate or wanted.method.rates().head
-        rates = {"learning_rate": wanted.rate, "head_learning_rate": head}
         return Recipe.parse(
             {
                 "name": self.plan.name,
@@ -277,7 +275,7 @@ class _Runner:
                 **({} if task.task is None else {"task": task.task}),
                 "data": self.parts[wanted.task].section(),
                 "method": wanted.method.model_dump(exclude_none=True),
-                "train": task.train.model_dump(exclude_none=True) | rates,
+                "train": task.train.model_dump(exclude_none=True) | {"learning_rate": wanted.rate},
             },
             where=wanted.name,
         ).resolved()
