@@ -97,6 +97,7 @@ INSIDE = {
         | run
         | training evaluate
         | merge predict push check
+        | chat
         | interface""",
     "data": """
         empty_words numbers section images

@@ -266,6 +266,41 @@ def predict(
 
 
 @app.command()
+def chat(run: RunFolder, debug: Debug = False) -> None:
+    """Talk to a run that answers instructions, in the terminal; of what is piped in, each line is said.
+
+    **/new** begins a new conversation, Ctrl-D ends.
+    """
+    with _errors_as_lines(debug):
+        with without_remarks():
+            from structune.finetune.chat import Chat
+
+        talk = Chat(_path("RUN", run))
+        typed = sys.stdin.isatty()
+        if typed:
+            console.print("[dim]/new begins a new conversation, Ctrl-D ends[/]", highlight=False)
+        while (line := _said(typed)) is not None:
+            if line.strip() == "/new":
+                talk.forget()
+            elif line.strip():
+                talk.say(line, _as_it_comes)
+                _as_it_comes("\n")
+
+
+def _said(typed: bool) -> str | None:
+    """The next line; None at the end."""
+    try:
+        return input("> " if typed else "")
+    except EOFError:
+        return None
+
+
+def _as_it_comes(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@app.command()
 def merge(
     run: RunFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the merged model.", show_default=False)],

@@ -13,6 +13,8 @@ from PIL import Image
 
 from structune.finetune.recipe import Recipe
 
+from .chats import chat_tokenizer, save_tiny_llama
+
 
 def picture(bright: str, seed: int, height: int = 20, width: int = 28) -> np.ndarray[Any, Any]:
     """Noise that is brighter on the left or on the right."""
@@ -78,6 +80,13 @@ def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 2 layers, 32 wide, with a byte-level tokenizer and the chat template of SmolLM2."""
+    pytest.importorskip("trl", minversion="1.16")
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"), chat_tokenizer())
 
 
 @pytest.fixture

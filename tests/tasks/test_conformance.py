@@ -14,6 +14,7 @@ from PIL import Image
 from structune.tasks import registry
 from structune.testing.tasks import TaskConformance
 
+from .chats import questions
 from .conftest import picture
 from .toy import WordCount
 
@@ -60,6 +61,12 @@ def tags(folder: Path) -> dict[str, Any]:
     }
 
 
+def chats(folder: Path) -> dict[str, Any]:
+    rows = [{"prompt": question, "completion": answer} for question, answer in questions(60)]
+    (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"train": str(folder / "chats.jsonl")}
+
+
 def images(folder: Path) -> dict[str, Any]:
     for number in range(40):
         side = ("left", "right")[number % 2]
@@ -75,6 +82,11 @@ TASKS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any]]] =
     "token-classification": ("tiny_model", tags, {}),
     "image-classification": ("tiny_vit", images, {}),
     "text-to-image": ("tiny_pipeline", images, {"evaluation_draws": 2, "samples": {"steps": 2, "count": 2}}),
+    "instruction": (
+        "tiny_llama",
+        chats,
+        {"exact_match": "gsm8k", "generation": {"max_new_tokens": 6}, "packing": True},
+    ),
 }
 """For each task its tiny model, its tiny data and options: a new task has a line here."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from torch import nn
@@ -141,6 +142,8 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch, bar.shown():
         trainer = RecipeTrainer(loaded.model, loaded.base, recipe, targets, Path(scratch), callbacks=[bar])
         outcome: Any = trainer.predict(encoded)  # type: ignore[arg-type]  # any sequence is a data set
+        with torch.no_grad():
+            samples = task.samples_of(loaded.model.eval(), loaded.base, examples, targets, recipe.data)
     loaded.check_outputs((outcome.predictions, outcome.metrics["test_loss"]), "these examples")
     outputs, labels = outcome.predictions, outcome.label_ids
     evaluation = Evaluation(
@@ -148,7 +151,7 @@ def evaluate(
         examples=len(examples),
         loss=outcome.metrics["test_loss"],
         scores={metric.key: outcome.metrics[f"test_{metric.key}"] for metric in task.metrics},
-        details=task.details(outputs, labels, targets) | task.found(loaded.base.prepared, targets),
+        details=task.details(outputs, labels, targets) | task.found(loaded.base.prepared, targets) | samples,
         notes=notes,
         metrics=task.metrics,
         baseline=_words(task.metrics[0], task.baseline(examples)),

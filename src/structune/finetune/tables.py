@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 _FOR_ANY_TABLE = 10_000  # columns of the screen
+_LONGEST = 240  # characters of a cell that holds a text
 
 
 def pairs() -> Table:
@@ -33,7 +34,8 @@ def records(title: str, rows: Mapping[str, Mapping[str, float | str]]) -> Table:
 def cell(value: float | str) -> str:
     """A value as a table shows it."""
     if isinstance(value, str):
-        return escape(value)
+        line = " ".join(value.split())
+        return escape(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…")
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 

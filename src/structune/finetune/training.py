@@ -186,12 +186,15 @@ def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes
         unchecked = run.check_data(fingerprint) if resume and processes.first else None
         base = task.load(settings.model, data.targets, settings.seed)
         say(task.doubts_about_encoding(data.parts(), base, settings.data))
-    encoded = [shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts()]
+    train, *others = [
+        shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts()
+    ]
     if settings.train.gradient_checkpointing and not hasattr(base.model, "gradient_checkpointing_enable"):
         raise UserError(
             f"train.gradient_checkpointing: {type(base.model).__name__} cannot compute its layers again; leave it out"
         )
-    return _Loaded(data, fingerprint, [unchecked] if unchecked else [], base, Encoded(*encoded))
+    encoded = Encoded(task.pack(train, base, settings.data), *others)
+    return _Loaded(data, fingerprint, [unchecked] if unchecked else [], base, encoded)
 
 
 def _notes(run: Run, processes: Processes) -> list[str]:

@@ -347,6 +347,19 @@ class Task(Section, ABC):
         Examples without labels (to be predicted) give entries without `labels`.
         """
 
+    def pack(self, encoded: Sequence[Mapping[str, Any]], base: Base, data: Any) -> Sequence[Mapping[str, Any]]:
+        """What stands in the rows of batches to train on, such as several short examples in one. Default: an example.
+
+        Args:
+            encoded: the examples to train on.
+            base: what `load` gave; its model is not adapted yet.
+            data: the recipe's `data` section.
+
+        Raises:
+            UserError: the model cannot keep them apart.
+        """
+        return encoded
+
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: Any) -> Iterator[str]:
         """What is lost when examples are encoded, such as the ends of texts, a sentence each."""
         return iter(())
@@ -484,6 +497,39 @@ class Task(Section, ABC):
             when it is asked for, so that no more than a few are in memory.
         """
         return None
+
+    def samples_of(
+        self, model: nn.Module, base: Base, examples: Examples, targets: Targets, data: Any
+    ) -> dict[str, Any]:
+        """More than `details` of an evaluation, which takes the model itself, such as what it writes. Default: nothing.
+
+        Args:
+            model: with its adapter, in evaluation mode, where it works.
+            base: what `load` gave.
+            examples: those that are evaluated.
+            targets: what was learned from the data alone.
+            data: the recipe's `data` section.
+        """
+        return {}
+
+    def converse(
+        self, model: nn.Module, base: Base, messages: list[dict[str, Any]], data: Any, tell: Callable[[str], None]
+    ) -> str:
+        """What the model answers in a conversation; `tell` is given it piece by piece, as it is written.
+
+        Default: it does not converse.
+
+        Args:
+            model: with its adapter, in evaluation mode, where it works.
+            base: what `load` gave.
+            messages: so far, each with `role` and `content`.
+            data: the recipe's `data` section.
+            tell: shows a piece.
+
+        Raises:
+            UserError: it does not, or the conversation is none that it can go on with.
+        """
+        raise UserError(f"task {self.name}: does not converse; ask the run with `structune predict`")
 
     def finish(self, model: Any, targets: Targets, batch: dict[str, Tensor]) -> Any:
         """A merged model made ready for who loads it without the targets. Default: as it is.

@@ -20,7 +20,7 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 
 def load_pretrained(
-    auto: Any, section: ModelSection, seed: int, *, with_its_head: bool = False, **options: Any
+    auto: Any, section: ModelSection, seed: int, *, with_its_head: str | None = None, **options: Any
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model of transformers in fp32, and the names of its modules that were not pretrained.
 
@@ -28,7 +28,7 @@ def load_pretrained(
         auto: a class such as AutoModelForSequenceClassification.
         section: which model.
         seed: of the new modules.
-        with_its_head: whether everything has to be pretrained; then there are no such modules.
+        with_its_head: everything has to be pretrained, and there are no such modules; what is said where it is not.
         options: more arguments of `from_pretrained`.
 
     Raises:
@@ -49,12 +49,12 @@ def load_pretrained(
             )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(_not_loaded(section.name, local, error)) from None
-    if with_its_head and (missing := sorted(report["missing_keys"])):
+    if with_its_head is not None and (missing := sorted(report["missing_keys"])):
         raise UserError(
             f"model.name = {section.name!r}: has no trained head for {type(model).__name__} ({', '.join(missing[:3])} "
-            f"would be new), so there are no answers to match; use task.head: new, or a model that can classify"
+            f"would be new), so {with_its_head}"
         )
-    return model, [] if with_its_head else _head_modules(model, report["missing_keys"])
+    return model, [] if with_its_head is not None else _head_modules(model, report["missing_keys"])
 
 
 def load_processor(auto: Any, section: ModelSection, **options: Any) -> Any:

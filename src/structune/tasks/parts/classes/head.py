@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 FIGURE = "matching.png"
+_NO_ANSWERS = "there are no answers to match; use task.head: new, or a model that can classify"
 
 
 class ClassHead(Classification, ABC):
@@ -44,7 +45,7 @@ class ClassHead(Classification, ABC):
 
     def head_options(self, targets: Targets) -> dict[str, Any]:
         """Arguments with which `parts.pretrained.load_pretrained` loads the model with this head."""
-        return class_options(targets) if self.head == "new" else {"with_its_head": True}
+        return class_options(targets) if self.head == "new" else {"with_its_head": _NO_ANSWERS}
 
     def with_head(self, base: Base, name: str, targets: Targets) -> Base:
         """The base that was loaded so, knowing its pretrained head where it is kept.

@@ -1,0 +1,330 @@
+"""Instruction tuning: to answer as the responses of conversations do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from structune.data.examples import Examples
+from structune.data.table import Table
+from structune.doubt import say
+from structune.errors import UserError
+from structune.paths import FilePath
+from structune.section import Section
+from structune.tasks.parts.chats.messages import Message, content_of
+from structune.tasks.parts.chats.rows import (
+    ChatData,
+    conversations,
+    doubts_about_turns,
+    learned,
+    line_table,
+    unlabelled,
+    write_conversations,
+)
+from structune.tasks.parts.chats.templates import TEMPLATES, named_template
+from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.verifiers.extraction import Rule, extract, same
+from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Positive = Annotated[int, Field(ge=1)]
+
+_SCORES = (
+    Metric("loss_per_token", "loss per token", greater_is_better=False, range=(0, None)),
+    Metric("perplexity", "perplexity", greater_is_better=False, range=(1, None), digits=2),
+    Metric("token_accuracy", "accuracy of tokens", percent=True, range=(0, 1)),
+)
+_EXACT = Metric("exact_match", "exact match", percent=True, range=(0, 1))
+
+
+class GenerationSection(Section):
+    """How answers are written: at most `max_new_tokens`, the likeliest token each time where `temperature` is 0.
+
+    Else tokens are drawn at that temperature, out of the likeliest that have `top_p` of the probability. `batch_size`
+    prompts are answered together.
+    """
+
+    max_new_tokens: Positive = 256
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch_size: Positive = 16
+
+
+class Instruction(Task):
+    """Supervised fine-tuning on conversations through TRL's `SFTTrainer`: only responses are learned.
+
+    `chat_template` is a file, or `chatml`, `alpaca` or `plain`; left out, it is the tokenizer's own. `packing` puts
+    several short conversations into a row of a batch, which do not see each other; `train.batch_size` counts rows then.
+
+    `exact_match` has held-out prompts answered, and scores what a rule finds in the answers: `whole`, `number` (the
+    last one), `gsm8k` (the number behind `####`), `choice` (a capital letter), or a regular expression with one group.
+    `samples` of the examples are answered by an evaluation, with and without the adapter.
+    """
+
+    name: Literal["instruction"] = "instruction"
+    chat_template: FilePath | None = None
+    packing: bool = False
+    exact_match: Rule | None = None
+    generation: GenerationSection = GenerationSection()
+    samples: Annotated[int, Field(ge=0)] = 10
+
+    data_section: ClassVar[type[ChatData]] = ChatData
+    hub_name: ClassVar[str] = "text-generation"
+    peft_name: ClassVar[str | None] = "CAUSAL_LM"
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    starter_model: ClassVar[str] = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    starter_data: ClassVar[str] = "your-data.jsonl"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]  # one of them only where a recipe asks for it
+        return _SCORES if self.exact_match is None else (*_SCORES, _EXACT)
+
+    def with_files(self, change: Callable[[str], str]) -> Instruction:
+        if self.chat_template is None or self.chat_template in TEMPLATES:
+            return self
+        return self.model_copy(update={"chat_template": change(self.chat_template)})
+
+    # Data.
+
+    def examples(self, table: Table, data: ChatData) -> Examples:
+        found = learned(conversations(table, data, answered=True), table, data)
+        if self.exact_match is not None and any(isinstance(response, str) for response in found.labels or []):
+            raise UserError(
+                f"task.exact_match = {self.exact_match!r}: texts as they are have no prompt that could be answered; "
+                f"leave it out"
+            )
+        return found
+
+    def inputs(self, table: Table, data: ChatData) -> Examples:
+        return unlabelled(conversations(table, data, answered=False))
+
+    def from_lines(self, lines: Sequence[str], data: ChatData) -> Table:
+        return line_table(lines, data)
+
+    def write(self, examples: Examples, path: Path, data: ChatData) -> Path:
+        return write_conversations(examples, path, data)
+
+    def doubts(self, train: Examples, held_out: Examples, data: ChatData) -> Iterator[str]:
+        yield from doubts_about_turns(train, "data.text")
+        if count := len(set(held_out.groups) & set(train.groups)):
+            yield (
+                f"{count:,} of {len(held_out):,} prompts to evaluate on are among those to train on: the loss per "
+                f"token will be too good"
+            )
+
+    # Model and batches.
+
+    def trains_head(self) -> bool:
+        return False
+
+    def processor(self, section: ModelSection) -> Any:
+        from structune.tasks.parts.text.texts import load_tokenizer
+
+        tokenizer = load_tokenizer(section)
+        if self.chat_template is not None:
+            tokenizer.chat_template = named_template(self.chat_template)
+        return tokenizer
+
+    def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
+        from structune.tasks.parts.chats.model import load_chat_model
+
+        return load_chat_model(section, self.processor(section), seed)
+
+    def encode(self, examples: Examples, base: Base, targets: Targets, data: ChatData) -> Sequence[Mapping[str, Any]]:
+        from structune.tasks.parts.chats.tokens import encode_chats
+
+        return encode_chats(examples, base.processor, _longest(data, base))
+
+    def pack(self, encoded: Sequence[Mapping[str, Any]], base: Base, data: ChatData) -> Sequence[Mapping[str, Any]]:
+        if not self.packing:
+            return encoded
+        from structune.tasks.parts.chats.packing import pack, refuse_mixing
+
+        refuse_mixing(base.model)
+        return pack(encoded, _longest(data, base))
+
+    def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: ChatData) -> Iterator[str]:
+        from structune.tasks.parts.chats.tokens import doubts_about_tokens
+
+        return doubts_about_tokens(parts, base.processor, _longest(data, base))
+
+    def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], dict[str, Tensor]]:
+        from structune.tasks.parts.chats.batches import ChatBatches
+
+        return ChatBatches(base.processor.pad_token_id, asks=self.exact_match is not None and not training)
+
+    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor | None, Outputs]:
+        """Minus the mean log-probability of the tokens that are learned, and what is known of each example.
+
+        That is Σ log p, how many tokens, how many of them are the likeliest, and as bytes what the model answers, where
+        that is asked for, and what it should. Without labels there is nothing: `respond` answers.
+        """
+        from structune.tasks.parts.chats.model import log_likelihoods
+        from structune.tasks.parts.generation.complete import complete, tokenizer_of
+        from structune.tasks.parts.generation.texts import as_numbers
+
+        rows = len(batch["input_ids"])
+        if "labels" not in batch:
+            return None, ()
+        likelihoods, counts, right = log_likelihoods(model, batch)
+        written, expected = [""] * rows, [""] * rows
+        if "prompt" in batch:
+            tokenizer = tokenizer_of(model)
+            prompts = {"input_ids": batch["prompt"], "attention_mask": batch["prompt_mask"]}
+            written = complete(model, tokenizer, prompts, self.generation.max_new_tokens, self._drawing()).texts
+            expected = [tokenizer.decode(ids[ids >= 0], skip_special_tokens=True) for ids in batch["expected"]]
+        texts = [as_numbers(each).to(counts.device) for each in (written, expected)]
+        loss = -likelihoods.sum() / counts.sum().clamp_min(1)
+        return loss, (likelihoods.detach(), counts, right, *texts)
+
+    def compared(self, model: nn.Module, batch: dict[str, Tensor]) -> Outputs:
+        """The log-likelihoods of responses."""
+        from structune.tasks.parts.chats.model import log_likelihoods
+
+        return log_likelihoods(model, batch)[0]
+
+    def weight(self, batch: Mapping[str, Tensor]) -> float:
+        """The tokens that are learned."""
+        return float((batch["labels"][:, 1:] >= 0).sum()) if "labels" in batch else super().weight(batch)
+
+    def trainer(self, base: Base, data: ChatData) -> Beneath:
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import SFTTrainer
+
+        return Beneath(
+            SFTTrainer,
+            SFTConfig,
+            settings={"dataset_kwargs": {"skip_prepare_dataset": True}},
+            options={"processing_class": base.processor},
+            examples=_shown_to_trl,
+            own_loss=True,
+        )
+
+    # Outputs.
+
+    def scores(self, outputs: Outputs, labels: Any, targets: Targets) -> dict[str, float]:
+        likelihoods, counts, right, *texts = outputs
+        tokens = max(float(counts.sum()), 1.0)
+        loss = -float(likelihoods.astype("float64").sum()) / tokens
+        scores = {
+            "loss_per_token": loss,
+            "perplexity": math.exp(min(loss, 700.0)),
+            "token_accuracy": float(right.sum()) / tokens,
+        }
+        if self.exact_match is not None:
+            found = [self._is_right(*each) for each in zip(*map(_texts, texts), strict=True)]
+            scores["exact_match"] = sum(found) / len(found)
+        return scores
+
+    def _is_right(self, written: str, expected: str) -> bool:
+        assert self.exact_match is not None  # who asks has looked
+        answer = extract(self.exact_match, written)
+        return answer is not None and same(answer, extract(self.exact_match, expected) or expected)
+
+    def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
+        """The loss per token of each example."""
+        return [
+            {"loss_per_token": -float(total) / max(int(count), 1)}
+            for total, count in zip(outputs[0], outputs[1], strict=True)
+        ]
+
+    def respond(
+        self, model: nn.Module, base: Base, examples: Examples, targets: Targets, data: ChatData
+    ) -> Iterator[dict[str, Any]]:
+        say(self.doubts_about_encoding([examples], base, data))
+        return ({"answer": text} for text in self._write(model, base, examples, data))
+
+    def samples_of(
+        self, model: nn.Module, base: Base, examples: Examples, targets: Targets, data: ChatData
+    ) -> dict[str, Any]:
+        """The first examples with what the model answers, and what it would answer without its adapter."""
+        chosen = examples.subset(range(min(self.samples, len(examples))))
+        if not len(chosen) or any(isinstance(response, str) for response in chosen.labels or []):
+            return {}
+        asked = Examples(chosen.inputs, None, chosen.groups, chosen.strata)
+        after = list(self._write(model, base, asked, data))
+        before: list[str] | None = None
+        if hasattr(model, "disable_adapter"):
+            with model.disable_adapter():  # type: ignore[operator]  # of PEFT's
+                before = list(self._write(model, base, asked, data))
+        rows = {}
+        for number, (prompt, response) in enumerate(zip(chosen.inputs["prompt"], chosen.labels or [], strict=True)):
+            row = {"prompt": content_of(prompt[-1]) if prompt else "", "expected": content_of(response)}
+            rows[str(number + 1)] = (
+                row | ({} if before is None else {"before": before[number]}) | {"after": after[number]}
+            )
+        return {"samples": rows}
+
+    def converse(
+        self, model: nn.Module, base: Base, messages: list[Message], data: ChatData, tell: Callable[[str], None]
+    ) -> str:
+        from structune.tasks.parts.chats.answering import write_answer
+        from structune.tasks.parts.chats.tokens import encode_chats
+
+        if data.system is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": data.system}, *messages]
+        (row,) = encode_chats(Examples.unlabelled({"prompt": [messages]}), base.processor, _longest(data, base))
+        return write_answer(
+            model, base.processor, row["input_ids"].tolist(), self.generation.max_new_tokens, self._drawing(), tell
+        )
+
+    def _write(self, model: nn.Module, base: Base, examples: Examples, data: ChatData) -> Iterator[str]:
+        from structune.tasks.parts.chats.answering import write_answers
+
+        how = self.generation
+        return write_answers(
+            model, base.processor, examples, _longest(data, base), how.max_new_tokens, how.batch_size, self._drawing()
+        )
+
+    def _drawing(self) -> Any:
+        from structune.tasks.parts.generation.complete import Drawing
+
+        how = self.generation
+        return None if how.temperature == 0 else Drawing(how.temperature, how.top_p)
+
+    # Card.
+
+    def describe(self, targets: Targets) -> str:
+        return "following instructions"
+
+    def loading(self, names: CardNames, targets: Targets, data: ChatData, base: Base) -> str:
+        own = "" if self.chat_template is None else f"tokenizer.chat_template = {base.processor.chat_template!r}\n"
+        first = "" if data.system is None else f'{{"role": "system", "content": {data.system!r}}}, '
+        return f"""import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({names.base!r}{names.options})
+{own}base = AutoModelForCausalLM.from_pretrained({names.base!r}{names.options})
+model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
+
+messages = [{first}{{"role": "user", "content": "some question"}}]
+tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+with torch.inference_mode():
+    written = model.generate(**tokens, max_new_tokens={self.generation.max_new_tokens}, do_sample=False)
+print(tokenizer.decode(written[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))"""
+
+
+def _longest(data: ChatData, base: Base) -> int:
+    """At how many tokens conversations are cut."""
+    most = getattr(base.model.config, "max_position_embeddings", None) or data.max_length
+    return min(data.max_length, int(base.processor.model_max_length), int(most))
+
+
+def _texts(numbers: Any) -> list[str]:
+    from structune.tasks.parts.generation.texts import as_texts
+
+    return as_texts(numbers)
+
+
+def _shown_to_trl(encoded: Sequence[Mapping[str, Any]]) -> Any:
+    """One example, which its trainer looks at; it is given them all in batches."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{name: encoded[0][name].tolist() for name in ("input_ids", "labels")}])
