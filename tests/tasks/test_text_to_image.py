@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 import structune
 from structune.errors import UserError
@@ -218,3 +220,50 @@ def test_images_for_a_file_of_prompts(run, tmp_path) -> None:
     (tmp_path / "twice.txt").write_text("light\nlight\n")
     with pytest.warns(match="1 of 2 prompts were there before, and get the same image again; give each row a seed"):
         write_predictions(run.folder, str(tmp_path / "twice.txt"), tmp_path / "twice.csv")
+
+
+@pytest.mark.parametrize("name", ["sdxl", "stable_diffusion_3", "flux"])
+def test_other_architectures(name: str, saved, photos, tmp_path) -> None:
+    """Two text encoders, v, and flows: trained, resumed weights aside, merged to the same image by plain diffusers."""
+    size = SIZES[name]
+    folder = saved(name)
+    if name == "sdxl":  # of v, as its scheduler says
+        folder = shutil.copytree(folder, tmp_path / "v")
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        (folder / "scheduler" / "scheduler_config.json").write_text(
+            json.dumps(config | {"prediction_type": "v_prediction"})
+        )
+    data = {"train": str(photos), "evaluation_examples": 2, "image_size": size}
+    task = {"text_length": 12, "samples": {"steps": 1, "count": 1, "times": 1}}
+    run = train(recipe(folder, data, tmp_path / "run", task=task, max_steps=3))
+    assert run.metrics()["trainable_adapter"] > 0
+    assert Image.open(run.folder / "samples.png").info["steps"] == "3"
+    assert merge(run.folder, tmp_path / "merged") < 1e-4
+    options = {"size": size} | ({} if name == "sdxl" else {"max_sequence_length": 12})
+    plain = DiffusionPipeline.from_pretrained(folder)
+    before = drawn(plain, "left", **options)
+    structune.load_adapter(getattr(plain, "unet", None) or plain.transformer, run.adapter)
+    adapted = drawn(plain, "left", **options)
+    assert (adapted - before).abs().max() > 1e-3
+    merged = DiffusionPipeline.from_pretrained(tmp_path / "merged")
+    assert (drawn(merged, "left", **options) - adapted).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["dreambooth-sd15", "dreambooth-sdxl"])
+def test_recipes_of_the_hub(name: str, saved, tmp_path, monkeypatch) -> None:
+    """With a small pipeline in place of the hub's, and a few steps."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("my-dog", "dogs"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(picture("left", number + 10 * len(folder))).save(tmp_path / folder / f"{number}.png")
+    model = saved("stable_diffusion" if name.endswith("15") else "sdxl")
+    changes = [
+        f"model.name={model}", "train.max_steps=2", "train.eval_steps=2", "train.device=cpu", "train.precision=fp32",
+        "data.image_size=16", "method.block_size=8", "task.samples.steps=1", "task.samples.times=1", "output=run",
+        "task.evaluation_draws=2",
+    ]  # fmt: skip
+    run = train(Recipe.load(name, changes))
+    layers = {key.rpartition(".structune")[0] for key in load_file(run.adapter / "adapter_model.safetensors")}
+    assert {layer.rpartition("attn")[2][2:] for layer in layers} == {"to_q", "to_k", "to_v", "to_out.0"}
+    assert ("class_images" in run.metrics()["targets"]) == name.endswith("15")
