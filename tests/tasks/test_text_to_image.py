@@ -267,3 +267,69 @@ def test_recipes_of_the_hub(name: str, saved, tmp_path, monkeypatch) -> None:
     layers = {key.rpartition(".structune")[0] for key in load_file(run.adapter / "adapter_model.safetensors")}
     assert {layer.rpartition("attn")[2][2:] for layer in layers} == {"to_q", "to_k", "to_v", "to_out.0"}
     assert ("class_images" in run.metrics()["targets"]) == name.endswith("15")
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion", "sdxl"])
+def test_text_encoders_are_trained_too(name: str, saved, photos, tmp_path) -> None:
+    """What they say through the model is what the pipeline says, and their updates go wherever the denoiser's go."""
+    data = {"train": str(photos), "evaluation_examples": 2}
+    frozen = {"evaluation_draws": 2, "samples": {"times": 0}}
+    trained = {**frozen, "text_encoder": True}
+    runs = {}
+    for part, task in (("frozen", frozen), ("trained", trained)):
+        runs[part] = train(recipe(saved(name), data, tmp_path / part, task=task, max_steps=2, log_steps=1))
+    logs = [map(json.loads, run.log_file.read_text().splitlines()) for run in runs.values()]
+    losses = [next(entry["loss"] for entry in log if "loss" in entry) for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # before the first update they are the same model
+    run = runs["trained"]
+    layers = {key.removeprefix("base_model.model.") for key in load_file(run.adapter / "adapter_model.safetensors")}
+    parts = {"unet", "text_encoder"} | ({"text_encoder_2"} if name == "sdxl" else set())
+    assert {layer.partition(".")[0] for layer in layers} == parts
+    assert {layer.rpartition(".structune")[0].rpartition(".")[2] for layer in layers} == {
+        "to_q",
+        "to_v",
+        "q_proj",
+        "v_proj",
+    }
+    plain = DiffusionPipeline.from_pretrained(saved(name))
+    told = plain.encode_prompt("left", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)[0]
+    before = drawn(plain, "left")
+    structune.load_adapter(plain, run.adapter, "subject")
+    assert all(list(getattr(plain, part).peft_config) == ["subject"] for part in parts)
+    changed = plain.encode_prompt("left", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)[0]
+    assert (changed - told).abs().max() > 1e-3
+    adapted = drawn(plain, "left")
+    assert (adapted - before).abs().max() > 1e-3
+    assert merge(run.folder, tmp_path / "merged") < 1e-4
+    merged = DiffusionPipeline.from_pretrained(tmp_path / "merged")
+    assert (drawn(merged, "left") - adapted).abs().max() < 1e-4
+    card = (run.adapter / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    known: dict[str, Any] = {}
+    exec(card.replace("path/to/this/folder", str(run.adapter)).partition("\npipeline(")[0], known)
+    assert (drawn(known["pipeline"], "left") - adapted).abs().max() < 1e-4
+
+
+def test_an_adapter_of_a_denoiser_goes_into_a_pipeline(run, saved) -> None:
+    """As into the denoiser itself; a pipeline that it does not fit stays as it was."""
+    images = []
+    for into in (lambda pipeline: pipeline.unet, lambda pipeline: pipeline):
+        plain = DiffusionPipeline.from_pretrained(saved("stable_diffusion"))
+        structune.load_adapter(into(plain), run.adapter)
+        images.append(drawn(plain, "left"))
+    assert torch.equal(*images)
+    with pytest.raises(ValueError, match="adapter_name='default' is taken"):
+        structune.load_adapter(plain, run.adapter)
+    other = DiffusionPipeline.from_pretrained(saved("flux"))
+    before = dict(other.transformer.config)
+    with pytest.raises(ValueError, match="the checkpoint lacks 4 of the 4 tensors"):
+        structune.load_adapter(other, run.adapter)
+    assert not hasattr(other.transformer, "peft_config")
+    assert dict(other.transformer.config) == before
+    with pytest.raises(ValueError, match="dict is neither a module nor a pipeline with a denoiser"):
+        structune.load_adapter({}, run.adapter)
+
+
+def test_text_encoders_that_cannot_be_trained(saved, photos, tmp_path) -> None:
+    data = {"train": str(photos), "evaluation_examples": 2}
+    with pytest.raises(UserError, match="task.text_encoder: the text encoders of this pipeline cannot be trained"):
+        train(recipe(saved("flux"), data, tmp_path / "run", task={"text_encoder": True}))

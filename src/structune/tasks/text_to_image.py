@@ -38,6 +38,7 @@ class TextToImage(Task):
     often 5; `levels` is how they are drawn: uniform, or logit-normal, the default of flows. Held-out pictures are
     denoised from `evaluation_draws` levels each, the same in every evaluation. `prior_weight` is how much images of the
     class count beside the subject's. `clip` is a CLIP model that says how well samples go with their prompts.
+    `text_encoder` trains the text encoders as well, where they are CLIPs (Stable Diffusion 1 and 2, SDXL).
     `text_length` is how many tokens of a caption T5 reads, where the pipeline has one.
     """
 
@@ -46,6 +47,7 @@ class TextToImage(Task):
     levels: Literal["uniform", "logit-normal"] | None = None
     evaluation_draws: Annotated[int, Field(ge=1, le=1000)] = 8
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    text_encoder: bool = False
     text_length: Annotated[int, Field(ge=1, le=4096)] | None = None
     clip: FilePath | None = None
     samples: Sampling = Sampling()
@@ -126,13 +128,14 @@ class TextToImage(Task):
         if self.min_snr is not None:
             pipeline.levels.check_min_snr(self.min_snr)
         pipeline.image_size(targets.get("image_size"))
-        return Base(pipeline.load_denoiser(), pipeline)
+        return Base(pipeline.load_model(self.text_encoder), pipeline)
 
     def skeleton(self, section: ModelSection) -> Any:
-        return self.processor(section).empty_denoiser()
+        return self.processor(section).empty_model(self.text_encoder)
 
     def adapted(self, base: Base) -> list[str]:
-        return list(base.processor.denoiser.adapted)
+        denoiser = base.processor.denoiser
+        return [*denoiser.adapted, *(denoiser.adapted_texts if self.text_encoder else ())]
 
     def encode(
         self, examples: Examples, base: Base, targets: Targets, data: CaptionedImages
@@ -249,10 +252,15 @@ class TextToImage(Task):
         return f"text-to-image, as in {targets['prompts'][0]!r}"
 
     def loading(self, names: CardNames, targets: Targets, data: CaptionedImages, base: Base) -> str:
+        parts = list(base.processor.parts_of(base.model))
+        adapted = f"pipeline.{parts[0]}"
+        if self.text_encoder:
+            adapted = f"ModuleDict({{name: getattr(pipeline, name) for name in {parts!r}}})"
+        torch = "\nfrom torch.nn import ModuleDict" if self.text_encoder else ""
         return f"""from diffusers import DiffusionPipeline
-from peft import PeftModel
+from peft import PeftModel{torch}
 
 pipeline = DiffusionPipeline.from_pretrained({names.base!r}{names.options})
-PeftModel.from_pretrained(pipeline.{base.processor.part}, "path/to/this/folder")  # adapts it where it is
+PeftModel.from_pretrained({adapted}, "path/to/this/folder")  # adapts it where it is
 
 pipeline({targets["prompts"][0]!r}).images[0].save("image.png")"""

@@ -60,11 +60,24 @@ def _content(value: Any) -> Any:
 
 
 def _refill(container: Any, content: Any) -> None:
+    if content is None or _is_still(container, content):  # what nobody changed may be one that nobody can change
+        return
     if isinstance(container, list):
         container[:] = content
     elif isinstance(container, (dict, set)):
         container.clear()
         container.update(content)
+
+
+def _is_still(container: Any, content: Any) -> bool:
+    """Whether it holds the very same things, in their order."""
+    if isinstance(container, set):
+        return bool(container == content)
+    if isinstance(container, dict):
+        same = list(container) == list(content)
+        container, content = list(container.values()), list(content.values())
+        return same and _is_still(container, content)
+    return len(container) == len(content) and all(one is other for one, other in zip(container, content, strict=True))
 
 
 def _numbers(model: nn.Module, adapter_name: str | None) -> Iterator[Tensor]:

@@ -51,7 +51,7 @@ def test_as_its_pipeline_tells_it(name: str, saved: Callable[[str], Path]) -> No
     size = SIZES[name]
     plain, theirs, said = told_while_drawing(saved(name), "cat", size)
     pipeline = Pipeline(ModelSection(name=str(saved(name))))
-    denoiser = pipeline.load_denoiser()
+    denoiser = pipeline.load_model()
     encoded = Encoded(["dog", "cat"], [image(size), image(size, 1)], pipeline, denoiser, size)
     ours = draw_of(
         pipeline, [encoded[1]], torch.zeros(1, *encoded[1]["latents"].shape), torch.tensor([3]), torch.ones(1)
@@ -86,7 +86,7 @@ def test_latents_are_those_that_the_pipeline_decodes(name: str, saved: Callable[
     size = SIZES[name]
     pipeline = Pipeline(ModelSection(name=str(saved(name))))
     ref = image(size)
-    encoded = Encoded(["cat"], [ref], pipeline, pipeline.load_denoiser(), size)
+    encoded = Encoded(["cat"], [ref], pipeline, pipeline.load_model(), size)
     plain = DiffusionPipeline.from_pretrained(saved(name))
     seen = plain.image_processor.preprocess(ref.rgb())
     with torch.no_grad():
@@ -109,18 +109,18 @@ def test_sdxl_is_told_what_is_seen_of_an_image(saved: Callable[[str], Path]) -> 
     """Its size before, and where the square begins in the resized image, that is 16 high and 24 wide."""
     pipeline = Pipeline(ModelSection(name=str(saved("sdxl"))))
     ref = ImageRef(np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8), "wide")
-    encoded = Encoded(["cat"], [ref], pipeline, pipeline.load_denoiser(), 16)
+    encoded = Encoded(["cat"], [ref], pipeline, pipeline.load_model(), 16)
     draw = FixedBatches(pipeline, 1)([encoded[0]])["draws"][0]
     assert draw["inputs"]["added_cond_kwargs"]["time_ids"].tolist() == [[20, 30, 0, 4, 16, 16]]
     wide = ref.rgb().resize((24, 16), Image.Resampling.LANCZOS).crop((4, 0, 20, 16))
-    middle = Encoded(["cat"], [ImageRef(np.asarray(wide), "middle")], pipeline, pipeline.load_denoiser(), 16)
+    middle = Encoded(["cat"], [ImageRef(np.asarray(wide), "middle")], pipeline, pipeline.load_model(), 16)
     np.testing.assert_allclose(middle[0]["latents"], encoded[0]["latents"], atol=1e-5)
 
 
 def test_draws_belong_to_what_they_are_for(saved: Callable[[str], Path]) -> None:
     """To evaluate: to the picture and its caption, wherever they stand. To train: to seed, epoch and place."""
     pipeline = Pipeline(ModelSection(name=str(saved("stable_diffusion"))))
-    denoiser = pipeline.load_denoiser()
+    denoiser = pipeline.load_model()
     images = [image(16, seed) for seed in (0, 1, 2)]
     first = Encoded(["a", "b", "c"], images, pipeline, denoiser, 16)
     other = Encoded(["c", "a"], [images[2], images[0]], pipeline, denoiser, 16)
@@ -151,7 +151,7 @@ def test_draws_belong_to_what_they_are_for(saved: Callable[[str], Path]) -> None
 def test_levels_of_flows_are_logit_normal(saved: Callable[[str], Path]) -> None:
     """Their logits have the mean 0 and the deviation 1; uniform ones have the moments of that distribution."""
     pipeline = Pipeline(ModelSection(name=str(saved("flux"))))
-    encoded = Encoded(["a"], [image(8)], pipeline, pipeline.load_denoiser(), 8)
+    encoded = Encoded(["a"], [image(8)], pipeline, pipeline.load_model(), 8)
     rows = [{**encoded[0], "number": number} for number in range(2000)]
     shares = NoisyBatches(pipeline, normal=True)(rows)["labels"].flatten().double()
     logits = torch.logit(shares)

@@ -26,7 +26,7 @@ class Encoded(Sequence[Mapping[str, Any]]):
         captions: of each example.
         images: of each example.
         pipeline: what encodes them.
-        denoiser: its denoiser.
+        model: what it loaded to be trained.
         size: the side of the squares.
         classes: images of the class to be looked at beside, if any.
     """
@@ -36,13 +36,13 @@ class Encoded(Sequence[Mapping[str, Any]]):
         captions: Sequence[str],
         images: Sequence[ImageRef],
         pipeline: Pipeline,
-        denoiser: nn.Module,
+        model: nn.Module,
         size: int,
         classes: Classes | None = None,
     ) -> None:
         self.classes = classes
         distinct = list(dict.fromkeys(captions))
-        self.texts = texts_of(distinct, pipeline, denoiser)
+        self.texts = texts_of(distinct, pipeline, model)
         self.latents = latents_of(images, pipeline, size)
         places = {caption: place for place, caption in enumerate(distinct)}
         self.place = [places[caption] for caption in captions]
@@ -73,14 +73,14 @@ class Classes:
         caption: of all.
         images: one or more.
         pipeline: see `Encoded`, as the others.
-        denoiser: its denoiser.
+        model: what it loaded to be trained.
         size: the side of the squares.
     """
 
     def __init__(
-        self, caption: str, images: Sequence[ImageRef], pipeline: Pipeline, denoiser: nn.Module, size: int
+        self, caption: str, images: Sequence[ImageRef], pipeline: Pipeline, model: nn.Module, size: int
     ) -> None:
-        self._encode: Callable[[], Encoded] = lambda: Encoded([caption] * len(images), images, pipeline, denoiser, size)
+        self._encode: Callable[[], Encoded] = lambda: Encoded([caption] * len(images), images, pipeline, model, size)
 
     @cached_property
     def encoded(self) -> Encoded:
@@ -194,8 +194,11 @@ def draw_of(
     told = {name: _stacked([text[name] for text in texts]) for name in texts[0].dtype.names}
     shapes = _stacked([example["shape"] for example in examples])
     of = pipeline.levels
+    noisy, times = of.noisy(pictures, noise, levels), of.times[levels]
+    as_tokens = all(tokens.dtype == torch.int64 for tokens in told.values())  # text encoders are trained
+    inputs = {"noisy": noisy, "times": times, "ids": told, "shapes": shapes}
     return {
-        "inputs": pipeline.denoiser.inputs(of.noisy(pictures, noise, levels), of.times[levels], told, shapes),
+        "inputs": inputs if as_tokens else pipeline.denoiser.inputs(noisy, times, told, shapes),
         "target": pipeline.denoiser.packed(of.target(pictures, noise, levels)),
         "shares": shares,
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def images_of(
-    prompts: Sequence[str], seeds: Sequence[int], denoiser: nn.Module, pipeline: Pipeline, settings: Sampling, size: int
+    prompts: Sequence[str], seeds: Sequence[int], model: nn.Module, pipeline: Pipeline, settings: Sampling, size: int
 ) -> Iterator[Image]:
     """An image of each prompt, by its seed; no more than one is in memory.
 
@@ -25,13 +25,13 @@ def images_of(
     Args:
         prompts: of the images.
         seeds: of their noise, which is drawn on the CPU: the same everywhere.
-        denoiser: adapted or not, where it works.
-        pipeline: whose denoiser it is.
+        model: what `Pipeline.load_model` gave, adapted or not, where it works.
+        pipeline: whose it is.
         settings: steps and guidance.
         size: the side of the images.
     """
-    device = next(denoiser.parameters()).device
-    assembled = pipeline.for_images(denoiser).to(device)
+    device = next(model.parameters()).device
+    assembled = pipeline.for_images(model).to(device)
     options = {
         "num_inference_steps": settings.steps,
         "guidance_scale": settings.guidance,

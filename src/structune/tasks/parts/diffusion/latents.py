@@ -14,6 +14,7 @@ from structune.data.images import ImageRef
 from structune.doubt import say
 from structune.tasks.parts.diffusion.pipeline import Pipeline, silent
 from structune.tasks.parts.diffusion.squares import shape_of, square
+from structune.tasks.parts.diffusion.with_text_encoders import WithTextEncoders
 from structune.tasks.parts.kept import folder_of, kept
 
 FEW = 64
@@ -40,11 +41,17 @@ def latents_of(images: Sequence[ImageRef], pipeline: Pipeline, size: int) -> NDA
     return _once("latents", made_of, len(images), lambda: _latents(images, pipeline, size))
 
 
-def texts_of(captions: Sequence[str], pipeline: Pipeline, denoiser: nn.Module) -> NDArray[Any]:
-    """A row for each caption, with the fields that `Denoiser.texts` gives, in float32."""
+def texts_of(captions: Sequence[str], pipeline: Pipeline, model: nn.Module) -> NDArray[Any]:
+    """A row for each caption, with the fields that `Denoiser.texts` gives, in float32.
+
+    Where text encoders are trained it has the fields of `Pipeline.ids` instead.
+    """
+    if isinstance(model, WithTextEncoders):
+        tokens = {name: ids.numpy() for name, ids in pipeline.ids(captions).items()}
+        return np.stack([_row({name: ids[row] for name, ids in tokens.items()}) for row in range(len(captions))])
     parts = sorted(name for name in pipeline.index if name.startswith(("text_encoder", "tokenizer")))
     made_of = [pipeline.identity(*parts), repr(pipeline.denoiser.options), *captions]
-    return _once("texts", made_of, len(captions), lambda: _texts(captions, pipeline, denoiser))
+    return _once("texts", made_of, len(captions), lambda: _texts(captions, pipeline, model))
 
 
 def _once(kind: str, made_of: Sequence[str], count: int, rows: Callable[[], Iterator[NDArray[Any]]]) -> NDArray[Any]:
@@ -85,9 +92,9 @@ def scaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _texts(captions: Sequence[str], pipeline: Pipeline, denoiser: nn.Module) -> Iterator[NDArray[Any]]:
+def _texts(captions: Sequence[str], pipeline: Pipeline, model: nn.Module) -> Iterator[NDArray[Any]]:
     device = working_device()
-    assembled = pipeline.texts(denoiser)
+    assembled = pipeline.texts(model)
     for name, part in assembled.components.items():
         if isinstance(part, nn.Module) and name != pipeline.part:  # the denoiser stays where it is
             part.to(device)

@@ -13,13 +13,14 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
-from torch import nn
+from torch import Tensor, nn
 
 from structune.errors import UserError
 from structune.quiet import quiet
 from structune.tasks.parts.diffusion.denoisers.choice import KNOWN
 from structune.tasks.parts.diffusion.denoisers.denoiser import Denoiser
 from structune.tasks.parts.diffusion.noise import Levels
+from structune.tasks.parts.diffusion.with_text_encoders import WithTextEncoders
 from structune.tasks.parts.model_section import ModelSection
 
 _DENOISERS = ("unet", "transformer")
@@ -101,8 +102,24 @@ class Pipeline:
             )
         return asked or usual
 
-    def load_denoiser(self) -> nn.Module:
-        """Its denoiser, in fp32."""
+    def load_model(self, text_encoders: bool = False) -> nn.Module:
+        """What is trained, in fp32: its denoiser, with its text encoders if they are to be.
+
+        Raises:
+            UserError: its text encoders cannot be trained.
+        """
+        if not text_encoders:
+            return self._load_denoiser()
+        if not self.denoiser.adapted_texts:
+            self.denoiser.encoded([], [])  # says so
+        encoders = {name: _in_fp32(self._component(name)).eval() for name in self._named("text_encoder")}
+        return WithTextEncoders(self.denoiser, self.part, {self.part: self._load_denoiser(), **encoders})
+
+    def parts_of(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The components that what `load_model` gave is or holds."""
+        return dict(model.named_children()) if isinstance(model, WithTextEncoders) else {self.part: model}
+
+    def _load_denoiser(self) -> nn.Module:
         loaded = _in_fp32(self._component(self.part))
 
         def compute_again(**_: Any) -> None:
@@ -112,11 +129,32 @@ class Pipeline:
         loaded.gradient_checkpointing_enable = loaded.activation_checkpointing_enable = compute_again
         return loaded
 
-    def empty_denoiser(self) -> nn.Module:
-        """Its denoiser on the meta device: no weight is read."""
+    def empty_model(self, text_encoders: bool = False) -> nn.Module:
+        """What `load_model` gives, on the meta device: no weight is read."""
         with torch.device("meta"):
             made: nn.Module = getattr(diffusers, self.denoiser.class_name).from_config(self.denoiser.config)
-        return made
+            if not text_encoders:
+                return made
+            encoders = {}
+            for name in self._named("text_encoder"):
+                loader = self._loader(name)
+                with self._loading():
+                    config = loader.config_class.from_pretrained(self.section.name, subfolder=name, **self._where)
+                encoders[name] = loader(config)
+            return WithTextEncoders(self.denoiser, self.part, {self.part: made, **encoders})
+
+    def ids(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """The tokens of captions, by the names of its tokenizers, cut and filled up as the pipeline does it."""
+        return {
+            name: (tokenizer := self._component(name))(
+                list(captions),
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )["input_ids"]
+            for name in self._named("tokenizer")
+        }
 
     def load_vae(self) -> Any:
         """Its VAE, in fp32, in evaluation mode."""
@@ -125,23 +163,24 @@ class Pipeline:
     def cut(self, captions: Sequence[str]) -> tuple[int, int]:
         """How many captions are longer than the text encoders read, and how many tokens they read."""
         part, length = self.denoiser.reader
-        with self._loading():
-            loader = getattr(transformers, self.index[part][1])
-            tokenizer = loader.from_pretrained(self.section.name, subfolder=part, **self._where)
-            length = length or tokenizer.model_max_length
+        if part not in self._named("tokenizer"):  # a pipeline may be without the largest
+            part, length = "tokenizer", None
+        tokenizer = self._component(part)
+        length = length or tokenizer.model_max_length
+        with silent():
             return sum(len(ids) > length for ids in tokenizer(list(captions))["input_ids"]), length
 
-    def texts(self, denoiser: nn.Module) -> Any:
+    def texts(self, model: nn.Module) -> Any:
         """The pipeline without its VAE: its text encoders are loaded, in fp32."""
-        return self._assembled(denoiser, True, vae=None, **dict.fromkeys(_CHECKERS))
+        return self._assembled(model, True, vae=None, **dict.fromkeys(_CHECKERS))
 
-    def for_images(self, denoiser: nn.Module) -> Any:
-        """The pipeline with this denoiser, in fp32, to make images: without what looks at them afterwards."""
-        return self._assembled(denoiser, True, **dict.fromkeys(_CHECKERS))
+    def for_images(self, model: nn.Module) -> Any:
+        """The pipeline with what was trained, in fp32, to make images: without what looks at them afterwards."""
+        return self._assembled(model, True, **dict.fromkeys(_CHECKERS))
 
-    def whole(self, denoiser: nn.Module) -> Any:
-        """The pipeline with this denoiser, and everything else as it is stored, to be saved."""
-        return self._assembled(denoiser, False)
+    def whole(self, model: nn.Module) -> Any:
+        """The pipeline with what was trained, and everything else as it is stored, to be saved."""
+        return self._assembled(model, False)
 
     def identity(self, *parts: str) -> str:
         """What tells these components from others of the same names: their files, as they are now."""
@@ -158,19 +197,28 @@ class Pipeline:
         found = try_to_load_from_cache(self.section.name, "model_index.json", revision=self.section.revision)
         return Path(found).parent.name if isinstance(found, str) else None
 
-    def _component(self, part: str) -> Any:
-        _, class_name = self.index[part]
-        with self._loading():
-            return getattr(diffusers, class_name).from_pretrained(self.section.name, subfolder=part, **self._where)
+    def _named(self, kind: str) -> list[str]:
+        """Its components of one kind, such as tokenizers."""
+        named = [name for name, value in self.index.items() if name.startswith(kind) and isinstance(value, list)]
+        return sorted(name for name in named if self.index[name][1] is not None)
 
-    def _assembled(self, denoiser: nn.Module, in_fp32: bool, **without: None) -> Any:
+    def _loader(self, part: str) -> Any:
+        library, class_name = self.index[part]
+        return getattr(transformers if library == "transformers" else diffusers, class_name)
+
+    def _component(self, part: str) -> Any:
+        with self._loading():
+            return self._loader(part).from_pretrained(self.section.name, subfolder=part, **self._where)
+
+    def _assembled(self, model: nn.Module, in_fp32: bool, **without: None) -> Any:
         library: Any = DiffusionPipeline
+        parts = self.parts_of(model)
         known = {name: None for name in without if name in self.index}
         with self._loading():
-            made = library.from_pretrained(self.section.name, **{self.part: denoiser}, **known, **self._where)
+            made = library.from_pretrained(self.section.name, **parts, **known, **self._where)
         made.set_progress_bar_config(disable=True)
         for name, part in made.components.items():
-            if in_fp32 and isinstance(part, nn.Module) and name != self.part:  # the denoiser is, and may be adapted
+            if in_fp32 and isinstance(part, nn.Module) and name not in parts:  # these are, and may be adapted
                 _in_fp32(part).eval()
         return made
 

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from structune.errors import UserError
 
 Texts = Mapping[str, Tensor]
 """What text encoders say of captions, by name: the captions are the first axis."""
@@ -45,6 +47,22 @@ class Denoiser(ABC):
     @abstractmethod
     def texts(self, pipeline: Any, captions: Sequence[str], device: str) -> dict[str, Tensor]:
         """What the pipeline's text encoders say of captions, as the pipeline itself makes it."""
+
+    def encoded(self, encoders: Sequence[nn.Module], ids: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The same as `texts`, of tokens for each of its text encoders, to be trained through.
+
+        Raises:
+            UserError: they cannot be trained.
+        """
+        raise UserError(
+            "task.text_encoder: the text encoders of this pipeline cannot be trained; those of Stable Diffusion 1 and "
+            "2 and of SDXL can. Leave it out."
+        )
+
+    @property
+    def adapted_texts(self) -> tuple[str, ...]:
+        """The query and value of its text encoders' attention; none where they cannot be trained."""
+        return ()
 
     @abstractmethod
     def inputs(self, noisy: Tensor, times: Tensor, texts: Texts, shapes: Tensor) -> dict[str, Any]:

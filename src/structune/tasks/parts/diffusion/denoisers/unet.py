@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from structune.tasks.parts.diffusion.denoisers.denoiser import Denoiser, Texts
@@ -39,6 +40,17 @@ class UNet(Denoiser):
             return {"encoder_hidden_states": pipeline.encode_prompt(list(captions), device, 1, False)[0]}
         told, _, pooled, _ = pipeline.encode_prompt(list(captions), device=device, do_classifier_free_guidance=False)
         return {"encoder_hidden_states": told, "text_embeds": pooled}
+
+    @property
+    def adapted_texts(self) -> tuple[str, ...]:
+        return "q_proj", "v_proj"
+
+    def encoded(self, encoders: Sequence[Any], ids: Sequence[Tensor]) -> dict[str, Tensor]:
+        if not self.is_told_sizes:
+            return {"encoder_hidden_states": encoders[0](ids[0])[0]}
+        said = [encoder(tokens, output_hidden_states=True) for encoder, tokens in zip(encoders, ids, strict=True)]
+        last = torch.cat([each.hidden_states[-2] for each in said], -1)
+        return {"encoder_hidden_states": last, "text_embeds": said[-1][0]}
 
     def inputs(self, noisy: Tensor, times: Tensor, texts: Texts, shapes: Tensor) -> dict[str, Any]:
         inputs = {"sample": noisy, "timestep": times, "encoder_hidden_states": texts["encoder_hidden_states"]}
