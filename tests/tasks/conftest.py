@@ -27,17 +27,34 @@ def picture(bright: str, seed: int, height: int = 20, width: int = 28) -> np.nda
 @pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT of 2 layers, 16 wide, that reads 16 × 16 pixels in 16 patches."""
-    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+    from transformers import ViTImageProcessorPil, ViTModel
 
     folder = tmp_path_factory.mktemp("tiny-vit")
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4,
-        initializer_range=0.2,
-    )  # fmt: skip
-    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    ViTModel(vit_config(), add_pooling_layer=False).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vit_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a head of six classes, none of them ours."""
+    from transformers import ViTForImageClassification, ViTImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("tiny-vit-classifier")
+    torch.manual_seed(0)
+    ViTForImageClassification(vit_config(num_labels=6)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+def vit_config(**options: Any) -> Any:
+    from transformers import ViTConfig
+
+    return ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4,
+        initializer_range=0.2, **options,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,8 @@ from structune.tasks.task import Base, Beneath, Targets
 _PREPARED = "prepared"
 """Under which name a checkpoint holds what the task's findings have become while training."""
 
+_UNLOGGED = "unlogged"
+"""Likewise, the losses of the steps since the last that was logged, added up, and which step that was."""
 
 _COUNTS = "structune: it counts"  # whether a batch has examples of its own
 _SKIPPED = 40  # steps in a row that fp16 may skip while it looks for a scale
@@ -60,6 +62,16 @@ class _Epochs(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.begin(self.seed, int(state.epoch or 0))
+
+
+class _Losses(TrainerCallback):
+    """Lets a trainer that goes on count the losses that were not logged before the checkpoint."""
+
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        self.go_on = go_on
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.go_on()
 
 
 class RecipeTrainer(Trainer):
@@ -131,6 +143,7 @@ class RecipeTrainer(Trainer):
         self._still = self.task.collator(base, training=False)
         if hasattr(self.data_collator, "begin_epoch"):
             self.add_callback(_Epochs(self.data_collator.begin_epoch, recipe.seed))
+        self.add_callback(_Losses(self._take_up_losses))
         self.remove_callback(PrinterCallback)
         # A task's loss is a mean over the batch whatever arguments the model takes: without this, the Trainer would add
         # up those of accumulated batches instead of averaging them.
@@ -366,8 +379,9 @@ class RecipeTrainer(Trainer):
         """A checkpoint of finite numbers, whole or not at all. Older ones go when the next step is taken."""
         self.check_trained()
         folder = self.folder / f"checkpoint-{self.state.global_step}"
+        kept: Any = self.state.stateful_callbacks
+        kept[_UNLOGGED] = {"sum": float(self._tr_loss), "after": self._globalstep_last_logged}
         if self.base.prepared != self._prepared:
-            kept: Any = self.state.stateful_callbacks
             kept[_PREPARED] = dict(self.base.prepared)
         try:
             # The first process writes the state, which makes it a checkpoint, when all others have written theirs.
@@ -394,6 +408,13 @@ class RecipeTrainer(Trainer):
 
     def _send_telemetry(self) -> None:
         """Nothing: TRL's trainers would tell their makers of each run."""
+
+    def _take_up_losses(self) -> None:
+        """Mean losses are over all steps since the one before, whether training was broken off in between or not."""
+        kept: Any = self.state.stateful_callbacks or {}
+        if unlogged := kept.get(_UNLOGGED):  # older checkpoints have none
+            self._tr_loss = torch.full_like(self._tr_loss, unlogged["sum"])
+            self._globalstep_last_logged = unlogged["after"]
 
     def store_flos(self) -> None:
         """Count without asking other processes, which are not here."""

@@ -4,7 +4,7 @@ class TestMyTask(TaskConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def content(cls, tmp_path_factory) -> dict:
-        return {"task": "my-task", "model": …, "data": …, "method": …, "train": {"max_steps": 4, …}}
+        return {"task": "my-task", "model": …, "data": …, "method": …, "train": {"batch_size": 8, …}}
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import nested_detach, nested_numpify
 
@@ -37,9 +37,13 @@ from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.training import train
 from structune.tasks.task import Base, CardNames, Task
+from structune.testing.killed import killed_in_checkpoint, killed_in_results, killed_in_step, train_until_killed
 
 ROUNDING = 1e-4
 """How far, of the largest, outputs in fp32 may be apart that batches of other sizes give."""
+
+TIMED = ("seconds_per_step", "train_seconds", "peak_memory_bytes")
+"""What is another number in each run."""
 
 _WITHOUT_TORCH = """
 import importlib, json, sys
@@ -86,12 +90,16 @@ class Ready:
 
 
 class TaskConformance:
-    """Whatever holds for every task. A class of it has a fixture `content`: a tiny recipe, its own scope the class."""
+    """Whatever holds for every task. A class of it has a fixture `content`: a tiny recipe, its own scope the class.
+
+    Runs are a few steps longer than an epoch, whatever the recipe says. What draws random numbers or changes from epoch
+    to epoch, such as dropout, is proved by a recipe that has it.
+    """
 
     @pytest.fixture(scope="class")
     @classmethod
     def content(cls) -> dict[str, Any]:
-        """A recipe of a few steps, on a few examples, without `output`."""
+        """A recipe for a few examples, without `output`."""
         raise NotImplementedError("give the class a fixture `content`: a tiny recipe of the task")
 
     @pytest.fixture(scope="class")
@@ -110,9 +118,24 @@ class TaskConformance:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def run(cls, content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    def in_epoch(cls, ready: Ready) -> int:
+        """How many steps an epoch has, or one more where that is odd: after so many there is a checkpoint."""
+        settings = ready.recipe.train
+        steps = -(-len(ready.data.train) // (settings.batch_size * settings.gradient_accumulation))
+        return steps + steps % 2
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def lasting(cls, content: dict[str, Any], in_epoch: int) -> dict[str, Any]:
+        """The recipe, for six steps more than an epoch, with a checkpoint every two; losses are logged between them."""
+        settings = {key: value for key, value in content.get("train", {}).items() if key != "epochs"}
+        return {**content, "train": {**settings, "max_steps": in_epoch + 6, "save_steps": 2, "log_steps": 3}}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, lasting: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
         """A finished run."""
-        return train(Recipe.parse({**content, "output": str(tmp_path_factory.mktemp("task") / "run")}))
+        return train(Recipe.parse({**lasting, "output": str(tmp_path_factory.mktemp("task") / "run")}))
 
     def test_data_need_no_torch(self, content: dict[str, Any], ready: Ready) -> None:
         """The class, its examples and its targets are had without importing torch."""
@@ -248,17 +271,30 @@ class TaskConformance:
         assert not blind or (blind.keys() == {"words", "value"} and math.isfinite(blind["value"]))
 
     def test_a_stopped_run_goes_on_bit_for_bit(
-        self, content: dict[str, Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, lasting: dict[str, Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As if it had not been stopped."""
-        recipe = Recipe.parse({**content, "output": str(tmp_path / "stopped")})
-        stopped_after(2, recipe, monkeypatch)
-        resumed = train(recipe, resume=True)
-        assert run.metrics()["steps"] == resumed.metrics()["steps"] > 2
-        never, again = (load_file(one.adapter / "adapter_model.safetensors") for one in (run, resumed))
-        assert never.keys() == again.keys()
-        assert all(torch.equal(never[name], again[name]) for name in never)
-        assert run.metrics()["eval_loss"] == resumed.metrics()["eval_loss"]
+        recipe = Recipe.parse({**lasting, "output": str(tmp_path / "stopped")})
+        stopped_after(3, recipe, monkeypatch)
+        _assert_same(train(recipe, resume=True), run)
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing is killed on this system")
+    def test_a_killed_run_goes_on_bit_for_bit(
+        self, lasting: dict[str, Any], ready: Ready, in_epoch: int, run: Run, tmp_path: Path
+    ) -> None:
+        """Killed between two checkpoints, while one is written, and while the adapter is: as if it had not been."""
+        content = {**lasting, "output": str(tmp_path / "killed")}
+        killed = Run(tmp_path / "killed")
+        for moment, number, last in (
+            (killed_in_step, in_epoch + 2, in_epoch),
+            (killed_in_checkpoint, in_epoch + 4, in_epoch + 2),
+            (killed_in_results, 0, in_epoch + 6),
+        ):
+            resume = moment is not killed_in_step
+            train_until_killed(content, type(ready.task), moment, number, resume)
+            assert not killed.metrics_file.exists()
+            assert killed.last_checkpoint() == killed.checkpoints / f"checkpoint-{last}"
+        _assert_same(train(Recipe.parse(content), resume=True), run)
 
     def test_it_is_evaluated_and_merged(self, run: Run, tmp_path: Path) -> None:
         """With the scores of training, and outputs that merging does not change."""
@@ -281,6 +317,18 @@ def stopped_after(step: int, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(StopOnInterrupt, "on_step_end", stop)
         with pytest.raises(Interrupted):
             train(recipe)
+
+
+def _assert_same(resumed: Run, never: Run) -> None:
+    """Every byte of the adapter and every score and loss, whether a run was broken off and resumed or never was."""
+    for name in ("adapter_model.safetensors", "prepared.json"):
+        ours, theirs = (run.adapter / name for run in (resumed, never))
+        assert ours.exists() is theirs.exists()
+        assert not ours.exists() or ours.read_bytes() == theirs.read_bytes(), name
+    after, expected = (
+        {key: run.metrics()[key] for key in run.metrics() if key not in TIMED} for run in (resumed, never)
+    )
+    assert after == expected
 
 
 def _arrays(outputs: Any) -> list[Any]:
