@@ -78,6 +78,7 @@ def tiny_convnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of 2 layers, 32 wide, that reads and writes letters, digits and some signs, without a chat template."""
+    pytest.importorskip("trl", minversion="1.16")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

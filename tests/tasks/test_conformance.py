@@ -67,6 +67,14 @@ def chats(folder: Path) -> dict[str, Any]:
     return {"train": str(folder / "chats.jsonl")}
 
 
+def pairs(folder: Path) -> dict[str, Any]:
+    return {"train": rows_of(folder, lambda text: {"prompt": text, "chosen": text[:3], "rejected": f"no {text[-4:]}"})}
+
+
+def prompts(folder: Path) -> dict[str, Any]:
+    return {"train": rows_of(folder, lambda text: {"prompt": f"{text}? ", "answer": text[0]})}
+
+
 def images(folder: Path) -> dict[str, Any]:
     for number in range(56):
         side = ("left", "right")[number % 2]
@@ -87,6 +95,18 @@ TASKS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any]]] =
         "tiny_llama",
         chats,
         {"exact_match": "gsm8k", "generation": {"max_new_tokens": 6}, "packing": True},
+    ),
+    "preference": ("tiny_writer", pairs, {"beta": 0.5, "chat_template": "plain"}),
+    "reward": (
+        "tiny_writer",
+        prompts,
+        {
+            "verifier": {"name": "exact-match", "extract": "([a-z])"},
+            "generations": 4,
+            "max_new_tokens": 5,
+            "beta": 0.1,
+            "chat_template": "plain",
+        },
     ),
 }
 """For each task its tiny model, its tiny data and options: a new task has a line here. After a comma: in which way."""

@@ -15,6 +15,7 @@ from structune.doubt import say
 from structune.errors import UserError
 from structune.paths import FilePath
 from structune.section import Section
+from structune.tasks.parts.chats.card import chat_card
 from structune.tasks.parts.chats.messages import Message, content_of
 from structune.tasks.parts.chats.rows import (
     ChatData,
@@ -294,21 +295,7 @@ class Instruction(Task):
         return "following instructions"
 
     def loading(self, names: CardNames, targets: Targets, data: ChatData, base: Base) -> str:
-        own = "" if self.chat_template is None else f"tokenizer.chat_template = {base.processor.chat_template!r}\n"
-        first = "" if data.system is None else f'{{"role": "system", "content": {data.system!r}}}, '
-        return f"""import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained({names.base!r}{names.options})
-{own}base = AutoModelForCausalLM.from_pretrained({names.base!r}{names.options})
-model = PeftModel.from_pretrained(base, "path/to/this/folder").eval()
-
-messages = [{first}{{"role": "user", "content": "some question"}}]
-tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-with torch.inference_mode():
-    written = model.generate(**tokens, max_new_tokens={self.generation.max_new_tokens}, do_sample=False)
-print(tokenizer.decode(written[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))"""
+        return chat_card(names, base, self.chat_template, data.system, "some question", self.generation.max_new_tokens)
 
 
 def _longest(data: ChatData, base: Base) -> int:

@@ -1,0 +1,1 @@
+"""Pairs of responses to a prompt, of which one is preferred."""

@@ -1,0 +1,1 @@
+"""Learning from rewards: prompts, completions and what they are worth."""
