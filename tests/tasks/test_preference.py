@@ -61,13 +61,15 @@ def recipe(tiny_writer: Path, tmp_path: Path, pairs: Pairs) -> Callable[..., Rec
 
 @pytest.fixture
 def altered(tiny_writer: Path, tmp_path: Path) -> Callable[..., Path]:
-    """The tiny model with other values in its configuration."""
+    """The tiny model with other values in its configuration, and other weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     def make(**values: Any) -> Path:
         folder = tmp_path / "altered"
         shutil.copytree(tiny_writer, folder)
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | values))
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
         return folder
 
     return make
