@@ -24,16 +24,17 @@ def similarity(images: Sequence[Image], prompts: Sequence[str], name: str) -> fl
         UserError: there is no such model, or it is no CLIP.
     """
     section = ModelSection(name=name)
+    model: Any
     try:
-        model: Any
-        model, missing = load_pretrained(CLIPModel, section, seed=0)
+        model, _ = load_pretrained(CLIPModel, section, seed=0, with_its_head="its similarity would mean nothing")
         tokenizer = load_processor(AutoTokenizer, section)
         processor = load_processor(AutoImageProcessor, section, backend="pil")
-    except UserError as error:
-        raise UserError(str(error).replace("model.name", "task.clip", 1)) from None
-    if missing:
-        raise UserError(f"task.clip = {name!r}: is no CLIP model: it lacks {', '.join(missing[:3])}")
+    except UserError:
+        raise UserError(
+            f"task.clip = {name!r}: no CLIP model can be loaded from there; give one's id on the hub (network needed), "
+            f"or a folder that its save_pretrained wrote"
+        ) from None
     pixels = processor(images=list(images), return_tensors="pt")["pixel_values"]
     words = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
-    said = model(pixel_values=pixels, input_ids=words["input_ids"], attention_mask=words["attention_mask"])
+    said = model.eval()(pixel_values=pixels, input_ids=words["input_ids"], attention_mask=words["attention_mask"])
     return float(torch.cosine_similarity(said.image_embeds, said.text_embeds).mean())
