@@ -132,6 +132,7 @@ def test_held_out_noise_is_the_same_for_every_method_and_evaluation(saved, photo
     result = evaluate(run.folder)
     assert result.scores["denoising_loss"] == pytest.approx(expected, rel=1e-4)
     assert result.loss == pytest.approx(expected, rel=1e-4)
+    assert result.notes == []  # others with the same captions were trained on, and these not
     rows = result.details["loss by noise"]
     assert sum(row["draws"] for row in rows.values()) == 16
     assert list(rows) == ["least noise", "less", "more", "most noise"]

@@ -78,7 +78,8 @@ class TextToImage(Task):
         captions = captions_of(table, data)
         images = images_of(table, data)
         groups = [image.digest for image in images] if data.group is None else table.column(data.group, "group")
-        return Examples({"caption": captions}, images, groups, ["all"] * len(images))
+        # the image is among the inputs as well: by these it is known which rows were trained on, and captions repeat
+        return Examples({"caption": captions, "image": images}, images, groups, ["all"] * len(images))
 
     def inputs(self, table: Table, data: CaptionedImages) -> Examples:
         captions = table.column(data.caption, "caption")

@@ -11,11 +11,12 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from structune.files import write_bytes
+from structune.palette import INK
 
 _TILE = 256  # pixels, at most
 _GAP, _HEAD, _LINE, _TEXT = 8, 30, 17, 13
 _SMALLEST = 128  # small samples are enlarged to that, pixel by pixel
-_INK, _GREY = "#333333", "#666666"
+_SOFT = "#666666"
 _STEPS = "steps"
 
 
@@ -86,10 +87,10 @@ def _write(path: Path, prompts: Sequence[str], columns: Sequence[tuple[int, list
         left, top = _places(side, row, 0, _LINES)
         lines = textwrap.wrap(prompt, across, max_lines=_LINES, placeholder=" …")
         for number, line in enumerate(lines):
-            draw.text((left, top - (len(lines) - number) * _LINE), line, fill=_GREY, font=plain)
+            draw.text((left, top - (len(lines) - number) * _LINE), line, fill=_SOFT, font=plain)
     for column, (step, tiles) in enumerate(columns):
         left, _ = _places(side, 0, column, _LINES)
-        draw.text((left, _GAP), f"step {step:,}" if step else "before training", fill=_INK, font=bold)
+        draw.text((left, _GAP), f"step {step:,}" if step else "before training", fill=INK, font=bold)
         for row, tile in enumerate(tiles):
             figure.paste(tile, _places(side, row, column, _LINES))
     known = PngInfo()
