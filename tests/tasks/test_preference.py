@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from structune.doubt import DataWarning
 from structune.errors import UserError
 from structune.finetune.adapters import apply_method
+from structune.finetune.chat import Chat
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.predict import predict
 from structune.finetune.recipe import Recipe
@@ -224,6 +225,8 @@ def test_a_run_learns_and_goes_on(recipe: Callable[..., Recipe], monkeypatch: py
     assert said[0]["prefers"] == "rejected"
     assert said[0]["margin"] < 0
     assert load_file(run.adapter / "adapter_model.safetensors").keys()
+    told: list[str] = []
+    assert Chat(run.folder).say("a film? ", told.append) == "".join(told) != ""
     loaded = load_run(run.folder)
     assert sum(p.numel() for name, p in loaded.model.named_parameters() if "pool" in name) == 13
 

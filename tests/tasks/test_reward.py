@@ -235,3 +235,21 @@ def test_a_sweep_writes_rows_as_they_were(recipe: Callable[..., Recipe], tmp_pat
     found = load_data(made.task, again)
     assert len(found.train) + len(found.evaluation) == 10
     assert all(label["row"]["wanted"] == "aeiou" for label in found.train.labels or [])
+
+
+def test_the_recipe_of_13_numbers_runs(tiny_llama: Path, tmp_path: Path) -> None:
+    """As it stands but for the model, the data and what fits them; every number is in one pool for the whole model."""
+    sums = [{"question": f"What is {n} plus {n % 7}?", "answer": f"So it is.\n#### {n + n % 7}"} for n in range(30)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums))
+    changes = ["data.hub=null", "data.subset=null", f"data.train={tmp_path / 'sums.jsonl'}", "data.test_split=null"]
+    changes += ["data.evaluation_examples=4", "data.test_examples=4", f"model.name={tiny_llama}", "train.max_steps=2"]
+    changes += ["train.precision=fp32", "train.device=cpu", "train.batch_size=16", "train.gradient_accumulation=2"]
+    changes += ["train.save_steps=2", "train.eval_steps=2", f"output={tmp_path / 'run'}", "task.max_new_tokens=6"]
+    run = train(Recipe.load("gsm8k-qwen-13", changes))
+    metrics = run.metrics()
+    assert (metrics["trainable_adapter"], metrics["trainable_head"], metrics["steps"]) == (13, 0, 2)
+    assert metrics["targets"] == {"verifier": "exact match of 'gsm8k'"}
+    assert {"eval_reward", "test_reward", "test_finished"} <= metrics.keys()
+    recipe: Any = run.recipe()
+    assert recipe.task.generations == 8
+    assert recipe.method.target_modules == "all-linear"

@@ -13,10 +13,9 @@ from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
-from structune.paths import FilePath
 from structune.section import Section
 from structune.tasks.parts.chats.card import chat_card
-from structune.tasks.parts.chats.messages import Message, content_of
+from structune.tasks.parts.chats.messages import content_of
 from structune.tasks.parts.chats.rows import (
     ChatData,
     conversations,
@@ -26,10 +25,9 @@ from structune.tasks.parts.chats.rows import (
     unlabelled,
     write_conversations,
 )
-from structune.tasks.parts.chats.templates import TEMPLATES, named_template
-from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.chats.task import ChatTask
 from structune.tasks.parts.verifiers.extraction import Rule, extract, same
-from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,7 +55,7 @@ class GenerationSection(Section):
     batch_size: Positive = 16
 
 
-class Instruction(Task):
+class Instruction(ChatTask):
     """Supervised fine-tuning on conversations through TRL's `SFTTrainer`: only responses are learned.
 
     `chat_template` is a file, or `chatml`, `alpaca` or `plain`; left out, it is the tokenizer's own. `packing` puts
@@ -69,27 +67,16 @@ class Instruction(Task):
     """
 
     name: Literal["instruction"] = "instruction"
-    chat_template: FilePath | None = None
     packing: bool = False
     exact_match: Rule | None = None
     generation: GenerationSection = GenerationSection()
     samples: Annotated[int, Field(ge=0)] = 10
 
     data_section: ClassVar[type[ChatData]] = ChatData
-    hub_name: ClassVar[str] = "text-generation"
-    peft_name: ClassVar[str | None] = "CAUSAL_LM"
-    auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    starter_model: ClassVar[str] = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    starter_data: ClassVar[str] = "your-data.jsonl"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]  # one of them only where a recipe asks for it
         return _SCORES if self.exact_match is None else (*_SCORES, _EXACT)
-
-    def with_files(self, change: Callable[[str], str]) -> Instruction:
-        if self.chat_template is None or self.chat_template in TEMPLATES:
-            return self
-        return self.model_copy(update={"chat_template": change(self.chat_template)})
 
     # Data.
 
@@ -121,39 +108,24 @@ class Instruction(Task):
 
     # Model and batches.
 
-    def trains_head(self) -> bool:
-        return False
-
-    def processor(self, section: ModelSection) -> Any:
-        from structune.tasks.parts.text.texts import load_tokenizer
-
-        tokenizer = load_tokenizer(section)
-        if self.chat_template is not None:
-            tokenizer.chat_template = named_template(self.chat_template)
-        return tokenizer
-
-    def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
-        from structune.tasks.parts.chats.model import load_chat_model
-
-        return load_chat_model(section, self.processor(section), seed)
-
     def encode(self, examples: Examples, base: Base, targets: Targets, data: ChatData) -> Sequence[Mapping[str, Any]]:
-        from structune.tasks.parts.chats.tokens import encode_chats
+        from structune.tasks.parts.chats.tokens import encode_chats, longest
 
-        return encode_chats(examples, base.processor, _longest(data, base))
+        return encode_chats(examples, base.processor, longest(data, base))
 
     def pack(self, encoded: Sequence[Mapping[str, Any]], base: Base, data: ChatData) -> Sequence[Mapping[str, Any]]:
         if not self.packing:
             return encoded
         from structune.tasks.parts.chats.packing import pack, refuse_mixing
+        from structune.tasks.parts.chats.tokens import longest
 
         refuse_mixing(base.model)
-        return pack(encoded, _longest(data, base))
+        return pack(encoded, longest(data, base))
 
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: ChatData) -> Iterator[str]:
-        from structune.tasks.parts.chats.tokens import doubts_about_tokens
+        from structune.tasks.parts.chats.tokens import doubts_about_tokens, longest
 
-        return doubts_about_tokens(parts, base.processor, _longest(data, base))
+        return doubts_about_tokens(parts, base.processor, longest(data, base))
 
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], dict[str, Tensor]]:
         from structune.tasks.parts.chats.batches import ChatBatches
@@ -262,25 +234,16 @@ class Instruction(Task):
             )
         return {"samples": rows}
 
-    def converse(
-        self, model: nn.Module, base: Base, messages: list[Message], data: ChatData, tell: Callable[[str], None]
-    ) -> str:
-        from structune.tasks.parts.chats.answering import write_answer
-        from structune.tasks.parts.chats.tokens import encode_chats
-
-        if data.system is not None and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": data.system}, *messages]
-        (row,) = encode_chats(Examples.unlabelled({"prompt": [messages]}), base.processor, _longest(data, base))
-        return write_answer(
-            model, base.processor, row["input_ids"].tolist(), self.generation.max_new_tokens, self._drawing(), tell
-        )
+    def answering(self) -> tuple[int, Any]:
+        return self.generation.max_new_tokens, self._drawing()
 
     def _write(self, model: nn.Module, base: Base, examples: Examples, data: ChatData) -> Iterator[str]:
         from structune.tasks.parts.chats.answering import write_answers
+        from structune.tasks.parts.chats.tokens import longest
 
         how = self.generation
         return write_answers(
-            model, base.processor, examples, _longest(data, base), how.max_new_tokens, how.batch_size, self._drawing()
+            model, base.processor, examples, longest(data, base), how.max_new_tokens, how.batch_size, self._drawing()
         )
 
     def _drawing(self) -> Any:
@@ -296,12 +259,6 @@ class Instruction(Task):
 
     def loading(self, names: CardNames, targets: Targets, data: ChatData, base: Base) -> str:
         return chat_card(names, base, self.chat_template, data.system, "some question", self.generation.max_new_tokens)
-
-
-def _longest(data: ChatData, base: Base) -> int:
-    """At how many tokens conversations are cut."""
-    most = getattr(base.model.config, "max_position_embeddings", None) or data.max_length
-    return min(data.max_length, int(base.processor.model_max_length), int(most))
 
 
 def _texts(numbers: Any) -> list[str]:

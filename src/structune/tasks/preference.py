@@ -9,18 +9,17 @@ from pydantic import Field
 
 from structune.data.examples import Examples
 from structune.data.table import Table
-from structune.paths import FilePath
 from structune.tasks.parts.chats.card import chat_card
-from structune.tasks.parts.chats.templates import TEMPLATES
+from structune.tasks.parts.chats.task import ChatTask
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.preferences.pairs import PairData, doubts_about_pairs, longer_chosen, pairs_of
-from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Preference(Task):
+class Preference(ChatTask):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290) through TRL's `DPOTrainer`.
 
     The margin of a pair is β (log π(chosen)/π_ref(chosen) − log π(rejected)/π_ref(rejected)), where π_ref is the model
@@ -29,22 +28,12 @@ class Preference(Task):
 
     name: Literal["preference"] = "preference"
     beta: Annotated[float, Field(gt=0)] = 0.1
-    chat_template: FilePath | None = None
 
     data_section: ClassVar[type[PairData]] = PairData
-    hub_name: ClassVar[str] = "text-generation"
-    peft_name: ClassVar[str | None] = "CAUSAL_LM"
-    auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    starter_model: ClassVar[str] = "your-model"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy of the margin", percent=True, range=(0, 1)),
         Metric("margin", "mean margin"),
     )
-
-    def with_files(self, change: Callable[[str], str]) -> Preference:
-        if self.chat_template is None or self.chat_template in TEMPLATES:
-            return self
-        return self.model_copy(update={"chat_template": change(self.chat_template)})
 
     def examples(self, table: Table, data: PairData) -> Examples:
         seen = self.inputs(table, data)
@@ -66,38 +55,27 @@ class Preference(Task):
     def baseline(self, held_out: Examples) -> Mapping[str, Any]:
         return {"words": "always the longer response", "value": longer_chosen(held_out)}
 
-    def trains_head(self) -> bool:
-        return False
-
     def keeps_base(self) -> bool:
         return True
 
-    def processor(self, section: ModelSection) -> Any:
-        from structune.tasks.parts.chats.templates import named_template
-        from structune.tasks.parts.text.texts import load_tokenizer
-
-        tokenizer = load_tokenizer(section)
-        if self.chat_template is not None:
-            tokenizer.chat_template = named_template(self.chat_template)
-        return tokenizer
-
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
-        from structune.tasks.parts.chats.model import load_chat_model
         from structune.tasks.parts.dropout import switch_off_dropout
 
-        base = load_chat_model(section, self.processor(section), seed)
+        base = super().load(section, targets, seed)
         switch_off_dropout(base.model)
         return base
 
     def encode(self, examples: Examples, base: Base, targets: Targets, data: PairData) -> Sequence[Mapping[str, Any]]:
+        from structune.tasks.parts.chats.tokens import longest
         from structune.tasks.parts.preferences.tokens import encode_pairs
 
-        return encode_pairs(examples, base.processor, data.max_length)
+        return encode_pairs(examples, base.processor, longest(data, base))
 
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: PairData) -> Iterator[str]:
+        from structune.tasks.parts.chats.tokens import longest
         from structune.tasks.parts.preferences.tokens import doubts_about_cuts
 
-        return doubts_about_cuts(parts, base.processor, data.max_length)
+        return doubts_about_cuts(parts, base.processor, longest(data, base))
 
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], dict[str, Tensor]]:
         from structune.tasks.parts.preferences.tokens import Padding
@@ -161,7 +139,7 @@ class Preference(Task):
         return f"preferences (DPO, β = {self.beta:g})"
 
     def loading(self, names: CardNames, targets: Targets, data: PairData, base: Base) -> str:
-        return chat_card(names, base, self.chat_template, data.system, "some question", 256)
+        return chat_card(names, base, self.chat_template, data.system, "some question", self.answering()[0])
 
     def _margins(self, outputs: Outputs) -> Any:
         from structune.tasks.parts.preferences.margins import Margins

@@ -14,23 +14,23 @@ from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.errors import UserError
 from structune.files import write_text
-from structune.paths import FilePath
 from structune.tasks.parts.chats.card import chat_card
-from structune.tasks.parts.chats.templates import TEMPLATES
+from structune.tasks.parts.chats.task import ChatTask
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.rewards.prompts import PromptData, labelled_prompts, prompts_of
 from structune.tasks.parts.verifiers.choice import AnyVerifier
 from structune.tasks.parts.verifiers.exact_match import ExactMatch
 from structune.tasks.parts.verifiers.verifier import Verifier
-from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets, Task
+from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Reward(Task):
+class Reward(ChatTask):
     """Group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300) through TRL's `GRPOTrainer`.
 
     For each prompt `generations` completions are drawn, and each is worth its reward less the mean of its group,
@@ -52,23 +52,16 @@ class Reward(Task):
     loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
     scale: Literal["group", "batch", "none"] = "group"
     evaluation: Literal["greedy", "sampled"] = "greedy"
-    chat_template: FilePath | None = None
 
     data_section: ClassVar[type[PromptData]] = PromptData
-    hub_name: ClassVar[str] = "text-generation"
-    peft_name: ClassVar[str | None] = "CAUSAL_LM"
-    auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    starter_model: ClassVar[str] = "your-model"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("reward", "mean reward"),
         Metric("finished", "completions that came to an end", percent=True, range=(0, 1)),
         Metric("tokens", "mean tokens of a completion", greater_is_better=False, range=(0, None), digits=1),
     )
 
-    def with_files(self, change: Callable[[str], str]) -> Reward:
-        template = self.chat_template
-        kept = template if template is None or template in TEMPLATES else change(template)
-        return self.model_copy(update={"verifier": self.verifier.with_files(change), "chat_template": kept})
+    def with_files(self, change: Callable[[str], str]) -> Self:
+        return super().with_files(change).model_copy(update={"verifier": self.verifier.with_files(change)})
 
     def check_training(self, train: Any, examples: int, processes: int) -> None:
         if train.batch_size * train.gradient_accumulation % self.generations:
@@ -111,45 +104,35 @@ class Reward(Task):
     def about(self, targets: Targets) -> str:
         return f"rewarded by {targets['verifier']}"
 
-    def trains_head(self) -> bool:
-        return False
-
     def keeps_base(self) -> bool:
         return self.beta > 0
 
-    def processor(self, section: ModelSection) -> Any:
-        from structune.tasks.parts.chats.templates import named_template
-        from structune.tasks.parts.text.texts import load_tokenizer
-
-        tokenizer = load_tokenizer(section)
-        if self.chat_template is not None:
-            tokenizer.chat_template = named_template(self.chat_template)
-        return tokenizer
-
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
-        from structune.tasks.parts.chats.model import load_chat_model
         from structune.tasks.parts.dropout import switch_off_dropout
 
-        base = load_chat_model(section, self.processor(section), seed)
+        base = super().load(section, targets, seed)
         switch_off_dropout(base.model)
         return base
 
     def encode(self, examples: Examples, base: Base, targets: Targets, data: PromptData) -> Sequence[Mapping[str, Any]]:
+        from structune.tasks.parts.chats.tokens import longest
         from structune.tasks.parts.rewards.tokens import asked
 
-        rows = [{"input_ids": ids[-data.max_length :]} for ids in asked(examples, base.processor)]
+        rows = [{"input_ids": ids[-longest(data, base) :]} for ids in asked(examples, base.processor)]
         if examples.labels is None:
             return rows
         return [{**row, "labels": json.dumps(label)} for row, label in zip(rows, examples.labels, strict=True)]
 
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: PromptData) -> Iterator[str]:
+        from structune.tasks.parts.chats.tokens import longest
         from structune.tasks.parts.rewards.tokens import asked
 
+        most = longest(data, base)
         lengths = [len(ids) for part in parts for ids in asked(part, base.processor)]
-        if cut := sum(length > data.max_length for length in lengths):
+        if cut := sum(length > most for length in lengths):
             yield (
-                f"data.max_length = {data.max_length}: {cut:,} of {len(lengths):,} prompts are cut at the front; the "
-                f"longest has {max(lengths):,} tokens"
+                f"data.max_length = {data.max_length}: {cut:,} of {len(lengths):,} prompts are cut at the front after "
+                f"{most:,} tokens; the longest has {max(lengths):,}"
             )
 
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], dict[str, Tensor]]:
@@ -169,12 +152,11 @@ class Reward(Task):
         """
         import torch
 
-        from structune.tasks.parts.generation.complete import Drawing, complete, tokenizer_of
+        from structune.tasks.parts.generation.complete import complete, tokenizer_of
         from structune.tasks.parts.generation.texts import as_numbers, as_texts
         from structune.tasks.parts.rewards.policy import minus_mean_reward
 
-        drawing = Drawing(self.temperature, self.top_p) if self.evaluation == "sampled" else None
-        made = complete(model, tokenizer_of(model), batch, self.max_new_tokens, drawing)
+        made = complete(model, tokenizer_of(model), batch, *self.answering())
         outputs = as_numbers(made.texts).to(made.ids.device), made.counted.sum(1), made.ended.long()
         if "labels" not in batch:
             return None, outputs
@@ -244,6 +226,9 @@ class Reward(Task):
         }
         return {"deviation_of_rewards": deviation, "completions": shown}
 
+    def answering(self) -> tuple[int, Any]:
+        return self.max_new_tokens, self._drawing()
+
     def answers(self, outputs: Outputs, targets: Targets) -> list[dict[str, Any]]:
         from structune.tasks.parts.generation.texts import as_texts
 
@@ -261,6 +246,11 @@ class Reward(Task):
     def loading(self, names: CardNames, targets: Targets, data: PromptData, base: Base) -> str:
         question = data.template.replace("{prompt}", "some question")
         return chat_card(names, base, self.chat_template, data.system, question, self.max_new_tokens)
+
+    def _drawing(self) -> Any:
+        from structune.tasks.parts.generation.complete import Drawing
+
+        return Drawing(self.temperature, self.top_p) if self.evaluation == "sampled" else None
 
     def _rewards_of(self, outputs: Outputs, labels: Any) -> list[float]:
         from structune.tasks.parts.generation.texts import as_texts

@@ -11,7 +11,7 @@ from structune.data.examples import Examples
 from structune.errors import UserError
 from structune.tasks.parts.chats.messages import Message
 from structune.tasks.parts.chats.rendering import Renderer, Span
-from structune.tasks.task import IGNORED
+from structune.tasks.task import IGNORED, Base
 
 _AT_ONCE = 512  # conversations that are tokenised together
 
@@ -203,6 +203,12 @@ def doubts_about_tokens(parts: Sequence[Examples], tokenizer: Any, most: int) ->
 
 def _tools(examples: Examples) -> Sequence[Any]:
     return examples.inputs.get("tools") or [None] * len(examples)
+
+
+def longest(data: Any, base: Base) -> int:
+    """At how many tokens conversations are cut: `data.max_length`, or as many as the tokenizer and the model read."""
+    most = getattr(base.model.config, "max_position_embeddings", None) or data.max_length
+    return min(data.max_length, int(base.processor.model_max_length), int(most))
 
 
 def stop_token(tokenizer: Any) -> int | None:
