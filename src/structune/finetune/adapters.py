@@ -23,6 +23,7 @@ from structune.methods.method import Method, PartOfModel, PeftMethod, Targets
 from structune.peft.storage.keys import bare
 from structune.peft.storage.ordered import in_order
 from structune.section import closest
+from structune.tasks.parts.weights import is_quantised
 from structune.tasks.task import Base, Task
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -43,6 +44,11 @@ def apply_method(base: Base, method: Method, task: Task) -> nn.Module:
         UserError: the method cannot be applied to this model; the message is the method's own.
     """
     if not isinstance(method, PeftMethod):
+        if is_quantised(base.model):
+            raise UserError(
+                f"method {method.label}: trains the model's own weights, and model.quantisation has them in few bits; "
+                f"choose a method that adds an adapter, for example c3a or lora"
+            )
         if task.keeps_base():
             raise UserError(
                 f"method {method.label}: trains the model itself, and task {task.name} compares with the model as it "

@@ -27,6 +27,7 @@ from structune.finetune.run import UNCHECKED, Run
 from structune.finetune.task_data import TaskData, load_data, load_file
 from structune.finetune.trainer import RecipeTrainer
 from structune.section import closest
+from structune.tasks.parts.weights import with_plain_weights
 from structune.tasks.task import Base, Metric, Outputs, Targets
 
 
@@ -90,8 +91,12 @@ class Evaluation:
         return {**known, **self.scores, **self.details, "notes": self.notes}
 
 
-def load_run(folder: str | Path) -> LoadedRun:
+def load_run(folder: str | Path, plain_weights: bool = False) -> LoadedRun:
     """Load what a finished run saved.
+
+    Args:
+        folder: the run.
+        plain_weights: whether weights that were quantised are had as what they stand for, in fp32.
 
     Raises:
         UserError: no finished run is there, or its base model or adapter cannot be loaded.
@@ -99,7 +104,10 @@ def load_run(folder: str | Path) -> LoadedRun:
     run = Run.finished(folder)
     recipe = run.recipe()
     targets = run.targets()
-    base = recipe.task.equip(recipe.task.load(recipe.model, targets, recipe.seed), run.prepared())
+    loaded = recipe.task.load(recipe.model, targets, recipe.seed)
+    if plain_weights:
+        loaded = replace(loaded, model=with_plain_weights(loaded.model))
+    base = recipe.task.equip(loaded, run.prepared())
     return LoadedRun(run, recipe, base, load_trained(base, recipe.method, run.adapter), targets)
 
 

@@ -49,6 +49,7 @@ from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.trainer import OwnNumbers, RecipeTrainer
 from structune.quiet import quiet
 from structune.tasks.parts.pretrained import hub_name
+from structune.tasks.parts.weights import check_weights
 from structune.tasks.task import Base
 
 _OF_THE_DISK = {
@@ -185,6 +186,7 @@ def _load(run: Run, settings: ResolvedRecipe, resume: bool, processes: Processes
         fingerprint = Fingerprint.of(data)
         unchecked = run.check_data(fingerprint) if resume and processes.first else None
         base = task.load(settings.model, data.targets, settings.seed)
+        check_weights(base.model, settings.model, task.name)
         say(task.doubts_about_encoding(data.parts(), base, settings.data))
     train, *others = [
         shortest_first(task, task.encode(part, base, data.targets, settings.data)) for part in data.parts()

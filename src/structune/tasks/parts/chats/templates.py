@@ -48,5 +48,5 @@ def named_template(given: str) -> str:
         known = list(TEMPLATES)
         raise UserError(
             f"task.chat_template = {given!r}: is no file that can be read ({error}), and no template is called so"
-            f"{closest(given, known)}; known: {', '.join(known)}"
+            f"{closest(Path(given).name, known)}; known: {', '.join(known)}"
         ) from None
