@@ -25,6 +25,7 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
+from structune.testing.tasks import stopped_after
 
 from .. import pipelines
 from .conftest import picture
@@ -334,3 +335,41 @@ def test_text_encoders_that_cannot_be_trained(saved, photos, tmp_path) -> None:
     data = {"train": str(photos), "evaluation_examples": 2}
     with pytest.raises(UserError, match="task.text_encoder: the text encoders of this pipeline cannot be trained"):
         train(recipe(saved("flux"), data, tmp_path / "run", task={"text_encoder": True}))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_methods_that_are_not_ours(method: str, saved, photos, tmp_path, monkeypatch) -> None:
+    """Resumed to the same numbers, scored by the same noise and merged to a pipeline that scores the same."""
+    data = {"train": str(photos), "evaluation_examples": 4}
+    task = {"samples": {"times": 0}}
+
+    def make(name: str) -> Recipe:
+        rate = {"full": 1e-3, "lora": 0.05}[method]
+        return recipe(
+            saved("stable_diffusion"),
+            data,
+            tmp_path / name,
+            task=task,
+            method=method,
+            learning_rate=rate,
+            save_steps=100,
+        )
+
+    straight = train(make("straight"))
+    stopped_after(5, make("stopped"), monkeypatch)
+    run = train(make("stopped"), resume=True)
+    expected, found = (load_file(each.adapter / "adapter_model.safetensors") for each in (straight, run))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    result = evaluate(run.folder)
+    assert result.scores["denoising_loss"] == pytest.approx(run.metrics()["eval_denoising_loss"], rel=1e-6)
+    assert not (run.folder / "samples.png").exists()
+    assert merge(run.folder, tmp_path / "merged") < 1e-4
+    again = make("again").model_copy(
+        update={"model": run.recipe().model.model_copy(update={"name": str(tmp_path / "merged")})}
+    )
+    base = again.task.load(again.model, run.targets(), 0)
+    held_out = load_data(again.task, again.data).evaluation
+    encoded = again.task.encode(held_out, base, run.targets(), again.data)
+    with torch.no_grad():
+        loss, _ = again.task.step(base.model, again.task.collator(base, False)(list(encoded)))
+    assert float(loss) == pytest.approx(result.scores["denoising_loss"], rel=1e-4)

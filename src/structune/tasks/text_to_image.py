@@ -125,11 +125,15 @@ class TextToImage(Task):
         return Pipeline(section, self.text_length)
 
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
+        from transformers import set_seed
+
         pipeline = self.processor(section)
         if self.min_snr is not None:
             pipeline.levels.check_min_snr(self.min_snr)
         pipeline.image_size(targets.get("image_size"))
-        return Base(pipeline.load_model(self.text_encoder), pipeline)
+        model = pipeline.load_model(self.text_encoder)
+        set_seed(seed)  # of whatever a method begins with
+        return Base(model, pipeline)
 
     def skeleton(self, section: ModelSection) -> Any:
         return self.processor(section).empty_model(self.text_encoder)
