@@ -53,9 +53,8 @@ def test_as_its_pipeline_tells_it(name: str, saved: Callable[[str], Path]) -> No
     pipeline = Pipeline(ModelSection(name=str(saved(name))))
     denoiser = pipeline.load_model()
     encoded = Encoded(["dog", "cat"], [image(size), image(size, 1)], pipeline, denoiser, size)
-    ours = draw_of(
-        pipeline, [encoded[1]], torch.zeros(1, *encoded[1]["latents"].shape), torch.tensor([3]), torch.ones(1)
-    )
+    noise = torch.zeros(1, *encoded[1]["latents"].shape)
+    ours = draw_of(pipeline, [encoded[1]], noise, torch.tensor([3]), torch.ones(1))
     inputs = ours["inputs"]
     given = {
         key: value for key, value in theirs.items() if isinstance(value, Tensor) or (isinstance(value, dict) and value)
@@ -66,15 +65,20 @@ def test_as_its_pipeline_tells_it(name: str, saved: Callable[[str], Path]) -> No
     picture = "sample" if "sample" in inputs else "hidden_states"
     assert inputs[picture].shape == given[picture].shape
     assert ours["target"].shape == said.shape
-    # the times are on one scale: the same number means the same level
-    scale = 1000 if name == "flux" else 1
-    first = float(torch.as_tensor(given["timestep"]).flatten()[0]) * scale
-    of = pipeline.levels
-    nearest = int((of.times - first).abs().argmin())
-    assert abs(float(of.times[nearest]) - first) < 2
-    if of.kind == "flow" and name != "flux":  # there the sampler shifts its levels by the size of the picture
-        index = int((plain.scheduler.timesteps - first).abs().argmin())
-        assert float(of.noise[nearest]) == pytest.approx(float(plain.scheduler.sigmas[index]), abs=2e-3)
+    # the same number means the same level: of the level next to theirs, ours is told nearly the same time
+    of, their_time = pipeline.levels, float(torch.as_tensor(given["timestep"]).flatten()[0])
+    told = [
+        float(draw_of(pipeline, [encoded[1]], noise, torch.tensor([level]), torch.ones(1))["inputs"]["timestep"])
+        for level in (0, len(of) // 2, len(of) - 1)
+    ]
+    assert told[0] < told[1] < told[2]
+    nearest = int((of.times - of.times[-1] * their_time / told[2]).abs().argmin())
+    at = draw_of(pipeline, [encoded[1]], noise, torch.tensor([nearest]), torch.ones(1))["inputs"]["timestep"]
+    assert float(at) == pytest.approx(their_time, rel=2e-3)
+    if of.kind == "flow":  # a time is the share of noise, times 1,000 where its pipeline tells it so
+        index = int((plain.scheduler.timesteps - plain.scheduler.timesteps[0]).abs().argmin())
+        share = float(plain.scheduler.sigmas[index])
+        assert their_time / share == pytest.approx(told[1] / float(of.noise[len(of) // 2]), rel=2e-3)
     with torch.no_grad():
         again = denoiser(**{**given, "return_dict": False})[0]
     torch.testing.assert_close(again, said, rtol=1e-3, atol=1e-4)
