@@ -130,14 +130,6 @@ def test_inspect_shows_it_as_well(matched: Callable[..., Recipe], tmp_path: Path
     assert (tmp_path / "matching.png").stat().st_size > 5000
 
 
-def test_matching_anew_is_refused_where_fsdp_holds_the_head(
-    matched: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("structune.tasks.parts.matching.head.DTensor", torch.nn.Parameter)
-    with pytest.raises(UserError, match=r"task\.rematch = 'epoch'.*FSDP.*use rematch: never"):
-        train(matched(rematch="epoch"))
-
-
 def test_lines_of_the_card_load_the_adapter_without_structune(
     matched: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,11 +23,11 @@ def launched_together() -> bool:
         UserError: it is one of several, and cannot find the others.
     """
     if (_number("WORLD_SIZE") or 1) > 1 and all(os.environ.get(name) for name in _MEETING):
-        for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+        for plugin in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
             if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("1", "true"):
                 raise UserError(
-                    f"ACCELERATE_USE_{plugin}: every process holds the whole model here; launch without "
-                    f"--use_{plugin.lower()}, or with a configuration of accelerate that does without"
+                    f"ACCELERATE_USE_{plugin}: models are split over processes by FSDP2 only; launch with --use_fsdp "
+                    f"--fsdp_version 2, or without --use_{plugin.lower()}, where one device holds the model"
                 )
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns where every parameter has a gradient
         return True

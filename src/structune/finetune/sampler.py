@@ -96,8 +96,12 @@ class Turns(Sampler[list[int]]):
             yield self.batches[(turn * self.count + self.rank) % len(self.batches)]
 
 
-class Counted(Sequence[tuple[Mapping[str, Any], bool]]):
-    """Examples, each with whether it counts: one that is asked for as −1 − index does not."""
+class Uncounted(dict[str, Any]):
+    """An example that takes part in a step and does not count."""
+
+
+class Counted(Sequence[Mapping[str, Any]]):
+    """Examples; one that is asked for as −1 − index does not count."""
 
     def __init__(self, examples: Sequence[Mapping[str, Any]]) -> None:
         self.examples = examples
@@ -106,7 +110,7 @@ class Counted(Sequence[tuple[Mapping[str, Any], bool]]):
         return len(self.examples)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.examples[index if index >= 0 else -1 - index], index >= 0
+        return self.examples[index] if index >= 0 else Uncounted(self.examples[-1 - index])
 
 
 class Shuffled(Sampler[int]):

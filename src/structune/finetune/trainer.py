@@ -22,7 +22,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import nested_detach, nested_numpify
 from transformers.trainer_utils import EvalLoopOutput
@@ -36,7 +36,8 @@ from structune.finetune.choosing import Best, Choosing, best
 from structune.finetune.outputs import are_finite, joined
 from structune.finetune.processes import Processes
 from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.sampler import Counted, Shares, Shuffled, SimilarLengths, Turns
+from structune.finetune.sampler import Counted, Shares, Shuffled, SimilarLengths, Turns, Uncounted
+from structune.finetune.sharding import average_gradients, give_back, is_sharded, save_adapter
 from structune.tasks.task import Base, Beneath, Targets
 
 _PREPARED = "prepared"
@@ -108,6 +109,7 @@ class RecipeTrainer(Trainer):
         self.head = base.head
         self._prepared = dict(base.prepared)
         self.folder = folder
+        self.sharded = is_sharded(model)
         self._skipped = 0
         self._unproven = False
         self.choosing = Choosing(recipe.train, recipe.task.metrics[0])
@@ -219,7 +221,7 @@ class RecipeTrainer(Trainer):
         return DataLoader(
             Counted(examples),  # type: ignore[arg-type]  # any sequence is a data set
             batch_sampler=shares,
-            collate_fn=lambda rows: collate([row for row, _ in rows]) | {_COUNTS: all(counts for _, counts in rows)},
+            collate_fn=lambda rows: collate(rows) | {_COUNTS: not any(isinstance(row, Uncounted) for row in rows)},
             pin_memory=self.args.dataloader_pin_memory,
         )
 
@@ -301,6 +303,8 @@ class RecipeTrainer(Trainer):
         loss = self.processes.mean(loss)
         measured = {"the training loss": loss}
         assert self.model is not None  # given at the start
+        if self.sharded and self.accelerator.sync_gradients:
+            average_gradients(self.model)
         if self.accelerator.sync_gradients and self.recipe.train.precision != "fp16":
             gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
             measured["the gradient's norm"] = torch.nn.utils.get_total_norm(gradients).to(loss.device)
@@ -383,6 +387,8 @@ class RecipeTrainer(Trainer):
         kept[_UNLOGGED] = {"sum": float(self._tr_loss), "after": self._globalstep_last_logged}
         if self.base.prepared != self._prepared:
             kept[_PREPARED] = dict(self.base.prepared)
+        if self.sharded and self.model is not None:
+            give_back(self.model)
         try:
             # The first process writes the state, which makes it a checkpoint, when all others have written theirs.
             with self.processes.agreeing(), written(folder):
@@ -408,6 +414,17 @@ class RecipeTrainer(Trainer):
 
     def _send_telemetry(self) -> None:
         """Nothing: TRL's trainers would tell their makers of each run."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.sharded:
+            super()._save(output_dir, state_dict)
+        elif output_dir is not None:
+            save_adapter(self.model, output_dir)
+            torch.save(self.args, Path(output_dir) / TRAINING_ARGS_NAME)
+
+    def _move_model_to_device(self, model: torch.nn.Module, device: torch.device) -> None:
+        if not self.sharded:  # else every part is where it belongs
+            super()._move_model_to_device(model, device)
 
     def _take_up_losses(self) -> None:
         """Mean losses are over all steps since the one before, whether training was broken off in between or not."""

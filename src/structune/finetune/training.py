@@ -44,6 +44,7 @@ from structune.finetune.progress import LogFile, ProgressBar
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both
 from structune.finetune.run import Run
+from structune.finetune.sharding import Sharding
 from structune.finetune.shown import Shown
 from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.trainer import OwnNumbers, RecipeTrainer
@@ -125,15 +126,20 @@ def make_ready(
     refuse_both(resume, overwrite)
     settings = recipe.resolved()
     processes = Processes.joined(cpu=settings.train.device == "cpu")
+    sharding = Sharding.asked() if processes.several else None
+    if sharding is not None:
+        sharding.check(settings)
     console = console if console and processes.first else Console(quiet=True)
     run = Run(Path(settings.output))
     passed_over = processes.shared(lambda: _check_folder(run, settings, resume, overwrite, recipe_file))
     loaded = processes.in_turn(lambda: _load(run, settings, resume, processes))
     task, data, base = settings.task, loaded.data, loaded.base
+    device = device_of(settings, run.checkpoints)
+    whole_model_on = device if sharding is None else "cpu"
     prepared = processes.shared(
         lambda: (
             (run.prepared() if resume else {})
-            or task.prepare(base, loaded.encoded.train, settings.data, device_of(settings, run.checkpoints))
+            or task.prepare(base, loaded.encoded.train, settings.data, whole_model_on)
         )
     )
     base = task.equip(base, prepared)
@@ -144,6 +150,9 @@ def make_ready(
     _announce(console, settings, data, model, base)
     for note in notes:
         console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True, highlight=False)
+    if sharding is not None:
+        with processes.agreeing():
+            sharding.shard(model, base, device)
     return Ready(run, settings, data, loaded.fingerprint, prepared, base, model, loaded.encoded, processes, console)
 
 

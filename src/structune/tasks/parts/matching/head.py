@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from structune.errors import UserError
@@ -171,16 +170,6 @@ class Rematching(TrainerCallback):
 
     def __init__(self, base: MatchedBase, collate: Collator) -> None:
         self.base, self.collate = base, collate
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        """Refuse a model whose numbers are spread over processes: FSDP would put the head's old rows back."""
-        if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-            raise UserError(
-                "task.rematch = 'epoch': the head of a model that is split over processes (FSDP) cannot be exchanged "
-                "while training; use rematch: never"
-            )
 
     def on_epoch_begin(
         self,
