@@ -21,7 +21,12 @@ def rows(lengths: list[int]) -> list[dict[str, Any]]:
     made = []
     for length in lengths:
         ids = generator.integers(5, 300, length).astype(np.int32)
-        made.append({"input_ids": ids, "labels": np.where(np.arange(length) >= length // 2, ids, IGNORED)})
+        made.append(
+            {
+                "input_ids": ids,
+                "labels": np.where(np.arange(length) >= (length // 2 if length % 2 else 0), ids, IGNORED),
+            }
+        )
     return made
 
 
