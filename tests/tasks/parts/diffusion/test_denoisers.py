@@ -15,7 +15,7 @@ from torch import Tensor
 
 from structune.data.images import ImageRef
 from structune.errors import UserError
-from structune.tasks.parts.diffusion.batches import Encoded, FixedBatches, NoisyBatches, draw_of, errors_of
+from structune.tasks.parts.diffusion.batches import Classes, Encoded, FixedBatches, NoisyBatches, draw_of, errors_of
 from structune.tasks.parts.diffusion.pipeline import Pipeline
 from structune.tasks.parts.model_section import ModelSection
 
@@ -150,6 +150,28 @@ def test_draws_belong_to_what_they_are_for(saved: Callable[[str], Path]) -> None
     assert not torch.equal(drawn[0]["target"], drawn[2]["target"])
     assert not torch.equal(drawn[0]["target"][0], drawn[0]["target"][1])
     assert errors_of(denoiser, drawn[0]).shape == (2,)
+
+
+def test_images_of_the_class_are_looked_at_beside(saved: Callable[[str], Path]) -> None:
+    """One for each example, under noise of its own, with its own caption and weight; min-SNR weighs both."""
+    pipeline = Pipeline(ModelSection(name=str(saved("stable_diffusion"))))
+    denoiser = pipeline.load_model()
+    classes = Classes("b", [image(16, seed) for seed in (7, 8)], pipeline, denoiser, 16)
+    encoded = Encoded(["a", "a"], [image(16), image(16, 1)], pipeline, denoiser, 16, classes)
+    batch = NoisyBatches(pipeline, prior_weight=0.25)([encoded[0], encoded[1]])
+    (draw,) = batch["draws"]
+    assert batch["labels"].shape == (2, 1)
+    assert draw["shares"].tolist() == [1.0, 1.0, 0.25, 0.25]
+    alone = Encoded(["b"], [image(16, 7)], pipeline, denoiser, 16)
+    told = draw["inputs"]["encoder_hidden_states"]
+    assert np.array_equal(told[2], alone[0]["texts"]["encoder_hidden_states"])
+    assert torch.equal(told[2], told[3]) and not torch.equal(told[0], told[2])
+    assert not torch.equal(draw["target"][0], draw["target"][2])
+    weighed = NoisyBatches(pipeline, gamma=0.5, prior_weight=0.25)([encoded[0], encoded[1]])["draws"][0]
+    levels = weighed["inputs"]["timestep"]
+    expected = draw["shares"] * pipeline.levels.min_snr_weight(levels, 0.5)
+    torch.testing.assert_close(weighed["shares"], expected)
+    assert not torch.equal(weighed["shares"], draw["shares"])
 
 
 def test_levels_of_flows_are_logit_normal(saved: Callable[[str], Path]) -> None:
