@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,7 @@ def test_what_is_cut(recipe: Callable[..., Recipe]) -> None:
         assert after["rejected_ids"] == before["rejected_ids"][:11]
     assert any(row["prompt_ids"] != more["prompt_ids"] for row, more in zip(cut, whole, strict=True))
     (doubt,) = task.doubts_about_encoding([data.train], base, made.data)
+    assert [doubt] == list(task.doubts_about_encoding([data.train], replace(base, model=None), made.data))
     lengths = [(len(row["prompt_ids"]), max(len(row["chosen_ids"]), len(row["rejected_ids"]))) for row in whole]
     fronts, ends = sum(sum(each) > 12 for each in lengths), sum(each[1] >= 12 for each in lengths)
     assert f"{fronts} of {len(whole)} pairs lose the front" in doubt

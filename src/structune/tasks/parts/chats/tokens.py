@@ -206,8 +206,11 @@ def _tools(examples: Examples) -> Sequence[Any]:
 
 
 def longest(data: Any, base: Base) -> int:
-    """At how many tokens conversations are cut: `data.max_length`, or as many as the tokenizer and the model read."""
-    most = getattr(base.model.config, "max_position_embeddings", None) or data.max_length
+    """At how many tokens conversations are cut: `data.max_length`, or as many as the tokenizer and the model read.
+
+    The model may not be there, where what is doubtful is told before any is loaded.
+    """
+    most = getattr(getattr(base.model, "config", None), "max_position_embeddings", None) or data.max_length
     return min(data.max_length, int(base.processor.model_max_length), int(most))
 
 
