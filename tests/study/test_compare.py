@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,14 @@ from structune.errors import Diverged, Interrupted, UserError
 from structune.finetune.lock import locked
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
+from structune.finetune.signals import Stopped
 from structune.finetune.training import train
 from structune.methods.hydra import Hydra
 from structune.methods.registry import preset
 from structune.study import compare as module
+from structune.study import own_process
 from structune.study.compare import compare
-from structune.study.own_process import Outcome, train_in_own_process
+from structune.study.own_process import Outcome, stop_if_interrupted, train_in_own_process
 
 Calls = list[tuple[str, bool]]
 
@@ -215,6 +220,24 @@ def test_own_process_trains(recipe_file: Path, tmp_path: Path) -> None:
     assert outcome == Outcome("finished")
     assert Run(tmp_path / "run").state() == "finished"
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_signal_as_a_run_ends_stops_what_would_follow(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came too late for the run, which is finished; the next one is not begun."""
+
+    @contextmanager
+    def too_late(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
+        child.start()
+        yield [signal.SIGTERM]
+
+    monkeypatch.setattr(own_process, "_passing_signals_to", too_late)
+    outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), False, False, quiet=True)
+    assert outcome == Outcome("interrupted", number=signal.SIGTERM)
+    assert Run(tmp_path / "run").state() == "finished"
+    with pytest.raises(Stopped, match="SIGTERM"):
+        stop_if_interrupted(outcome, "go on")
 
 
 def test_own_process_brings_back_the_mistake(recipe_file: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from structune.doubt import say
-from structune.errors import Diverged, Interrupted, UserError
+from structune.errors import Diverged, UserError
 from structune.files import write_json, write_text
 from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
@@ -23,12 +22,11 @@ from structune.finetune.place import check_writable
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.resume import refuse_both, resume_line
 from structune.finetune.run import Run, refuse_inside_run
-from structune.finetune.signals import Stopped
 from structune.finetune.tables import print_table
 from structune.finetune.task_data import load_data
 from structune.methods.registry import preset
 from structune.study.comparison import RESULTS, Comparison, is_comparison
-from structune.study.own_process import Outcome, train_in_own_process
+from structune.study.own_process import Outcome, stop_if_interrupted, train_in_own_process
 from structune.study.tradeoff_figure import draw_tradeoff
 from structune.tasks.task import Base
 
@@ -232,10 +230,7 @@ def _carry_out(
         going_on = resume and planned.run.state() == "unfinished"
         outcome = train_in_own_process(planned.recipe, going_on, overwrite, console.quiet)
         trained += 1
-        if outcome.kind == "interrupted":
-            if outcome.step is not None:
-                raise Interrupted(outcome.step, go_on, outcome.number)
-            raise KeyboardInterrupt if outcome.number == signal.SIGINT else Stopped(outcome.number)
+        stop_if_interrupted(outcome, go_on)
         if outcome.kind != "finished":
             ended[planned.run.folder.name] = outcome
             console.print(f"[red]{outcome.kind}:[/] {escape(outcome.reason)}", soft_wrap=True, highlight=False)

@@ -21,7 +21,7 @@ from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
 from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.signals import stop_signals, taken
+from structune.finetune.signals import Stopped, stop_signals, taken
 
 _READY = "ready"
 
@@ -61,7 +61,23 @@ def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, 
         outcome: Outcome = receiver.recv()
     except EOFError:
         outcome = _outcome_of_exit_code(child.exitcode or 0)
+    if received and outcome.kind in ("finished", "diverged"):
+        outcome = Outcome("interrupted")  # the signal came when there was nothing left to stop but the next run
     return replace(outcome, number=received[0]) if received and outcome.kind == "interrupted" else outcome
+
+
+def stop_if_interrupted(outcome: Outcome, go_on: str) -> None:
+    """Raises `Interrupted`, or `KeyboardInterrupt` where nothing was saved, if a signal asked for the end.
+
+    Args:
+        outcome: of the last run.
+        go_on: what continues it.
+    """
+    if outcome.kind != "interrupted":
+        return
+    if outcome.step is not None:
+        raise Interrupted(outcome.step, go_on, outcome.number)
+    raise KeyboardInterrupt if outcome.number == signal.SIGINT else Stopped(outcome.number)
 
 
 def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool, hears: bool) -> None:

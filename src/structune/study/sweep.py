@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from structune.data.section import DataSection
 from structune.data.split import stratified_split
-from structune.errors import Interrupted, UserError
+from structune.errors import UserError
 from structune.files import write_json
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
@@ -29,7 +29,7 @@ from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.methods.method import Method
-from structune.study.own_process import train_in_own_process
+from structune.study.own_process import stop_if_interrupted, train_in_own_process
 from structune.study.sweep_file import Sweep, TaskSection
 
 
@@ -119,7 +119,7 @@ def sweep(
 
     Raises:
         UserError: the sweep, its data or a result does not work, or a run failed.
-        Interrupted: a signal such as Ctrl-C asked for the end; the same command goes on.
+        Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end; the same command goes on.
     """
     console = console or Console(quiet=True)
     refuse_several_processes()
@@ -258,8 +258,7 @@ class _Runner:
             return run
         self._say(wanted, "train" if state == "new" else "go on")
         outcome = train_in_own_process(recipe, state == "unfinished", overwrite=False, quiet=True)
-        if outcome.kind == "interrupted":
-            raise Interrupted(outcome.step or 0, "the same command goes on", outcome.number)
+        stop_if_interrupted(outcome, "the same command goes on")
         if outcome.kind == "failed":
             raise UserError(f"{wanted.name}: {outcome.reason}")
         return run if outcome.kind == "finished" else None
