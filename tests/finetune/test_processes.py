@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,8 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.sampler import Shares, Turns
 from structune.finetune.training import train
+
+from ..two_processes import run_by_two
 
 WIDE = {"epochs": 2.0, "batch_size": 8, "eval_batch_size": 7, "log_steps": 1, "save_steps": 3, "device": "cpu"}
 
@@ -52,21 +50,7 @@ def launched(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     (folder / "data.csv").write_text("text,label\n" + "\n".join([*rows, "superb music,positive"]) + "\n")
     for name, model in (("still", folder / "still"), ("dropout", tiny_model)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe_of(model, folder / "data.csv")))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    script = str(Path(__file__).with_name("several.py"))
-    begun = []
-    for rank in "01":
-        meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **meeting, **address}
-        line = [sys.executable, "-W", "ignore", script, "still.yaml", "dropout.yaml"]
-        begun.append(
-            subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    told = [process.communicate(timeout=500)[0].decode() for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], "\n".join(told)
+    run_by_two(Path(__file__).with_name("several.py"), "still.yaml", "dropout.yaml", folder=folder)
     return folder, [json.loads((folder / f"ended-{rank}.json").read_text()) for rank in "01"]
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,8 @@ from structune.finetune.run import Run
 from structune.finetune.sharding import Sharding
 from structune.finetune.training import train
 from structune.tasks.task import Base
+
+from ..two_processes import run_by_two
 
 SETTINGS = {"epochs": 2.0, "batch_size": 16, "eval_batch_size": 7, "log_steps": 1, "save_steps": 3, "device": "cpu"}
 CHOSEN = {"gradient_accumulation": 2, "eval_steps": 2, "early_stopping": 3, "best_checkpoint": True}
@@ -73,22 +72,8 @@ def launched(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     }
     for name, content in contents.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    begun = []
-    for rank in "01":
-        environment = {
-            **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        }  # fmt: skip
-        line = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("spread.py")), *contents]
-        begun.append(
-            subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    told = [process.communicate(timeout=500)[0].decode() for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], "\n".join(told)
+    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    run_by_two(Path(__file__).with_name("spread.py"), *contents, folder=folder, **fsdp)
     return folder, [json.loads((folder / f"ended-{rank}.json").read_text()) for rank in "01"]
 
 

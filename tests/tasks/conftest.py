@@ -1,4 +1,4 @@
-"""Tiny pretrained image models, and tiny images of two classes to train them on."""
+"""Tiny pretrained models and pipelines, and tiny images of two classes to train them on."""
 
 from __future__ import annotations
 
@@ -148,3 +148,18 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-pipeline")
     stable_diffusion().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small pipeline by its name."""
+    from .. import pipelines
+
+    folder = tmp_path_factory.mktemp("pipelines")
+
+    def save(name: str) -> Path:
+        if not (folder / name).is_dir():
+            getattr(pipelines, name)().save_pretrained(folder / name)
+        return folder / name
+
+    return save

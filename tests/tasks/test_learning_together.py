@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,8 @@ from safetensors.torch import load_file
 
 from structune.finetune.recipe import Recipe
 from structune.finetune.training import train
+
+from ..two_processes import run_by_two
 
 WORDS = ["good", "bad", "a film", "the story and music", "end"]
 
@@ -46,21 +44,8 @@ def launched(tiny_writer: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     reward = recipe_of(tiny_writer, own, {"train": "pairs.jsonl"}, max_steps=2, batch_size=4)
     for name, recipe in (("preference", preference), ("reward", reward)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**recipe, "output": name}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    begun = []
-    for rank in "01":
-        meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **meeting, **address}
-        script = str(Path(__file__).with_name("learning_together.py"))
-        line = [sys.executable, "-W", "ignore", script, "preference.yaml", "reward.yaml"]
-        begun.append(
-            subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    told = [process.communicate(timeout=500)[0].decode() for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], "\n".join(told)
+    script = Path(__file__).with_name("learning_together.py")
+    run_by_two(script, "preference.yaml", "reward.yaml", folder=folder)
     return folder, [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in "01"]
 
 

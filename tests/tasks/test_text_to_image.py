@@ -27,7 +27,6 @@ from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 from structune.testing.tasks import stopped_after
 
-from .. import pipelines
 from .conftest import picture
 from .whole_run import straight_and_resumed
 
@@ -35,19 +34,6 @@ TASK = {"name": "text-to-image", "evaluation_draws": 4, "samples": {"steps": 2, 
 METHOD = {"name": "c3a", "block_size": 8}
 SIZES = {"stable_diffusion": 16, "sdxl": 16, "stable_diffusion_3": 16, "flux": 8}
 """The size of pictures of each small pipeline."""
-
-
-@pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small pipeline by its name."""
-    folder = tmp_path_factory.mktemp("pipelines")
-
-    def save(name: str) -> Path:
-        if not (folder / name).is_dir():
-            getattr(pipelines, name)().save_pretrained(folder / name)
-        return folder / name
-
-    return save
 
 
 @pytest.fixture(scope="session")
