@@ -141,13 +141,9 @@ def image_recipe(tiny_vit: Path, photos: Path, tmp_path: Path) -> Callable[..., 
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_pipeline(saved: Callable[[str], Path]) -> Path:
     """A pipeline of Stable Diffusion: a UNet of 8 and 16 channels, a VAE that keeps the size, a CLIP."""
-    from ..pipelines import stable_diffusion
-
-    folder = tmp_path_factory.mktemp("tiny-pipeline")
-    stable_diffusion().save_pretrained(folder)
-    return folder
+    return saved("stable_diffusion")
 
 
 @pytest.fixture(scope="session")
