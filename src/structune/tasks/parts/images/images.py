@@ -91,18 +91,38 @@ def image_lines(lines: Sequence[str], data: ImageData) -> Table:
 
 
 def as_files(images: Sequence[ImageRef], folder: Path) -> list[str]:
-    """The path of each image; those that are no files become files in the folder."""
+    """The path of each image as a table beside the folder has it: a file in the folder, named after its content.
+
+    So the text of such a table says which images are meant, and is the same wherever it lies. Images that are files are
+    linked where the disk can do it, else copied.
+    """
     paths = []
-    for number, image in enumerate(images):
-        if isinstance(image.source, Path):
-            paths.append(str(image.source.absolute()))
+    for image in images:
+        source = image.source
+        file = folder / f"{image.digest}{source.suffix if isinstance(source, Path) else '.png'}"
+        paths.append(f"{folder.name}/{file.name}")
+        if file.exists():
             continue
-        file = folder / f"{number:06}.png"
-        content = image.source
-        if not isinstance(content, bytes):
-            stream = io.BytesIO()
-            image.rgb().save(stream, "PNG")
-            content = stream.getvalue()
-        write_bytes(file, content)
-        paths.append(str(file.absolute()))
+        if isinstance(source, Path) and _linked(source, file):
+            continue
+        write_bytes(file, _content(image))
     return paths
+
+
+def _linked(source: Path, file: Path) -> bool:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.hardlink_to(source.resolve())
+    except OSError:
+        return False
+    return True
+
+
+def _content(image: ImageRef) -> bytes:
+    if isinstance(image.source, Path):
+        return image.source.read_bytes()
+    if isinstance(image.source, bytes):
+        return image.source
+    stream = io.BytesIO()
+    image.rgb().save(stream, "PNG")
+    return stream.getvalue()
