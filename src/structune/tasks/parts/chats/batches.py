@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,10 +45,14 @@ class ChatBatches:
 
 
 def _right(rows: Sequence[Any], filler: int) -> Tensor:
-    most = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (most - len(row))] for row in rows], dtype=torch.long)
+    filled = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
+    for place, row in zip(filled, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(filled)
 
 
 def _left(rows: Sequence[Any], filler: int) -> Tensor:
-    most = max(1, *map(len, rows))
-    return torch.tensor([[*[filler] * (most - len(row)), *row] for row in rows], dtype=torch.long)
+    filled = np.full((len(rows), max(1, *map(len, rows))), filler, dtype=np.int64)
+    for place, row in zip(filled, rows, strict=True):
+        place[filled.shape[1] - len(row) :] = row
+    return torch.from_numpy(filled)

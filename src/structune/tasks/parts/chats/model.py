@@ -31,6 +31,9 @@ def load_chat_model(section: ModelSection, tokenizer: Any, seed: int) -> Base:
             f"task: models that write need trl 1.16 or later, on Python 3.11 or later ({error}); run `pip install "
             f"'structune[language]'`"
         ) from None
+    from structune.tasks.parts.chats.kernels import use_what_compiles
+
+    use_what_compiles()
     base = load_text_model(
         AutoModelForCausalLM,
         section,

@@ -1,0 +1,46 @@
+"""TRL's Triton kernels where they can be compiled, and torch's operations where they cannot."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from trl.kernels import chunked_logprob
+from trl.trainer import utils
+
+from structune.doubt import say
+
+
+@cache
+def use_what_compiles() -> None:
+    """Have TRL do without Triton where a GPU is there, and nothing that makes Triton's kernels work on it.
+
+    Triton compiles when a kernel is first called, with a C compiler and Python's headers: many machines have neither,
+    and TRL looks for the package alone. Its operations of torch compute the same, with more memory.
+
+    Warns:
+        UserWarning: it does without.
+    """
+    if not torch.cuda.is_available() or not chunked_logprob._use_triton(torch.device("cuda")):
+        return
+    try:
+        _score_a_token(torch.device("cuda"))
+    except Exception as error:  # noqa: BLE001  (whatever compilers and drivers raise)
+        reason = " ".join(str(error).split())[:200]
+        say(
+            [
+                f"Triton's kernels do not compile here ({type(error).__name__}: {reason}): language models are trained "
+                f"without them, and take more memory; install a C compiler and Python's headers to have them"
+            ]
+        )
+        chunked_logprob._TRITON_AVAILABLE = False
+        vars(utils)["is_triton_available"] = lambda: False  # the name under which it was imported there
+
+
+def _score_a_token(device: torch.device) -> None:
+    """Call a kernel as a training does, on one token."""
+    hidden, weight = torch.zeros(1, 16, device=device), torch.zeros(16, 16, device=device)
+    first = torch.zeros(1, dtype=torch.long, device=device)
+    score: Any = chunked_logprob.ChunkedLogProbFunction.apply
+    score(hidden, weight, None, first, 1.0, 16, None, 1.0, ("is_top1",))
