@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from structune.errors import Interrupted, UserError
+from structune.finetune import evaluate as evaluating
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.training import train
@@ -136,6 +138,56 @@ def test_numbers_that_run_away_are_the_worst(
     assert [row["rate"] for row in summaries(plan, results)] == [0.01]
 
 
+@pytest.mark.parametrize("where", ["train", "test"])
+def test_a_run_that_failed_is_told_and_the_others_are_done(
+    plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch, screen: Console, where: str
+) -> None:
+    """No rate is chosen without it, and the same command tries it again, and it alone."""
+    results, run, scored = Results(tmp_path / "results"), module.train_in_own_process, evaluating.evaluate
+    failing = [True]
+    plan = plan if where == "train" else plan.model_copy(update={"seeds": [3]})
+
+    def train_or_fail(recipe: Recipe, *args: Any, **kwargs: Any) -> Outcome:
+        name = Path(recipe.output or "").name
+        if failing[0] and where == "train" and name == "LoRA-r=1-lr=0.01-seed=3":
+            trained.append("failed")
+            return Outcome("failed", "not enough memory")
+        return run(recipe, *args, **kwargs)
+
+    def score_or_fail(folder: str, data: Path) -> Any:
+        if failing[0] and where == "test" and "LoRA-r=1-" in folder:
+            raise RuntimeError("not enough memory")
+        return scored(folder, data)
+
+    monkeypatch.setattr(module, "train_in_own_process", train_or_fail)
+    monkeypatch.setattr(evaluating, "evaluate", score_or_fail)
+    with pytest.raises(
+        UserError, match=r"failed, all else is done; .* tries again: films/LoRA-r=1-.*: not enough memory"
+    ):
+        sweep(plan, results, tmp_path / "work", only="LoRA", console=screen)
+    assert "failed  films/LoRA-r=1-" in screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    done = {(r["method"], r["rate"], r["seed"]) for r in results.all()}
+    assert {("LoRA r=2", seed) for seed in plan.seeds} <= {(method, seed) for method, _, seed in done}
+    assert {rate for method, rate, _ in done if method == "LoRA r=1"} >= {0.04}
+    assert {row["method"] for row in summaries(plan, results)} == {"LoRA r=2"}
+    assert trained.count("failed") == (where == "train")  # once for all seeds
+    before, failing[0] = len(trained), False
+    sweep(plan, results, tmp_path / "work", only="LoRA")
+    whole = {row["method"]: row["seeds"] for row in summaries(plan, results)}
+    assert whole == {"LoRA r=1": plan.seeds, "LoRA r=2": plan.seeds}
+    assert len(trained) - before == (2 if where == "train" else 0)
+
+
+def test_a_method_may_have_rates_of_its_own(content: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
+    content["methods"][1]["rates"] = [0.1, 0.2]
+    content["tasks"]["films"]["train"]["max_steps"] = 1
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    plan, results = Sweep.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    assert plan.rates_by_label() == {"LoRA r=1": plan.rates, "LoRA r=2": plan.rates, "pool": [0.1, 0.2]}
+    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    assert {r["rate"] for r in results.all()} == {0.1, 0.2}
+
+
 @pytest.mark.parametrize(
     ("best", "tried"),
     [
@@ -153,12 +205,13 @@ def test_the_search_goes_on_at_an_end(plan: Sweep, best: float, tried: list[floa
         asked.append(rate)
         return -abs(rate - best) if best < 1 else rate
 
-    chosen = search(plan.model_copy(update={"further_rates": 2}), score)
+    longer = plan.model_copy(update={"further_rates": 2})
+    chosen = search(longer, plan.rates, score)
     assert sorted(asked) == pytest.approx(tried)
     assert chosen == pytest.approx(min(tried, key=lambda rate: abs(rate - best)))
-    assert search(plan, lambda rate: None) is None
+    assert search(plan, plan.rates, lambda rate: None) is None
     asked: list[float] = []
-    assert search(plan.model_copy(update={"further_rates": 2}), lambda rate: asked.append(rate) or 0.5) == 0.01
+    assert search(longer, plan.rates, lambda rate: asked.append(rate) or 0.5) == 0.01
     assert asked == [0.01, 0.04]  # where no rate changes anything, none beyond the ends is tried
 
 
@@ -216,6 +269,11 @@ def test_table_and_figure(plan: Sweep, tmp_path: Path, trained: list[str]) -> No
         ("rates=[]", "rates"),
         ("tasks.films.metric=bleu", "tasks.films.metric = 'bleu'"),
         ("sedes=[1]", "sedes: unknown key"),
+        (
+            "methods=[{label: a, method: {name: lora}, rates: [1e-3]}]",
+            "'a' has 1 rates and the others 2; give it as many",
+        ),
+        ("methods=[{label: a, method: {name: lora}, rates: [0, 1]}]", "methods.0.rates.0 = 0"),
     ],
 )
 def test_mistakes_in_the_file(plan: Sweep, tmp_path: Path, override: str, said: str) -> None:
@@ -249,7 +307,7 @@ def test_where_no_head_is_trained_there_is_no_rate_of_one(
     assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.01, None)
 
 
-@pytest.mark.parametrize("name", ["tiny-pools", "matched-head"])
+@pytest.mark.parametrize("name", ["tiny-pools", "matched-head", "instructions", "thirteen-numbers"])
 def test_the_sweeps_of_this_project_are_valid(name: str) -> None:
     plan = Sweep.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
     assert len(plan.seeds) == 3

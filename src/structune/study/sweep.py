@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -106,7 +107,8 @@ def sweep(
 
     Runs of the first seed come before those of others, and methods in the order of the file. Each run is a process of
     its own and has a folder in `work`; one that was interrupted goes on from its last checkpoint. A rate at which
-    numbers ran away counts as the worst.
+    numbers ran away counts as the worst. A run that failed for another reason is told of and passed over, and no rate
+    is chosen that was to be compared with it; all others are done before that is an error.
 
     Args:
         plan: the sweep.
@@ -118,7 +120,7 @@ def sweep(
         console: where progress is shown.
 
     Raises:
-        UserError: the sweep, its data or a result does not work, or a run failed.
+        UserError: the sweep, its data or a result does not work, or runs failed; then everything else is done.
         Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end; the same command goes on.
     """
     console = console or Console(quiet=True)
@@ -133,18 +135,24 @@ def sweep(
         chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
         for seed in plan.seeds[:1] if first_seed_only else plan.seeds:
             for (label, method), name in product(chosen.items(), tasks):
-                rate = search(
-                    plan, partial(runner.validated, name, label, method), runner.metrics[name].greater_is_better
-                )
-                if rate is not None:
-                    runner.tested(Wanted(name, label, method, rate, seed))
+                with suppress(_RunFailed):
+                    rate = runner.searched(name, label, method)
+                    if rate is not None:
+                        runner.tested(Wanted(name, label, method, rate, seed))
+        if failed := runner.failed:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+            count = f"{len(failed)} {'run' if len(failed) == 1 else 'runs'}"
+            raise UserError(f"{count} failed, all else is done; the same command tries again: {reasons}")
 
 
-def search(plan: Sweep, score: Callable[[float], float | None], greater_is_better: bool = True) -> float | None:
+def search(
+    plan: Sweep, rates: Sequence[float], score: Callable[[float], float | None], greater_is_better: bool = True
+) -> float | None:
     """The rate with the best score: those of the file, then more beyond the end at which the best one is.
 
     Args:
         plan: the sweep.
+        rates: of the method, in the file.
         score: of a rate; None where numbers ran away.
         greater_is_better: what is best, the greatest score or the least.
 
@@ -152,7 +160,7 @@ def search(plan: Sweep, score: Callable[[float], float | None], greater_is_bette
         The rate; None if numbers ran away at all of them.
     """
     sign = 1 if greater_is_better else -1
-    scores = {rate: score(rate) for rate in sorted(plan.rates)}
+    scores = {rate: score(rate) for rate in sorted(rates)}
     for _ in range(plan.further_rates + 1):
         fine = {rate: value for rate, value in scores.items() if value is not None}
         best = max(fine, key=lambda rate: (sign * fine[rate], -rate)) if fine else None
@@ -160,7 +168,7 @@ def search(plan: Sweep, score: Callable[[float], float | None], greater_is_bette
             break  # no rate changes anything, and none beyond will
         smallest, largest = min(scores), max(scores)
         further = smallest / plan.rate_factor if best in (None, smallest) else largest * plan.rate_factor
-        if best not in (None, smallest, largest) or len(scores) == len(plan.rates) + plan.further_rates:
+        if best not in (None, smallest, largest) or len(scores) == len(rates) + plan.further_rates:
             break
         scores[further] = score(further)
     return best
@@ -197,14 +205,41 @@ class _Parts:
         return {**files, **own}
 
 
+class _RunFailed(Exception):
+    """A run failed, and was told of."""
+
+
 class _Runner:
-    """Runs that have no result yet, one after the other."""
+    """Runs that have no result yet, one after the other.
+
+    Attributes:
+        failed: why, by the run's name.
+    """
 
     def __init__(
         self, plan: Sweep, results: Results, work: Path, parts: Mapping[str, _Parts], console: Console
     ) -> None:
         self.plan, self.results, self.work, self.parts, self.console = plan, results, work, parts, console
         self.metrics = plan.scores()
+        self.rates = plan.rates_by_label()
+        self.failed: dict[str, str] = {}
+
+    def searched(self, task: str, label: str, method: Method) -> float | None:
+        """The rate with the best score on the validation part; None where numbers ran away at all of them.
+
+        Raises:
+            _RunFailed: one of its runs failed; the other rates of the file were tried.
+        """
+        score = partial(self.validated, task, label, method)
+        failed = None
+        for rate in self.rates[label]:
+            try:
+                score(rate)
+            except _RunFailed as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return search(self.plan, self.rates[label], score, self.metrics[task].greater_is_better)
 
     def validated(self, task: str, label: str, method: Method, rate: float) -> float | None:
         """The score on the validation part with the first seed; None where numbers ran away."""
@@ -223,7 +258,10 @@ class _Runner:
             from structune.finetune.evaluate import evaluate
 
         self._say(wanted, "test")
-        scored = evaluate(recipe.output, self.parts[wanted.task].file("test"))
+        try:
+            scored = evaluate(recipe.output, self.parts[wanted.task].file("test"))
+        except (UserError, RuntimeError) as error:  # such as too little memory on a GPU
+            raise self._failed(wanted, str(error)) from None
         result["test"] = scored.scores | {"loss": scored.loss, "examples": scored.examples}
         write_json(self.results.file(wanted), result)
 
@@ -245,6 +283,9 @@ class _Runner:
             metrics = run.metrics()
             scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
             content["validation"] = {key: metrics[f"eval_{key}"] for key in scores}
+            if recipe.train.evaluate_first:
+                first = next(entry for entry in run.history() if "eval_loss" in entry)
+                content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
             kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
             content |= {key: metrics[key] for key in kept}
             content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
@@ -253,6 +294,8 @@ class _Runner:
 
     def _train(self, wanted: Wanted, recipe: ResolvedRecipe) -> Run | None:
         """The finished run; None if its numbers ran away."""
+        if reason := self.failed.get(wanted.name):
+            raise _RunFailed(reason)
         run = Run(Path(recipe.output))
         if (state := run.state()) == "finished":
             return run
@@ -260,8 +303,15 @@ class _Runner:
         outcome = train_in_own_process(recipe, state == "unfinished", overwrite=False, quiet=True)
         stop_if_interrupted(outcome, "the same command goes on")
         if outcome.kind == "failed":
-            raise UserError(f"{wanted.name}: {outcome.reason}")
+            raise self._failed(wanted, outcome.reason)
         return run if outcome.kind == "finished" else None
+
+    def _failed(self, wanted: Wanted, reason: str) -> _RunFailed:
+        """The end of a run, which is told and remembered."""
+        self.failed[wanted.name] = reason
+        self._say(wanted, "failed")
+        self.console.print(f"        {escape(reason)}", highlight=False, soft_wrap=True)
+        return _RunFailed(reason)
 
     def _recipe(self, wanted: Wanted) -> ResolvedRecipe:
         task = self.plan.tasks[wanted.task]
@@ -341,5 +391,6 @@ def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:
                     "rate": own[0]["rate"],
                     "validation": [r["validation"][metric.key] for r in own],
                     "test": [r["test"][metric.key] for r in own],
+                    "untrained": own[0].get("untrained", {}).get(metric.key),
                     "seeds": [r["seed"] for r in own],
                 }

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from structune.errors import UserError
 from structune.finetune import yaml_file
@@ -18,6 +18,7 @@ from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Metric
 
 Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class TaskSection(Section):
@@ -50,11 +51,13 @@ class TaskSection(Section):
 class MethodGroup(Section):
     """Methods that differ in a few options: a list as an option's value stands for each of its values.
 
-    `label` names them, with the options' names in braces.
+    `label` names them, with the options' names in braces. `rates` are tried in place of the sweep's, as many of them:
+    of methods whose numbers are on another scale.
     """
 
     label: str
     method: dict[str, Any]
+    rates: Annotated[list[Rate], Field(min_length=1)] | None = None
 
     def each(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Label and settings of every method of the group, the last option running fastest."""
@@ -74,7 +77,7 @@ class Sweep(Section):
 
     name: str
     seeds: Annotated[list[int], Field(min_length=1)]
-    rates: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    rates: Annotated[list[Rate], Field(min_length=1)]
     rate_factor: Annotated[float, Field(gt=1)] = 4.0
     further_rates: Annotated[int, Field(ge=0)] = 2
     model: ModelSection = ModelSection()
@@ -113,6 +116,20 @@ class Sweep(Section):
                 raise UserError(f"tasks.{name}.metric = {key!r}: the task has {', '.join(metrics)}")
             found[name] = metrics[key]
         return found
+
+    @model_validator(mode="after")
+    def _one_search(self) -> Sweep:
+        for group in self.methods:
+            if group.rates is not None and len(group.rates) != len(self.rates):
+                raise ValueError(
+                    f"methods: {group.label!r} has {len(group.rates)} rates and the others {len(self.rates)}; "
+                    f"give it as many, so that all are searched alike"
+                )
+        return self
+
+    def rates_by_label(self) -> dict[str, list[float]]:
+        """The rates that each method is tried with first."""
+        return {label: group.rates or self.rates for group in self.methods for label, _ in group.each()}
 
     def settings(self) -> dict[str, Method]:
         """Every method by its label, in the order of the file.

@@ -36,7 +36,10 @@ def table(plan: Sweep, results: Results) -> str:
             f"{_spread(row['test'], metric)} | {', '.join(map(str, row['seeds']))} |"
             for row in own
         ]
-        text += [""]
+        before = {row["untrained"] for row in own} - {None}
+        text += (
+            ["", f"Before training: {_spread(sorted(before), metric)} on the validation part.", ""] if before else [""]
+        )
     return "\n".join(text)
 
 
