@@ -239,6 +239,16 @@ def test_results_of_other_settings_are_not_mixed_in(plan: Sweep, tmp_path: Path,
         sweep(plan, results, tmp_path / "work", only="pool")
 
 
+def test_settings_of_the_recipe_come_before_columns_of_the_same_name(tmp_path: Path) -> None:
+    """A column `seed` does not hide which seed the run had."""
+    (tmp_path / "rows.csv").write_text("image,text\n")
+    files = dict.fromkeys(("train", "evaluation"), str(tmp_path / "rows.csv"))
+    content = {"task": "text-to-image", "model": {"name": "x"}, "method": "c3a", "seed": 7}
+    recipe = Recipe.parse({**content, "data": {**files, "caption": "words"}}, "here").resolved()
+    settings = module._settings(recipe)
+    assert (settings["seed"], settings["caption"]) == (7, "words")
+
+
 def test_table_and_figure(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
     results = Results(tmp_path / "results")
     with pytest.raises(UserError, match="no run of the sweep has a test score yet"):
@@ -307,7 +317,7 @@ def test_where_no_head_is_trained_there_is_no_rate_of_one(
     assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.01, None)
 
 
-@pytest.mark.parametrize("name", ["tiny-pools", "matched-head", "instructions", "thirteen-numbers"])
+@pytest.mark.parametrize("name", ["tiny-pools", "matched-head", "instructions", "thirteen-numbers", "unseen-classes"])
 def test_the_sweeps_of_this_project_are_valid(name: str) -> None:
     plan = Sweep.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
     assert len(plan.seeds) == 3

@@ -76,10 +76,7 @@ class Results:
             return None
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            sources = _sources(recipe)
-            own = _own(recipe.data)
-            given = _settings(recipe, exclude_defaults=True) | sources | _own(recipe.data, exclude_defaults=True)
-            same = _agree(content["settings"], _settings(recipe) | sources | own, given)
+            same = _agree(content["settings"], _settings(recipe), _settings(recipe, exclude_defaults=True))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
         if not same:
@@ -277,7 +274,7 @@ class _Runner:
             "seed": wanted.seed,
             "validation": None,
             "test": None,
-            "settings": _settings(recipe) | _sources(recipe) | _own(recipe.data),
+            "settings": _settings(recipe),
         }
         if run is not None:
             metrics = run.metrics()
@@ -334,9 +331,13 @@ class _Runner:
 
 
 def _settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """What is said of a run, but for the names and paths of one machine."""
-    left_out = {"name", "output", "model", "data"}
-    return recipe.model_dump(mode="json", exclude_none=True, exclude=left_out, exclude_defaults=exclude_defaults)
+    """What is said of a run, but for the names and paths of one machine.
+
+    Beside the recipe's sections are the keys that the task has in its `data` section: columns, lengths.
+    """
+    written: dict[str, Any] = {"mode": "json", "exclude_none": True, "exclude_defaults": exclude_defaults}
+    of_data = recipe.data.model_dump(**written, exclude=set(DataSection.model_fields))
+    return of_data | recipe.model_dump(**written, exclude={"name", "output", "model", "data"}) | _sources(recipe)
 
 
 def _sources(recipe: Recipe) -> dict[str, Any]:
@@ -353,12 +354,6 @@ def _hash(path: Path) -> str:
     for file in sorted(found for found in path.rglob("*") if found.is_file()):
         whole.update(f"{file.relative_to(path).as_posix()}\0{_hash(file)}\0".encode())
     return whole.hexdigest()[:16]
-
-
-def _own(section: DataSection, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """What the task has in its `data` section besides sources and counts: columns, lengths."""
-    left_out = set(DataSection.model_fields)
-    return section.model_dump(mode="json", exclude_none=True, exclude=left_out, exclude_defaults=exclude_defaults)
 
 
 def _agree(stored: Any, now: Any, given: Any) -> bool:

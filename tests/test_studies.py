@@ -1,0 +1,75 @@
+"""The scripts of studies, in small: that they run, and leave what the next one wants."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+STUDIES = Path(__file__).parents[1] / "studies"
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("small_denoiser", STUDIES / "small_denoiser.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_small_denoiser_is_trained_and_saved(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from structune.tasks.parts.diffusion.pipeline import Pipeline
+    from structune.tasks.parts.model_section import ModelSection
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    rows = {
+        f"{kind}_{part}": value
+        for part in ("train", "test")
+        for kind, value in (("x", pixels), ("y", np.arange(20) % 10))
+    }
+    np.savez(tmp_path / "cifar10.npz", **rows)
+    command = ["", str(tmp_path / "cifar10.npz"), str(tmp_path / "out"), "--batch", "2", "--device", "cpu"]
+    weights = []
+    for steps in ("1", "2"):
+        monkeypatch.setattr(sys, "argv", [*command, "--steps", steps, "--samples", "1", "--sampling-steps", "1"])
+        script.main()
+        weights.append(torch.load(tmp_path / "out" / "training.pt", weights_only=True))
+    assert [state["step"] for state in weights] == [1, 2]
+    assert any(
+        not torch.equal(one, other) for one, other in zip(weights[0]["averaged"], weights[1]["averaged"], strict=True)
+    )
+    unseen = sorted(
+        path.relative_to(tmp_path / "out" / "unseen") for path in (tmp_path / "out").rglob("unseen/*/*/*.png")
+    )
+    assert {str(path.parent) for path in unseen} == {
+        f"{part}/a {name}" for part in ("train", "test") for name in script.UNSEEN
+    }
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "out" / "unseen" / "test" / "a ship" / "0001.png")), pixels[18]
+    )
+    pictures, labels = script.seen(rows, 1)
+    assert labels.tolist() == [n for n in range(10) if script.CLASSES[n] not in script.UNSEEN]
+    assert torch.equal(pictures, torch.from_numpy(pixels[labels.numpy()]).permute(0, 3, 1, 2))
+
+    pipeline = Pipeline(ModelSection(name=str(tmp_path / "out" / "pipeline")))
+    assert pipeline.image_size(None) == 32
+    averaged = {
+        name: state
+        for (name, _), state in zip(pipeline.load_model().named_parameters(), weights[1]["averaged"], strict=True)
+    }
+    for name, parameter in pipeline.load_model().named_parameters():
+        assert torch.equal(parameter, averaged[name].half().float())
+    vae = pipeline.load_vae()
+    clean = torch.from_numpy(pixels[:4]).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        latents = vae.encode(clean).latent_dist.mode()
+        assert (latents - clean).abs().max() < 1 / 1024
+        assert (vae.decode(latents).sample - clean).abs().max() < 1 / 1024
