@@ -29,10 +29,10 @@ test-floor: $(FLOOR)/.dev ## run the tests with the oldest versions that pyproje
 
 # A machine's own torch is used, and what is missing beside it is installed into .venv-gpu: see tests/gpu/environment.py.
 test-gpu: ## run the conformance suite and the adapters' tests on CUDA; writes runs/test-gpu.json
-	@PYTHONPATH=tests $(PYTHON) -m gpu
+	@PYTHONPATH=tests:$$PYTHONPATH $(PYTHON) -m gpu
 
 bench-gpu: ## measure layers of 768 to 8192 on CUDA, beside LoRA and PEFT's C3A; writes benchmarks/results
-	@PYTHONPATH=tests $(PYTHON) -m gpu.bench
+	@PYTHONPATH=tests:$$PYTHONPATH $(PYTHON) -m gpu.bench
 
 test-peft: $(VENV)/.dev ## run PEFT's own tests on our method (fetches PEFT's source distribution)
 	PYTHONPATH=tests $(BIN)/python -m peft_suite

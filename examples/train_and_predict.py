@@ -66,7 +66,7 @@ print(f"accuracy {metrics['eval_accuracy']:.2f} with {metrics['trainable_adapter
 # %% Predict: a text, several, rows with columns of their own, or a file.
 (answer,) = run.predict("the waiter was rude and the soup cold")
 print(answer["prediction"], f"{answer['probability bad']:.2f}")
-rows = run.predict([{"id": 7, "review": "kind waiter"}, {"id": 8, "review": "bad soup"}])
+rows = run.predict([{"id": 7, "review": "good soup and kind waiter"}, {"id": 8, "review": "bad soup cold waiter rude"}])
 count = run.predict_to("reviews.csv", "answers.csv")
 
 # %% Keep the model in memory to answer often.

@@ -319,7 +319,8 @@ def test_an_option_is_written_in_one_place(tmp_path: Path) -> None:
         assert text.count(before) == 1
         text = text.replace(before, f"{line}\n{before}")
     file.write_text(text, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FINDS_IT], capture_output=True, text=True, env=environment, cwd=tmp_path
     )

@@ -18,7 +18,8 @@ def run_by_two(script: Path, *arguments: str, folder: Path, **environment: str) 
     for rank in "01":
         meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        whole = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **meeting, **address, **environment}
+        one_kind = {"CUDA_VISIBLE_DEVICES": ""}  # both on the CPU, where there is one GPU too
+        whole = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **meeting, **address, **one_kind, **environment}
         line = [sys.executable, "-W", "ignore", str(script), *arguments]
         begun.append(subprocess.Popen(line, cwd=folder, env=whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     told = [process.communicate(timeout=500)[0].decode() for process in begun]

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from structune import __version__
+from structune.bench.folder import SUITES
 from structune.errors import Interrupted, UserError
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import first_rank, launched_together, refuse_several_processes
@@ -458,8 +459,7 @@ def bench(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="layer, model, memory, inference, growth, factored, compiled, widths, widths-inference, calibrate, "
-            "or a YAML file.",
+            help=f"{', '.join(SUITES)}, or a YAML file.",
         ),
     ] = "layer",
     calibrate: Annotated[

@@ -1,4 +1,7 @@
-"""Every script of examples/ runs as it stands, learns, and comes back from its files bit by bit."""
+"""Every script of examples/ runs as it stands, learns, and comes back from its files bit by bit.
+
+What a trainer took to a GPU is compared on the CPU, where what is loaded again lies.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def run(tmp_path, monkeypatch):
 def adapted(model: nn.Module) -> dict[str, Tensor]:
     """The trained numbers by name, without the wrappers' prefix."""
     found = {
-        name.removeprefix("base_model.model."): parameter.detach()
+        name.removeprefix("base_model.model."): parameter.detach().cpu()
         for name, parameter in model.named_parameters()
         if "structune_delta" in name
     }
@@ -73,7 +76,7 @@ def test_accelerate_loop(run) -> None:
     assert ran["losses"][-1] < 0.8 * ran["losses"][0]
     assert ran["first"] == ran["second"]
     assert_equal(adapted(ran["trained"]), adapted(ran["again"]))
-    assert torch.equal(ran["trained"](IDS).logits, ran["again"](IDS).logits)
+    assert torch.equal(ran["trained"].cpu()(IDS).logits, ran["again"].cpu()(IDS).logits)
 
 
 def test_transformers_trainer(run) -> None:
@@ -82,7 +85,7 @@ def test_transformers_trainer(run) -> None:
     assert ran["whole"].model.is_gradient_checkpointing
     assert ran["resumed"].state.global_step == 40
     assert_equal(adapted(ran["whole"].model), adapted(ran["resumed"].model))
-    expected = ran["model"](IDS).logits
+    expected = ran["model"].cpu()(IDS).logits
     assert torch.equal(ran["bare"](IDS).logits, expected)
     assert torch.equal(ran["again"](IDS).logits, expected)
     ran["bare"].disable_adapters()
@@ -100,7 +103,7 @@ def test_trl_sft(run) -> None:
     assert ran["resumed"].state.global_step == 40
     assert_equal(adapted(ran["whole"].model), adapted(ran["resumed"].model))
     assert_equal(adapted(ran["model"]), adapted(ran["again"]))
-    assert torch.equal(ran["model"](IDS).logits, ran["again"](IDS).logits)
+    assert torch.equal(ran["model"].cpu()(IDS).logits, ran["again"].cpu()(IDS).logits)
 
 
 def test_sentence_transformers_pairs(run) -> None:

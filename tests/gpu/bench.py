@@ -9,7 +9,7 @@ import sys
 
 from gpu.environment import ROOT, python, without_cuda
 
-SUITES = ("widths", "widths-inference", "calibrate")
+SUITES = ("widths", "widths-inference", "calibrate-cuda")
 """The last one is what the table `structune/products/devices/cuda.py` should be read off, once it is measured."""
 
 MODULES = (

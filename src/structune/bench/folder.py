@@ -6,7 +6,7 @@ from pathlib import Path
 
 SUITES = (
     *("layer", "model", "memory", "inference", "growth", "factored", "compiled"),
-    *("widths", "widths-inference", "calibrate"),
+    *("widths", "widths-inference", "calibrate", "calibrate-cuda"),
 )
 
 
