@@ -421,6 +421,10 @@ def sweep(
         typer.Option(metavar="NAME", help="Only this task.", show_default=False),
     ] = None,
     first_seed: Annotated[bool, typer.Option("--first-seed", help="Leave out all seeds but the first.")] = False,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Runs at a time, each a process of its own.")] = 1,
+    keep_runs: Annotated[
+        bool, typer.Option("--keep-runs", help="Keep the folders of runs whose rate was not chosen.")
+    ] = False,
     page: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -438,11 +442,12 @@ def sweep(
     """
     with _errors_as_lines(debug):
         from structune.study import sweep as running
+        from structune.study.results import Results
         from structune.study.sweep_file import Sweep
 
         path = _path("SWEEP", file)
         plan = Sweep.load(path, overrides or [])
-        results = running.Results(_path_if_given("--out", out) or path.parent / "results" / plan.name)
+        results = Results(_path_if_given("--out", out) or path.parent / "results" / plan.name)
         if page is not None:
             from structune.study.sweep_report import draw, put_into, table
 
@@ -450,7 +455,10 @@ def sweep(
             draw(plan, results, page.parent / "assets" / f"{plan.name}.png")
             return
         folder = _path_if_given("--work", work) or Path("runs") / plan.name
-        running.sweep(plan, results, folder, only=only, task=task, first_seed_only=first_seed, console=console)
+        running.sweep(
+            plan, results, folder, only=only, task=task, first_seed_only=first_seed, jobs=jobs, keep_runs=keep_runs,
+            console=console,
+        )  # fmt: skip
 
 
 @app.command()

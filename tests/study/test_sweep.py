@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.forkserver
+import os
 import re
+import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +22,17 @@ from structune.errors import Interrupted, UserError
 from structune.finetune import evaluate as evaluating
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.training import train
 from structune.study import sweep as module
+from structune.study import workers
 from structune.study.own_process import Outcome
-from structune.study.sweep import Results, search, summaries, sweep
+from structune.study.rates import RAN_AWAY, Rates, search
+from structune.study.results import Results, settings
+from structune.study.sweep import summaries, sweep
 from structune.study.sweep_file import Sweep
 from structune.study.sweep_report import draw, put_into, table
+from structune.study.workers import Job
+
+from .in_turn import InTurn
 
 
 @pytest.fixture
@@ -56,16 +67,17 @@ def plan(content: dict[str, Any], tmp_path: Path) -> Sweep:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs take place in this process; the list tells which were trained, with what score on the validation part."""
+    """Runs take place in this process; the list tells which were trained."""
     names: list[str] = []
+    carry_out = workers.carry_out
 
-    def run(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
-        assert recipe.output is not None
-        names.append(Path(recipe.output).name)
-        train(recipe, resume=resume)
-        return Outcome("finished")
+    def carried_out(job: Job) -> Outcome:
+        if job.run.state() != "finished":
+            names.append(job.run.folder.name)
+        return carry_out(job)
 
-    monkeypatch.setattr(module, "train_in_own_process", run)
+    monkeypatch.setattr(workers, "carry_out", carried_out)
+    monkeypatch.setattr(module, "Workers", InTurn)
     return names
 
 
@@ -103,17 +115,17 @@ def test_the_parts_have_no_text_in_common_and_the_test_part_is_the_data_s_own(
 def test_a_stopped_sweep_goes_on(
     plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results, run = Results(tmp_path / "results"), module.train_in_own_process
+    results, run = Results(tmp_path / "results"), workers.carry_out
 
-    def stopping(*args: Any, **kwargs: Any) -> Outcome:
-        return run(*args, **kwargs) if len(trained) < 2 else Outcome("interrupted", step=1)
+    def stopping(job: Job) -> Outcome:
+        return run(job) if len(trained) < 2 else Outcome("interrupted", step=1)
 
-    monkeypatch.setattr(module, "train_in_own_process", stopping)
+    monkeypatch.setattr(workers, "carry_out", stopping)
     with pytest.raises(Interrupted, match="the same command goes on"):
         sweep(plan, results, tmp_path / "work")
     before = {file: file.read_bytes() for file in results.folder.glob("*/*.json")}
     assert len(before) == 2
-    monkeypatch.setattr(module, "train_in_own_process", run)
+    monkeypatch.setattr(workers, "carry_out", run)
     sweep(plan, results, tmp_path / "work")
     assert len(trained) == len(set(trained)) == 9
     assert all(json.loads(content)["validation"] == json.loads(file.read_text())["validation"]
@@ -126,12 +138,12 @@ def test_a_stopped_sweep_goes_on(
 def test_numbers_that_run_away_are_the_worst(
     plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = module.train_in_own_process
+    run = workers.carry_out
 
-    def diverging(recipe: Recipe, *args: Any, **kwargs: Any) -> Outcome:
-        return Outcome("diverged", "why") if recipe.train.learning_rate == 0.04 else run(recipe, *args, **kwargs)
+    def diverging(job: Job) -> Outcome:
+        return Outcome("diverged", "why") if job.recipe.train.learning_rate == 0.04 else run(job)
 
-    monkeypatch.setattr(module, "train_in_own_process", diverging)
+    monkeypatch.setattr(workers, "carry_out", diverging)
     results = Results(tmp_path / "results")
     sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     assert {r["rate"]: r["validation"] is None for r in results.all()} == {0.01: False, 0.04: True}
@@ -143,29 +155,29 @@ def test_a_run_that_failed_is_told_and_the_others_are_done(
     plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch, screen: Console, where: str
 ) -> None:
     """No rate is chosen without it, and the same command tries it again, and it alone."""
-    results, run, scored = Results(tmp_path / "results"), module.train_in_own_process, evaluating.evaluate
+    results, run, scored = Results(tmp_path / "results"), workers.carry_out, evaluating.evaluate
     failing = [True]
     plan = plan if where == "train" else plan.model_copy(update={"seeds": [3]})
 
-    def train_or_fail(recipe: Recipe, *args: Any, **kwargs: Any) -> Outcome:
-        name = Path(recipe.output or "").name
-        if failing[0] and where == "train" and name == "LoRA-r=1-lr=0.01-seed=3":
+    def train_or_fail(job: Job) -> Outcome:
+        if failing[0] and where == "train" and job.run.folder.name == "LoRA-r=1-lr=0.01-seed=3":
             trained.append("failed")
             return Outcome("failed", "not enough memory")
-        return run(recipe, *args, **kwargs)
+        return run(job)
 
-    def score_or_fail(folder: str, data: Path) -> Any:
-        if failing[0] and where == "test" and "LoRA-r=1-" in folder:
+    def score_or_fail(folder: Path, data: Path) -> Any:
+        if failing[0] and where == "test" and "LoRA-r=1-" in folder.name:
             raise RuntimeError("not enough memory")
         return scored(folder, data)
 
-    monkeypatch.setattr(module, "train_in_own_process", train_or_fail)
+    monkeypatch.setattr(workers, "carry_out", train_or_fail)
     monkeypatch.setattr(evaluating, "evaluate", score_or_fail)
     with pytest.raises(
         UserError, match=r"failed, all else is done; .* tries again: films/LoRA-r=1-.*: not enough memory"
     ):
         sweep(plan, results, tmp_path / "work", only="LoRA", console=screen)
-    assert "failed  films/LoRA-r=1-" in screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert re.search(r"films  LoRA r=1  lr 0.0\d  seed 3  failed: ", said)
     done = {(r["method"], r["rate"], r["seed"]) for r in results.all()}
     assert {("LoRA r=2", seed) for seed in plan.seeds} <= {(method, seed) for method, _, seed in done}
     assert {rate for method, rate, _ in done if method == "LoRA r=1"} >= {0.04}
@@ -197,22 +209,36 @@ def test_a_method_may_have_rates_of_its_own(content: dict[str, Any], tmp_path: P
         (1e9, [0.01, 0.04, 0.16, 0.64]),
     ],
 )
-def test_the_search_goes_on_at_an_end(plan: Sweep, best: float, tried: list[float]) -> None:
+def test_the_search_goes_on_at_an_end(best: float, tried: list[float]) -> None:
     """It ends where the best rate has one on each side, or after two more."""
-    asked: list[float] = []
+    rates = Rates([0.04, 0.01], 4.0, 2)
 
     def score(rate: float) -> float:
-        asked.append(rate)
         return -abs(rate - best) if best < 1 else rate
 
-    longer = plan.model_copy(update={"further_rates": 2})
-    chosen = search(longer, plan.rates, score)
+    asked, chosen = carried(rates, score)
+    assert asked[:2] == [0.01, 0.04]  # side by side
     assert sorted(asked) == pytest.approx(tried)
     assert chosen == pytest.approx(min(tried, key=lambda rate: abs(rate - best)))
-    assert search(plan, plan.rates, lambda rate: None) is None
-    asked: list[float] = []
-    assert search(longer, plan.rates, lambda rate: asked.append(rate) or 0.5) == 0.01
-    assert asked == [0.01, 0.04]  # where no rate changes anything, none beyond the ends is tried
+
+
+def test_the_search_where_no_rate_is_better() -> None:
+    rates = Rates([0.01, 0.04], 4.0, 2)
+    assert carried(rates, lambda rate: RAN_AWAY) == (pytest.approx([0.01, 0.04, 0.0025, 0.000625]), None)
+    assert carried(rates, lambda rate: 0.5) == ([0.01, 0.04], 0.01)  # none beyond the ends is tried
+    assert carried(rates, lambda rate: RAN_AWAY if rate > 0.01 else rate)[1] == 0.01
+    assert carried(rates, lambda rate: rate, greater_is_better=False)[1] == pytest.approx(0.000625)
+
+
+def carried(
+    rates: Rates, score: Callable[[float], float], greater_is_better: bool = True
+) -> tuple[list[float], float | None]:
+    """What a search asks for, in order, and what it finds."""
+    scores: dict[float, float] = {}
+    while (found := search(rates, scores.get, greater_is_better)).missing:
+        assert found.best is None
+        scores |= {rate: score(rate) for rate in found.missing}
+    return list(scores), found.best
 
 
 def test_results_of_other_settings_are_not_mixed_in(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
@@ -245,8 +271,8 @@ def test_settings_of_the_recipe_come_before_columns_of_the_same_name(tmp_path: P
     files = dict.fromkeys(("train", "evaluation"), str(tmp_path / "rows.csv"))
     content = {"task": "text-to-image", "model": {"name": "x"}, "method": "c3a", "seed": 7}
     recipe = Recipe.parse({**content, "data": {**files, "caption": "words"}}, "here").resolved()
-    settings = module._settings(recipe)
-    assert (settings["seed"], settings["caption"]) == (7, "words")
+    said = settings(recipe)
+    assert (said["seed"], said["caption"]) == (7, "words")
 
 
 def test_table_and_figure(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
@@ -291,13 +317,82 @@ def test_mistakes_in_the_file(plan: Sweep, tmp_path: Path, override: str, said: 
         Sweep.load(tmp_path / "tiny.yaml", [override])
 
 
+def test_only_the_runs_that_were_chosen_are_kept(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+    (tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").mkdir(parents=True)
+    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool")
+    found = {(r["rate"], r["seed"]) for r in Results(tmp_path / "results").all() if r["test"]}
+    kept = {f"pool-lr={rate:.3g}-seed={seed}" for rate, seed in found}
+    assert len(kept) == 2
+    folder = tmp_path / "work" / "runs" / "films"
+    assert {path.name for path in folder.iterdir()} == kept
+    assert all((folder / name / "adapter" / "adapter_model.safetensors").is_file() for name in kept)
+    assert not list(folder.glob("*/checkpoints"))
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    found = Results(folder).all()
+    return {f"{r['rate']:.3g} {r['seed']}": (r["validation"], r["test"]) for r in found}
+
+
+def two_at_a_time(file: Path, only: str = "pool") -> None:
+    sweep(Sweep.load(file), Results(file.parent / "results"), file.parent / "work", only=only, jobs=2)
+
+
+def until_killed(file: Path) -> None:
+    """The same in a child of the fork server, which is there already and need not import everything anew."""
+    vars(multiprocessing.forkserver._forkserver)["ensure_running"] = lambda: None
+    two_at_a_time(file)
+
+
+def wait_until(there: Callable[[], object]) -> None:
+    until = time.monotonic() + 120
+    while not there() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def test_processes_side_by_side_stopped_killed_and_gone_on_with(
+    content: dict[str, Any], tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time, through Ctrl-C and a kill, come to what one after the other comes to in one go."""
+    content["tasks"]["films"]["train"] |= {"max_steps": 24, "save_steps": 6}
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(content))
+    sweep(Sweep.load(file), Results(tmp_path / "alone"), tmp_path / "other", only="pool")
+    monkeypatch.setattr(module, "Workers", workers.Workers)
+    runs = tmp_path / "work" / "runs" / "films"
+
+    def interrupt() -> None:
+        wait_until(lambda: len(list(runs.glob("*/checkpoints/checkpoint-*/trainer_state.json"))) >= 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watching = threading.Thread(target=interrupt)
+    watching.start()
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        two_at_a_time(file)
+    watching.join()
+    assert len(list(runs.iterdir())) == 2
+    assert all(Run(run).state() == "unfinished" and Run(run).last_checkpoint() for run in runs.iterdir())
+
+    context: Any = multiprocessing.get_context("forkserver")
+    killed = context.Process(target=until_killed, args=(file,))
+    killed.start()
+    wait_until(lambda: list((tmp_path / "results").glob("*/*.json")))
+    killed.kill()
+    killed.join()
+    assert len(list((tmp_path / "results").glob("*/*.json"))) < 3
+
+    two_at_a_time(file)
+    assert scores(tmp_path / "results") == scores(tmp_path / "alone")
+    assert len(scores(tmp_path / "alone")) == 3
+
+
 def test_an_unknown_task(plan: Sweep, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--task 'books': the sweep has films"):
         sweep(plan, Results(tmp_path / "results"), tmp_path / "work", task="books")
 
 
 def test_a_run_has_the_recipe_of_its_task_and_method(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
-    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True)
+    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True, keep_runs=True)
     recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
     assert (recipe.seed, recipe.train.learning_rate, recipe.train.max_steps) == (3, 0.01, 2)
     assert recipe.method == plan.settings()["pool"]
@@ -312,7 +407,8 @@ def test_where_no_head_is_trained_there_is_no_rate_of_one(
     content["model"] = {"name": str(tmp_path / "classifier")}
     content["tasks"]["films"]["task"] = {"name": "text-classification", "head": "match"}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    sweep(Sweep.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results"), tmp_path / "work", only="pool")
+    plan = Sweep.load(tmp_path / "tiny.yaml")
+    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True, keep_runs=True)
     recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
     assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.01, None)
 

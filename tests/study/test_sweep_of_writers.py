@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.finetune.training import train
 from structune.study import sweep as module
-from structune.study.own_process import Outcome
-from structune.study.sweep import Results, summaries, sweep
+from structune.study.results import Results
+from structune.study.sweep import summaries, sweep
 from structune.study.sweep_file import Sweep
 from structune.study.sweep_report import table
 
 from ..tasks.chats import chat_tokenizer, questions, save_tiny_llama
+from .in_turn import InTurn
 
 pytest.importorskip("trl", minversion="1.16")
 
@@ -44,11 +43,7 @@ TASKS: dict[str, Any] = {
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
-    def run(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
-        train(recipe, resume=resume)
-        return Outcome("finished")
-
-    monkeypatch.setattr(module, "train_in_own_process", run)
+    monkeypatch.setattr(module, "Workers", InTurn)
     monkeypatch.chdir(tmp_path)
     save_tiny_llama(tmp_path / "writer", chat_tokenizer())
     pairs = [{"question": question, "answer": answer} for question, answer in questions(70)]

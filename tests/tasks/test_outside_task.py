@@ -17,8 +17,9 @@ from structune import cli
 from structune.finetune.evaluate import load_run
 from structune.finetune.run import Run
 from structune.study import sweep as sweeping
-from structune.study.own_process import Outcome
+from structune.study.results import Results
 
+from ..study.in_turn import InTurn
 from .toy import WordCount
 
 
@@ -137,13 +138,7 @@ def test_methods_are_compared_on_it(content: dict[str, Any]) -> None:
 def test_rates_are_searched_on_it_and_the_least_error_is_best(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from structune.finetune.training import train
-
-    def here(recipe: Any, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
-        train(recipe, resume=resume)
-        return Outcome("finished")
-
-    monkeypatch.setattr(sweeping, "train_in_own_process", here)
+    monkeypatch.setattr(sweeping, "Workers", InTurn)
     task = {key: content[key] for key in ("task", "data")} | {"validation_examples": 15}
     task["train"] = {key: content["train"][key] for key in ("batch_size", "device")} | {"max_steps": 2}
     plan = {
@@ -152,7 +147,7 @@ def test_rates_are_searched_on_it_and_the_least_error_is_best(
     }  # fmt: skip
     Path("sweep.yaml").write_text(yaml.safe_dump(plan))
     structune("sweep", "sweep.yaml", "--out", "results", "--work", "work")
-    found = sweeping.Results(Path("results")).all()
+    found = Results(Path("results")).all()
     best = min(found, key=lambda result: result["validation"]["rmse"])
     assert len({result["validation"]["rmse"] for result in found}) == 2
     assert [result["rate"] for result in found if result["test"]] == [best["rate"]]

@@ -251,6 +251,30 @@ class Run:
         if prepared:
             write_json(self.prepared_file, dict(prepared))
 
+    def remove_checkpoints(self) -> None:
+        """Delete the checkpoints, which a finished run has no use for."""
+        for folder in checkpoint_folders(self.checkpoints):
+            remove_checkpoint(folder)
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+
+    def remove(self) -> None:
+        """Delete the run: what training and evaluations wrote, and the folder if nothing else is in it.
+
+        Raises:
+            UserError: another process trains in it, or something else has the name of a file of a run's.
+        """
+        if not self.is_run():
+            return
+        with self.lock():
+            own = list(self._own())
+            self.remove_checkpoints()
+            marker = [path for path in own if path == self.marker_file]
+            for path in [*(path for path in own if path not in marker and path.exists()), *marker]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if self.adapter.is_dir() and not any(self.adapter.iterdir()):
+                self.adapter.rmdir()
+
     def note_divergence(self, message: str) -> None:
         """Keep why training stopped, for `divergence` to tell who resumes it."""
         write_json(self.marker_file, _json(self.marker_file) | {"diverged": message})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -35,12 +35,14 @@ class Outcome:
         reason: why, if it failed or diverged.
         step: after which it was saved, if it was interrupted; None: it was not.
         number: of the signal that interrupted it.
+        test: its scores on the test part, if it was to be scored.
     """
 
     kind: Literal["finished", "interrupted", "failed", "diverged"]
     reason: str = ""
     step: int | None = None
     number: int = signal.SIGINT
+    test: dict[str, Any] | None = None
 
 
 def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:
@@ -60,7 +62,7 @@ def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, 
         receiver.recv()
         outcome: Outcome = receiver.recv()
     except EOFError:
-        outcome = _outcome_of_exit_code(child.exitcode or 0)
+        outcome = outcome_of_exit_code(child.exitcode or 0)
     if received and outcome.kind in ("finished", "diverged"):
         outcome = Outcome("interrupted")  # the signal came when there was nothing left to stop but the next run
     return replace(outcome, number=received[0]) if received and outcome.kind == "interrupted" else outcome
@@ -85,7 +87,7 @@ def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: 
     if hears:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sender.send(_READY)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
     warnings.filterwarnings("ignore", category=DataWarning)  # the first process told
     outcome = Outcome("finished")
@@ -106,7 +108,7 @@ def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: 
         sender.send(outcome)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait for the parent's end, and take it for a SIGTERM."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -141,7 +143,7 @@ def _passing_signals_to(child: BaseProcess, receiver: Connection) -> Iterator[li
         yield received
 
 
-def _outcome_of_exit_code(exitcode: int) -> Outcome:
+def outcome_of_exit_code(exitcode: int) -> Outcome:
     """The outcome of a process that ended without telling."""
     if exitcode == -signal.SIGTERM:
         return Outcome("interrupted")

@@ -5,13 +5,11 @@ The learning rate is chosen on a validation part; the test part is scored for th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,71 +21,17 @@ from structune.data.section import DataSection
 from structune.data.split import stratified_split
 from structune.errors import UserError
 from structune.files import write_json
-from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.methods.method import Method
-from structune.study.own_process import stop_if_interrupted, train_in_own_process
+from structune.study.own_process import Outcome, stop_if_interrupted
+from structune.study.rates import RAN_AWAY, Rates, Search, search
+from structune.study.results import Results, Wanted, settings
 from structune.study.sweep_file import Sweep, TaskSection
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One run of a sweep."""
-
-    task: str
-    label: str
-    method: Method
-    rate: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """What its file and its folder are called."""
-        words = f"{self.label} lr={self.rate:.3g} seed={self.seed}"
-        return f"{self.task}/{re.sub(r'[^A-Za-z0-9.=-]+', '-', words).strip('-')}"
-
-
-class Results:
-    """The files of a sweep: one for each run that is finished.
-
-    Args:
-        folder: where they are; made with the first of them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def file(self, wanted: Wanted) -> Path:
-        """Where the result of a run is, or will be."""
-        return self.folder / f"{wanted.name}.json"
-
-    def get(self, wanted: Wanted, recipe: ResolvedRecipe) -> dict[str, Any] | None:
-        """The result of a run; None: it is not there.
-
-        Raises:
-            UserError: the file is damaged, or of a run with other settings.
-        """
-        file = self.file(wanted)
-        if not file.is_file():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            same = _agree(content["settings"], _settings(recipe), _settings(recipe, exclude_defaults=True))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
-        if not same:
-            raise UserError(
-                f"{file}: was run with other settings than the sweep has now; take another --out, or delete the file"
-            )
-        return content
-
-    def all(self) -> list[dict[str, Any]]:
-        """Every result, in the order of the files' names."""
-        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.folder.glob("*/*.json"))]
+from structune.study.workers import Job, Workers
 
 
 def sweep(
@@ -98,14 +42,17 @@ def sweep(
     only: str = "",
     task: str | None = None,
     first_seed_only: bool = False,
+    jobs: int = 1,
+    keep_runs: bool = False,
     console: Console | None = None,
 ) -> None:
     """Do every run that has no result yet.
 
     Runs of the first seed come before those of others, and methods in the order of the file. Each run is a process of
-    its own and has a folder in `work`; one that was interrupted goes on from its last checkpoint. A rate at which
-    numbers ran away counts as the worst. A run that failed for another reason is told of and passed over, and no rate
-    is chosen that was to be compared with it; all others are done before that is an error.
+    its own and has a folder in `work`; one that was interrupted goes on from its last checkpoint. What is run follows
+    from the results alone, so that any number of processes come to the same. A rate at which numbers ran away counts as
+    the worst. A run that failed for another reason is told of and passed over, and no rate is chosen that was to be
+    compared with it; all others are done before that is an error.
 
     Args:
         plan: the sweep.
@@ -114,6 +61,8 @@ def sweep(
         only: an expression that a method's label must contain a match of.
         task: the only task; all of them by default.
         first_seed_only: whether to leave out the other seeds.
+        jobs: how many processes run at a time.
+        keep_runs: whether to keep the folders of runs whose rate was not chosen.
         console: where progress is shown.
 
     Raises:
@@ -122,53 +71,84 @@ def sweep(
     """
     console = console or Console(quiet=True)
     refuse_several_processes()
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: at least one process has to run")
     if task is not None and task not in plan.tasks:
         raise UserError(f"--task {task!r}: the sweep has {', '.join(plan.tasks)}")
     tasks = list(plan.tasks) if task is None else [task]
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, f"the folder {str(work)!r}"):
-        parts = {name: _Parts(work / "data" / name, task) for name, task in plan.tasks.items()}
-        runner = _Runner(plan, results, work, parts, console)
         chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
-        for seed in plan.seeds[:1] if first_seed_only else plan.seeds:
-            for (label, method), name in product(chosen.items(), tasks):
-                with suppress(_RunFailed):
-                    rate = runner.searched(name, label, method)
-                    if rate is not None:
-                        runner.tested(Wanted(name, label, method, rate, seed))
-        if failed := runner.failed:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-            count = f"{len(failed)} {'run' if len(failed) == 1 else 'runs'}"
-            raise UserError(f"{count} failed, all else is done; the same command tries again: {reasons}")
+        cells = [_Cell(name, label, method) for (label, method), name in product(chosen.items(), tasks)]
+        runner = _Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
+        _carry_out(runner, jobs, console)
 
 
-def search(
-    plan: Sweep, rates: Sequence[float], score: Callable[[float], float | None], greater_is_better: bool = True
-) -> float | None:
-    """The rate with the best score: those of the file, then more beyond the end at which the best one is.
+def _carry_out(runner: _Runner, jobs: int, console: Console) -> None:
+    """Run what is left, so many processes at a time. Raises `UserError` at the end where some failed."""
+    steps = runner.steps()
+    if not steps:
+        return
+    begun = {}
+    clock = _Clock(runner, jobs)
+    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    console.print(f"{clock.done} runs are done, about {sum(runner.left().values())} left{at_a_time}", highlight=False)
+    interrupted = None
+    with Workers(jobs) as workers:
+        while True:
+            waiting = [] if interrupted or workers.signals else [step for step in steps if step.name not in begun]
+            for step in waiting[: workers.free]:
+                workers.start(step.name, step.job)
+                begun[step.name] = (step, time.monotonic())
+            if not begun:
+                break
+            for name, outcome in workers.wait():
+                step, since = begun.pop(name)
+                if outcome.kind == "interrupted":
+                    interrupted = outcome
+                    workers.stop()
+                    continue
+                said = runner.record(step, outcome)
+                console.print(clock.line(step, time.monotonic() - since, said), highlight=False, soft_wrap=True)
+            steps = runner.steps()
+        if workers.signals and not interrupted and steps:
+            interrupted = Outcome("interrupted", number=workers.signals[0])
+    if interrupted:
+        stop_if_interrupted(interrupted, "the same command goes on")
+    if failed := runner.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        count = f"{len(failed)} {'run' if len(failed) == 1 else 'runs'}"
+        raise UserError(f"{count} failed, all else is done; the same command tries again: {reasons}")
 
-    Args:
-        plan: the sweep.
-        rates: of the method, in the file.
-        score: of a rate; None where numbers ran away.
-        greater_is_better: what is best, the greatest score or the least.
 
-    Returns:
-        The rate; None if numbers ran away at all of them.
+@dataclass
+class _Cell:
+    """One method on one task: a rate is searched, then come the seeds.
+
+    Attributes:
+        results: of its runs by rate and seed, as far as they were looked for; None: none is there.
     """
-    sign = 1 if greater_is_better else -1
-    scores = {rate: score(rate) for rate in sorted(rates)}
-    for _ in range(plan.further_rates + 1):
-        fine = {rate: value for rate, value in scores.items() if value is not None}
-        best = max(fine, key=lambda rate: (sign * fine[rate], -rate)) if fine else None
-        if len(fine) == len(scores) and len(set(fine.values())) == 1:
-            break  # no rate changes anything, and none beyond will
-        smallest, largest = min(scores), max(scores)
-        further = smallest / plan.rate_factor if best in (None, smallest) else largest * plan.rate_factor
-        if best not in (None, smallest, largest) or len(scores) == len(rates) + plan.further_rates:
-            break
-        scores[further] = score(further)
-    return best
+
+    task: str
+    label: str
+    method: Method
+    results: dict[tuple[float, int], dict[str, Any] | None] = field(default_factory=dict)
+
+    def wanted(self, rate: float, seed: int) -> Wanted:
+        return Wanted(self.task, self.label, self.method, rate, seed)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one process is to do: a run, a test score, or both."""
+
+    cell: _Cell
+    wanted: Wanted
+    job: Job
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
 
 
 class _Parts:
@@ -202,121 +182,123 @@ class _Parts:
         return {**files, **own}
 
 
-class _RunFailed(Exception):
-    """A run failed, and was told of."""
-
-
 class _Runner:
-    """Runs that have no result yet, one after the other.
+    """What is left to do, as it follows from the results, and the record of what was done.
 
     Attributes:
-        failed: why, by the run's name.
+        failed: why, by the run's name: it is not tried again, and no rate is chosen without it.
     """
 
     def __init__(
-        self, plan: Sweep, results: Results, work: Path, parts: Mapping[str, _Parts], console: Console
+        self, plan: Sweep, results: Results, work: Path, cells: list[_Cell], seeds: list[int], keep_runs: bool
     ) -> None:
-        self.plan, self.results, self.work, self.parts, self.console = plan, results, work, parts, console
+        self.plan, self.results, self.work = plan, results, work
+        self.cells, self.seeds, self.keep_runs = cells, seeds, keep_runs
+        self.parts = {name: _Parts(work / "data" / name, task) for name, task in plan.tasks.items()}
         self.metrics = plan.scores()
+        self._recipes: dict[str, ResolvedRecipe] = {}
         self.rates = plan.rates_by_label()
         self.failed: dict[str, str] = {}
 
-    def searched(self, task: str, label: str, method: Method) -> float | None:
-        """The rate with the best score on the validation part; None where numbers ran away at all of them.
+    def steps(self) -> list[_Step]:
+        """What can be done now; what says most comes first: all methods with one seed, then with the next."""
+        found = [step for cell in self.cells for step in self._steps(cell) if step.name not in self.failed]
+        return sorted(found, key=lambda step: self.plan.seeds.index(step.wanted.seed))
 
-        Raises:
-            _RunFailed: one of its runs failed; the other rates of the file were tried.
-        """
-        score = partial(self.validated, task, label, method)
-        failed = None
-        for rate in self.rates[label]:
-            try:
-                score(rate)
-            except _RunFailed as error:
-                failed = error
-        if failed is not None:
-            raise failed
-        return search(self.plan, self.rates[label], score, self.metrics[task].greater_is_better)
+    def left(self) -> dict[str, int]:
+        """How many steps each task has still, at least: a search may go beyond its ends."""
+        found: dict[str, int] = {}
+        for cell in self.cells:
+            found[cell.task] = found.get(cell.task, 0) + self._left(cell)
+        return found
 
-    def validated(self, task: str, label: str, method: Method, rate: float) -> float | None:
-        """The score on the validation part with the first seed; None where numbers ran away."""
-        result = self._result(Wanted(task, label, method, rate, self.plan.seeds[0]))
-        return None if result["validation"] is None else result["validation"][self.metrics[task].key]
+    def done(self) -> int:
+        """How many steps the results stand for: runs, and a test score more where the rate was chosen."""
+        there = [(key, result) for cell in self.cells for key, result in cell.results.items() if result is not None]
+        return sum(1 + (seed == self.plan.seeds[0] and result["test"] is not None) for (_, seed), result in there)
 
-    def tested(self, wanted: Wanted) -> None:
-        """Make sure that a run is there and scored on the test part."""
-        result = self._result(wanted)
-        if result["validation"] is None or result["test"] is not None:
+    def _steps(self, cell: _Cell) -> Iterator[_Step]:
+        first = self.plan.seeds[0]
+        missing, best = self._search(cell)
+        for rate in missing:
+            yield self._step(cell, cell.wanted(rate, first), tested=False)
+        if best is None:
             return
-        recipe = self._recipe(wanted)
-        if Run(Path(recipe.output)).state() != "finished":
-            self._train(wanted, recipe)
-        with without_remarks():
-            from structune.finetune.evaluate import evaluate
+        for seed in self.seeds:
+            result = self._result(cell, best, seed)
+            if result is None or (result["validation"] is not None and result["test"] is None):
+                yield self._step(cell, cell.wanted(best, seed), tested=True)
 
-        self._say(wanted, "test")
-        try:
-            scored = evaluate(recipe.output, self.parts[wanted.task].file("test"))
-        except (UserError, RuntimeError) as error:  # such as too little memory on a GPU
-            raise self._failed(wanted, str(error)) from None
-        result["test"] = scored.scores | {"loss": scored.loss, "examples": scored.examples}
-        write_json(self.results.file(wanted), result)
+    def _left(self, cell: _Cell) -> int:
+        now = [step.name in self.failed for step in self._steps(cell)]
+        searching, undecided = bool(self._search(cell).missing), any(now)
+        return now.count(False) + (len(self.seeds) if searching and not undecided else 0)
 
-    def _result(self, wanted: Wanted) -> dict[str, Any]:
-        recipe = self._recipe(wanted)
-        if (there := self.results.get(wanted, recipe)) is not None:
-            return there
-        run = self._train(wanted, recipe)
-        content: dict[str, Any] = {
-            "task": wanted.task,
-            "method": wanted.label,
-            "rate": wanted.rate,
-            "seed": wanted.seed,
-            "validation": None,
-            "test": None,
-            "settings": _settings(recipe),
-        }
-        if run is not None:
-            metrics = run.metrics()
-            scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
-            content["validation"] = {key: metrics[f"eval_{key}"] for key in scores}
-            if recipe.train.evaluate_first:
-                first = next(entry for entry in run.history() if "eval_loss" in entry)
-                content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
-            kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
-            content |= {key: metrics[key] for key in kept}
-            content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
-        write_json(self.results.file(wanted), content)
-        return content
+    def _search(self, cell: _Cell) -> Search:
+        metric, first = self.metrics[cell.task], self.plan.seeds[0]
 
-    def _train(self, wanted: Wanted, recipe: ResolvedRecipe) -> Run | None:
-        """The finished run; None if its numbers ran away."""
-        if reason := self.failed.get(wanted.name):
-            raise _RunFailed(reason)
-        run = Run(Path(recipe.output))
-        if (state := run.state()) == "finished":
-            return run
-        self._say(wanted, "train" if state == "new" else "go on")
-        outcome = train_in_own_process(recipe, state == "unfinished", overwrite=False, quiet=True)
-        stop_if_interrupted(outcome, "the same command goes on")
+        def score(rate: float) -> float | None:
+            result = self._result(cell, rate, first)
+            if result is None:
+                return None
+            return RAN_AWAY if result["validation"] is None else float(result["validation"][metric.key])
+
+        rates = Rates(self.rates[cell.label], self.plan.rate_factor, self.plan.further_rates)
+        return search(rates, score, metric.greater_is_better)
+
+    def _result(self, cell: _Cell, rate: float, seed: int) -> dict[str, Any] | None:
+        """What is known of a run; its file is looked for once."""
+        if (rate, seed) not in cell.results:
+            wanted = cell.wanted(rate, seed)
+            cell.results[rate, seed] = self.results.get(wanted, self._recipe(wanted))
+        return cell.results[rate, seed]
+
+    def _step(self, cell: _Cell, wanted: Wanted, tested: bool) -> _Step:
+        test = self.parts[cell.task].file("test") if tested else None
+        return _Step(cell, wanted, Job(self._recipe(wanted), test))
+
+    def record(self, step: _Step, outcome: Outcome) -> str:
+        """Write down how a step ended, and say it in a few words."""
+        cell, wanted, recipe, run = step.cell, step.wanted, step.job.recipe, step.job.run
+        metric = self.metrics[cell.task]
         if outcome.kind == "failed":
-            raise self._failed(wanted, outcome.reason)
-        return run if outcome.kind == "finished" else None
+            self.failed[step.name] = outcome.reason
+            return f"[red]failed:[/] {escape(outcome.reason)}"
+        content = self._result(cell, wanted.rate, wanted.seed) or _content(wanted, recipe, outcome, run)
+        said = "numbers ran away"
+        if outcome.kind == "finished":
+            said = f"validation {metric.title} {metric.text(content['validation'][metric.key])}"
+        if outcome.test is not None:
+            content = content | {"test": outcome.test}
+            said = f"test {metric.title} {metric.text(outcome.test[metric.key])}"
+        write_json(self.results.file(wanted), content)
+        cell.results[wanted.rate, wanted.seed] = content
+        run.remove_checkpoints()
+        if outcome.test is not None and not self.keep_runs:
+            self._remove_others(cell, wanted.rate)
+        return said
 
-    def _failed(self, wanted: Wanted, reason: str) -> _RunFailed:
-        """The end of a run, which is told and remembered."""
-        self.failed[wanted.name] = reason
-        self._say(wanted, "failed")
-        self.console.print(f"        {escape(reason)}", highlight=False, soft_wrap=True)
-        return _RunFailed(reason)
+    def _remove_others(self, cell: _Cell, best: float) -> None:
+        """Delete the runs of the rates that were not chosen: what they say is in their results."""
+        for rate, seed in cell.results:
+            if rate != best:
+                Run(self._folder(cell.wanted(rate, seed))).remove()
+
+    def _folder(self, wanted: Wanted) -> Path:
+        return self.work / "runs" / wanted.name
 
     def _recipe(self, wanted: Wanted) -> ResolvedRecipe:
+        if wanted.name not in self._recipes:
+            self._recipes[wanted.name] = self._made(wanted)
+        return self._recipes[wanted.name]
+
+    def _made(self, wanted: Wanted) -> ResolvedRecipe:
         task = self.plan.tasks[wanted.task]
         return Recipe.parse(
             {
                 "name": self.plan.name,
                 "seed": wanted.seed,
-                "output": str(self.work / "runs" / wanted.name),
+                "output": str(self._folder(wanted)),
                 "model": self.plan.model.model_dump(exclude_none=True),
                 **({} if task.task is None else {"task": task.task}),
                 "data": self.parts[wanted.task].section(),
@@ -326,50 +308,68 @@ class _Runner:
             where=wanted.name,
         ).resolved()
 
-    def _say(self, wanted: Wanted, what: str) -> None:
-        self.console.print(f"{what}  {escape(wanted.name)}", highlight=False, soft_wrap=True)
+
+class _Clock:
+    """A line a step, with the time that is left: from the steps of the same task, else from all."""
+
+    def __init__(self, runner: _Runner, jobs: int) -> None:
+        self.runner, self.jobs = runner, jobs
+        self.done = runner.done()
+        self.seconds: dict[str, list[float]] = {}
+
+    def line(self, step: _Step, seconds: float, said: str) -> str:
+        self.done += 1
+        self.seconds.setdefault(step.wanted.task, []).append(seconds)
+        left = sum(self.runner.left().values())
+        estimate = f"about {words(seconds_left)} left" if (seconds_left := self._left()) else "done"
+        return (
+            f"{self.done}/{self.done + left}  {escape(step.wanted.task)}  {escape(step.wanted.label)}  "
+            f"lr {step.wanted.rate:.3g}  seed {step.wanted.seed}  {said}  {words(seconds)}  [dim]{estimate}[/]"
+        )
+
+    def _left(self) -> float:
+        everything = statistics.mean(value for own in self.seconds.values() for value in own)
+        left = self.runner.left()
+        return (
+            sum(
+                count * (statistics.mean(self.seconds[task]) if task in self.seconds else everything)
+                for task, count in left.items()
+            )
+            / self.jobs
+        )
 
 
-def _settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """What is said of a run, but for the names and paths of one machine.
-
-    Beside the recipe's sections are the keys that the task has in its `data` section: columns, lengths.
-    """
-    written: dict[str, Any] = {"mode": "json", "exclude_none": True, "exclude_defaults": exclude_defaults}
-    of_data = recipe.data.model_dump(**written, exclude=set(DataSection.model_fields))
-    return of_data | recipe.model_dump(**written, exclude={"name", "output", "model", "data"}) | _sources(recipe)
+def words(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _sources(recipe: Recipe) -> dict[str, Any]:
-    """What a run reads: its data by their hash."""
-    hashes = [_hash(Path(file)) for file in recipe.data.files().values()]
-    return {"data": hashes, "model": Path(recipe.model.name).name}
-
-
-def _hash(path: Path) -> str:
-    """Of a file; of a folder the names and contents of all files in it."""
-    if not path.is_dir():
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    whole = hashlib.sha256()
-    for file in sorted(found for found in path.rglob("*") if found.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()}\0{_hash(file)}\0".encode())
-    return whole.hexdigest()[:16]
-
-
-def _agree(stored: Any, now: Any, given: Any) -> bool:
-    """Whether settings are those that were stored; options that came later are, where they have their defaults.
-
-    Args:
-        stored: settings of a run.
-        now: those of the sweep.
-        given: of these, what is no default.
-    """
-    if not isinstance(stored, dict) or not isinstance(now, dict):
-        return bool(stored == now)
-    given = given if isinstance(given, dict) else {}
-    return all(key in now and _agree(value, now[key], given.get(key)) for key, value in stored.items()) and not any(
-        key in given for key in now if key not in stored
-    )
+def _content(wanted: Wanted, recipe: ResolvedRecipe, outcome: Outcome, run: Run) -> dict[str, Any]:
+    """What the file of a run says."""
+    content: dict[str, Any] = {
+        "task": wanted.task,
+        "method": wanted.label,
+        "rate": wanted.rate,
+        "seed": wanted.seed,
+        "validation": None,
+        "test": None,
+        "settings": settings(recipe),
+    }
+    if outcome.kind == "finished":
+        metrics = run.metrics()
+        scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
+        content["validation"] = {key: metrics[f"eval_{key}"] for key in scores}
+        if recipe.train.evaluate_first:
+            first = next(entry for entry in run.history() if "eval_loss" in entry)
+            content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
+        kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
+        measured = ("seconds_per_step", "peak_memory_bytes", "peak_memory_kind", "device")
+        content |= {key: metrics[key] for key in (*kept, *measured) if key in metrics}
+        content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
+        content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
+    return content
 
 
 def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,9 @@ from typing import Any
 from structune.errors import UserError
 from structune.files import write_text
 from structune.palette import INK
+from structune.study.results import Results
 from structune.study.style import method_style, save, tidy
-from structune.study.sweep import Results, summaries
+from structune.study.sweep import summaries
 from structune.study.sweep_file import Sweep
 from structune.tasks.task import Metric
 

@@ -1,0 +1,120 @@
+"""The results of a sweep: one small file for each run, found again by what was run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from structune.data.section import DataSection
+from structune.errors import UserError
+from structune.finetune.recipe import Recipe, ResolvedRecipe
+from structune.methods.method import Method
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run of a sweep."""
+
+    task: str
+    label: str
+    method: Method
+    rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What its file and its folder are called."""
+        words = f"{self.label} lr={self.rate:.3g} seed={self.seed}"
+        return f"{self.task}/{re.sub(r'[^A-Za-z0-9.=-]+', '-', words).strip('-')}"
+
+
+class Results:
+    """The files of a sweep: one for each run that is finished.
+
+    Args:
+        folder: where they are; made with the first of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, wanted: Wanted) -> Path:
+        """Where the result of a run is, or will be."""
+        return self.folder / f"{wanted.name}.json"
+
+    def get(self, wanted: Wanted, recipe: ResolvedRecipe) -> dict[str, Any] | None:
+        """The result of a run; None: it is not there.
+
+        Raises:
+            UserError: the file is damaged, or of a run with other settings.
+        """
+        file = self.file(wanted)
+        if not file.is_file():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            same = _agree(content["settings"], settings(recipe), settings(recipe, exclude_defaults=True))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
+        if not same:
+            raise UserError(
+                f"{file}: was run with other settings than the sweep has now; take another --out, or delete the file"
+            )
+        return content
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every result, in the order of the files' names."""
+        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.folder.glob("*/*.json"))]
+
+
+def settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    """What is said of a run, but for the names and paths of one machine.
+
+    Beside the recipe's sections are the keys that the task has in its `data` section: columns, lengths.
+    """
+    written: dict[str, Any] = {"mode": "json", "exclude_none": True, "exclude_defaults": exclude_defaults}
+    of_data = recipe.data.model_dump(**written, exclude=set(DataSection.model_fields))
+    return of_data | recipe.model_dump(**written, exclude={"name", "output", "model", "data"}) | _sources(recipe)
+
+
+def _sources(recipe: Recipe) -> dict[str, Any]:
+    """What a run reads: its data by their hash."""
+    hashes = [_hash(Path(file)) for file in recipe.data.files().values()]
+    return {"data": hashes, "model": Path(recipe.model.name).name}
+
+
+def _hash(path: Path) -> str:
+    """Of a file; of a folder the names and contents of all files in it."""
+    return _hash_at(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _hash_at(path: Path, time: int) -> str:
+    """Files are read once for all runs that read them."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for file in sorted(found for found in path.rglob("*") if found.is_file()):
+        whole.update(f"{file.relative_to(path).as_posix()}\0{_hash(file)}\0".encode())
+    return whole.hexdigest()[:16]
+
+
+def _agree(stored: Any, now: Any, given: Any) -> bool:
+    """Whether settings are those that were stored; options that came later are, where they have their defaults.
+
+    Args:
+        stored: settings of a run.
+        now: those of the sweep.
+        given: of these, what is no default.
+    """
+    if not isinstance(stored, dict) or not isinstance(now, dict):
+        return bool(stored == now)
+    given = given if isinstance(given, dict) else {}
+    return all(key in now and _agree(value, now[key], given.get(key)) for key, value in stored.items()) and not any(
+        key in given for key in now if key not in stored
+    )

@@ -1,0 +1,252 @@
+"""Runs in processes of their own, several at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from structune.doubt import DataWarning
+from structune.errors import Diverged, Interrupted, UserError
+from structune.finetune.importing import without_remarks
+from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.run import Run
+from structune.finetune.signals import taken
+from structune.study.own_process import Outcome, end_with_parent, outcome_of_exit_code
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
+
+_LEAVING = 60.0
+"""Seconds in which the process of a killed sweep ends and leaves its folder."""
+
+_NO_CUDA_HERE = "no CUDA in a forked process"
+
+_METHOD = "STRUCTUNE_START_METHOD"
+
+_PRELOADED = "structune.study.preloaded"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does.
+
+    Attributes:
+        recipe: of the run, which is trained unless it is finished.
+        test: the file that it is scored on then; None: it is not.
+    """
+
+    recipe: ResolvedRecipe
+    test: Path | None = None
+
+    @property
+    def run(self) -> Run:
+        return Run(Path(self.recipe.output))
+
+
+def carry_out(job: Job) -> Outcome:
+    """Train, or go on from the last checkpoint, and score: in this process."""
+    try:
+        with without_remarks():
+            from structune.finetune.evaluate import evaluate
+            from structune.finetune.training import train
+
+        _wait_for(job.run)
+        state = job.run.state()
+        if state != "finished":
+            train(job.recipe, resume=state == "unfinished")
+        if job.test is None:
+            return Outcome("finished")
+        scored = evaluate(job.run.folder, job.test)
+        return Outcome("finished", test=scored.scores | {"loss": scored.loss, "examples": scored.examples})
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except UserError as error:
+        return Outcome("failed", str(error))
+    except Interrupted as stop:
+        return Outcome("interrupted", step=stop.step, number=stop.number)
+    except KeyboardInterrupt:
+        return Outcome("interrupted")
+    except Exception as error:  # noqa: BLE001  (one run's defect is no reason to lose the others)
+        traceback.print_exc()
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+
+
+class Workers:
+    """At most `count` processes, each with one job. A context manager, at whose end none is left.
+
+    A process is a child of a fork server, which has imported everything and touched no device: on Linux it costs little
+    more than its steps. It is deaf to Ctrl-C: signals come to this process, which passes on a SIGTERM, so that every
+    run saves a checkpoint and ends. At a second Ctrl-C they are killed. When this process is killed, they save and end.
+
+    Args:
+        count: how many at a time; each has its part of the cores, unless OMP_NUM_THREADS says otherwise.
+
+    Attributes:
+        signals: that came so far.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.threads = None
+        if count > 1 and not os.environ.get("OMP_NUM_THREADS"):
+            self.threads = max(1, _cores() // count)
+        self.signals: list[int] = []
+        self._method = os.environ.get("STRUCTUNE_START_METHOD") or (
+            "forkserver" if sys.platform == "linux" else "spawn"
+        )
+        self._busy: dict[str, tuple[Job, BaseProcess, Connection]] = {}
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._stack.enter_context(taken(self._on_signal))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        while self._busy:
+            self.wait()
+        self._stack.close()
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be started."""
+        return self.count - len(self._busy)
+
+    def start(self, key: str, job: Job) -> None:
+        """Begin a job, which `wait` gives back under its key."""
+        context: Any = multiprocessing.get_context(self._method)
+        if self._method == "forkserver":
+            context.set_forkserver_preload([_PRELOADED])
+        receiver, sender = context.Pipe(duplex=False)
+        arguments = (sender, job, self.threads, self._method == "forkserver")
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        with _deaf_to_interrupts(), _number_of_threads(self.threads):
+            process.start()
+        sender.close()
+        self._busy[key] = (job, process, receiver)
+        if self.signals:  # it came while that one was being started
+            process.terminate()
+
+    def wait(self, seconds: float | None = None) -> list[tuple[str, Outcome]]:
+        """The jobs that ended, with how they ended: at least one, unless `seconds` go by or none is there."""
+        if not self._busy:
+            return []
+        ready = connection.wait([process.sentinel for _, process, _ in self._busy.values()], seconds)
+        ended = []
+        for key, (job, process, receiver) in list(self._busy.items()):
+            if process.sentinel not in ready:
+                continue
+            process.join()
+            del self._busy[key]
+            try:
+                outcome: Outcome = receiver.recv()
+            except (EOFError, OSError):
+                outcome = outcome_of_exit_code(process.exitcode or 0)
+            receiver.close()
+            if outcome.reason == _NO_CUDA_HERE:
+                self._method = "spawn"  # something that was imported has touched the device
+                self.start(key, job)
+                continue
+            if self.signals and outcome.kind == "failed":
+                outcome = Outcome("interrupted")  # whatever a signal breaks off
+            if self.signals and outcome.kind == "interrupted":
+                outcome = replace(outcome, number=self.signals[0])
+            ended.append((key, outcome))
+        return ended
+
+    def stop(self) -> None:
+        """Ask every process to save and end."""
+        for _, process, _ in self._busy.values():
+            process.terminate()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+        if self.signals.count(signal.SIGINT) > 1:
+            for _, process, _ in list(self._busy.values()):
+                process.kill()
+        else:
+            self.stop()
+
+
+def _work(sender: Connection, job: Job, threads: int | None, forked: bool) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
+    warnings.filterwarnings("ignore", category=DataWarning)
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    outcome = carry_out(job) if not forked or _has_cuda_if_there_is(job) else Outcome("failed", _NO_CUDA_HERE)
+    with suppress(BrokenPipeError):  # the parent was killed
+        sender.send(outcome)
+
+
+def _has_cuda_if_there_is(job: Job) -> bool:
+    """Whether this process can use the GPU that it would: not where the process that it was forked from did."""
+    import torch
+
+    if job.recipe.train.device == "cpu" or not torch.cuda.is_available():
+        return True
+    try:
+        torch.cuda.init()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _wait_for(run: Run) -> None:
+    """Wait for a process of a killed sweep, which saves and ends. Raises `UserError` where it does not."""
+    for _ in range(int(2 * _LEAVING)):
+        with suppress(UserError):
+            run.refuse_locked()
+            return
+        time.sleep(0.5)
+    run.refuse_locked()
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started inside do not hear Ctrl-C, and this one hears it afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _number_of_threads(count: int | None) -> Iterator[None]:
+    """Libraries of processes that are started inside read how many threads they may have."""
+    if count is None:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
