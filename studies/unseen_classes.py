@@ -1,7 +1,7 @@
 """Samples of horses and ships before and after `structune sweep studies/unseen-classes.yaml`, and their figure.
 
     python studies/unseen_classes.py [--runs runs/unseen-classes] [--out studies/results/unseen-classes]
-    python studies/unseen_classes.py --figure docs/assets/unseen-classes-samples.png
+    python studies/unseen_classes.py --figure docs/assets/unseen-classes-samples.webp
 
 The first wants the folders of the runs, one of each method: the chosen rate and the first seed. It writes a row of
 samples for each into `samples` beside the results, all from the same noise, and the loss of the denoiser that was not
@@ -11,7 +11,9 @@ adapted into `before.json`. The second draws the rows that are there, and wants 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import re
 import statistics
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from structune.palette import GREY, INK
-from structune.study.style import method_style, save
+from structune.study.style import method_style
 from structune.study.sweep import Results, Wanted, summaries
 from structune.study.sweep_file import Sweep
 
@@ -100,7 +102,7 @@ def draw_samples(plan: Sweep, results: Results, runs: Path, steps: int) -> None:
         print(f"sampled {wanted.name}", flush=True)
 
 
-def draw_figure(plan: Sweep, results: Results, path: Path) -> None:
+def draw_figure(plan: Sweep, results: Results, path: Path, only: str) -> None:
     """The rows below each other, most numbers first, with their numbers and losses."""
     from matplotlib.figure import Figure
     from PIL import Image
@@ -110,7 +112,7 @@ def draw_figure(plan: Sweep, results: Results, path: Path) -> None:
     entries = [(results.folder / "samples" / "before.png", "not adapted", INK, f"loss {before:.4f}")]
     found = sorted(chosen(plan, results), key=lambda pair: -pair[0]["numbers"])
     for row, wanted in found:
-        if (file := row_of(wanted, results)).exists():
+        if re.search(only, wanted.label) and (file := row_of(wanted, results)).exists():
             said = f"{row['numbers']:,} numbers, {statistics.mean(row['test']):.4f}"
             entries.append((file, row["method"], method_style(wanted.method.label)[0], said))
     height = 0.42
@@ -130,7 +132,10 @@ def draw_figure(plan: Sweep, results: Results, path: Path) -> None:
             prompt, place, (0, 3), xycoords="axes fraction", textcoords="offset points", ha="center",
             fontsize=8, color=GREY, annotation_clip=False,
         )  # fmt: skip
-    save(figure, path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as whole:
+        whole.convert("RGB").save(path, quality=85)
 
 
 def main() -> None:
@@ -141,11 +146,12 @@ def main() -> None:
     )
     arguments.add_argument("--out", type=Path, default=STUDY.parent / "results" / "unseen-classes", help="the results")
     arguments.add_argument("--figure", type=Path, help="draw this file from the samples that are there")
+    arguments.add_argument("--only", default="", help="what a method's label must have a match of, in the figure")
     arguments.add_argument("--steps", type=int, default=STEPS, help="of each sample")
     given = arguments.parse_args()
     plan, results = Sweep.load(STUDY), Results(given.out)
     if given.figure:
-        draw_figure(plan, results, given.figure)
+        draw_figure(plan, results, given.figure, given.only)
     else:
         draw_samples(plan, results, given.runs, given.steps)
 
