@@ -1,4 +1,4 @@
-"""Samples of horses and ships before and after `structune sweep studies/unseen-classes.yaml`, and their figure.
+"""Samples of horses and ships before and after `structune study studies/unseen-classes.yaml`, and their figure.
 
     python studies/unseen_classes.py [--runs runs/unseen-classes] [--out studies/results/unseen-classes]
     python studies/unseen_classes.py --figure docs/assets/unseen-classes-samples.webp
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from structune.palette import GREY, INK
+from structune.study.engine import summaries
+from structune.study.results import Results, Wanted
+from structune.study.study_file import Study
 from structune.study.style import method_style
-from structune.study.sweep import Results, Wanted, summaries
-from structune.study.sweep_file import Sweep
 
 STUDY = Path(__file__).with_name("unseen-classes.yaml")
 PROMPTS = ["a horse", "a ship"]
@@ -31,7 +32,7 @@ EACH = 8
 STEPS, GUIDANCE = 30, 2.5
 
 
-def chosen(plan: Sweep, results: Results) -> Iterator[tuple[dict[str, Any], Wanted]]:
+def chosen(plan: Study, results: Results) -> Iterator[tuple[dict[str, Any], Wanted]]:
     """What `summaries` says of each method, and its run of the first seed."""
     methods = plan.settings()
     for row in summaries(plan, results):
@@ -82,7 +83,7 @@ def loss_before(loaded: Any, test: Path) -> float:
     return float(np.concatenate(errors).mean(dtype="float64"))
 
 
-def draw_samples(plan: Sweep, results: Results, runs: Path, steps: int) -> None:
+def draw_samples(plan: Study, results: Results, runs: Path, steps: int) -> None:
     """A row for each method whose run is there, and one of the denoiser as it was."""
     from structune.finetune.evaluate import load_run
 
@@ -102,7 +103,7 @@ def draw_samples(plan: Sweep, results: Results, runs: Path, steps: int) -> None:
         print(f"sampled {wanted.name}", flush=True)
 
 
-def draw_figure(plan: Sweep, results: Results, path: Path, only: str) -> None:
+def draw_figure(plan: Study, results: Results, path: Path, only: str) -> None:
     """The rows below each other, most numbers first, with their numbers and losses."""
     from matplotlib.figure import Figure
     from PIL import Image
@@ -149,7 +150,7 @@ def main() -> None:
     arguments.add_argument("--only", default="", help="what a method's label must have a match of, in the figure")
     arguments.add_argument("--steps", type=int, default=STEPS, help="of each sample")
     given = arguments.parse_args()
-    plan, results = Sweep.load(STUDY), Results(given.out)
+    plan, results = Study.load(STUDY), Results(given.out)
     if given.figure:
         draw_figure(plan, results, given.figure, given.only)
     else:

@@ -403,8 +403,8 @@ def compare(
 
 
 @app.command()
-def sweep(
-    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="A YAML file.")],
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="A YAML file.")],
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -422,6 +422,15 @@ def sweep(
     ] = None,
     first_seed: Annotated[bool, typer.Option("--first-seed", help="Leave out all seeds but the first.")] = False,
     jobs: Annotated[int, typer.Option(metavar="N", help="Runs at a time, each a process of its own.")] = 1,
+    hours: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="H", help="Stop after that time; the same command goes on.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing: say which runs are left.")] = False,
+    others: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--results", metavar="DIR", help="Results that count as well, such as another machine's."),
+    ] = None,
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="Keep the folders of runs whose rate was not chosen.")
     ] = False,
@@ -441,24 +450,30 @@ def sweep(
     It can be stopped at any time; the same command goes on. Every run leaves one small file.
     """
     with _errors_as_lines(debug):
-        from structune.study import sweep as running
+        from structune.study.engine import run_study
         from structune.study.results import Results
-        from structune.study.sweep_file import Sweep
+        from structune.study.study_file import Study
 
-        path = _path("SWEEP", file)
-        plan = Sweep.load(path, overrides or [])
-        results = Results(_path_if_given("--out", out) or path.parent / "results" / plan.name)
+        path = _path("STUDY", file)
+        plan = Study.load(path, overrides or [])
+        results = Results(
+            _path_if_given("--out", out) or path.parent / "results" / plan.name,
+            [_path("--results", other) for other in others or []],
+        )
         if page is not None:
-            from structune.study.sweep_report import draw, put_into, table
+            from structune.study.study_report import draw, put_into, table
 
             put_into(page, plan.name, table(plan, results))
             draw(plan, results, page.parent / "assets" / f"{plan.name}.png")
             return
         folder = _path_if_given("--work", work) or Path("runs") / plan.name
-        running.sweep(
-            plan, results, folder, only=only, task=task, first_seed_only=first_seed, jobs=jobs, keep_runs=keep_runs,
-            console=console,
+        run_study(
+            plan, results, folder, only=only, task=task, first_seed_only=first_seed, jobs=jobs, hours=hours,
+            keep_runs=keep_runs, dry_run=dry_run, console=console,
         )  # fmt: skip
+
+
+app.command("sweep", hidden=True)(study)  # as it was called
 
 
 @app.command()

@@ -26,7 +26,7 @@ from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.study.comparison import Comparison
-from structune.study.sweep_file import Sweep
+from structune.study.study_file import Study
 from structune.study.tradeoff_figure import draw_tradeoff
 from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
@@ -301,11 +301,11 @@ def test_methods_are_compared_by_the_test_score_where_all_have_one(tmp_path: Pat
         Comparison.of("films", {"c3a": tested["c3a"], "lora": untested["lora"]})
 
 
-def test_a_sweep_has_parts_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "sweep.yaml"
+def test_a_study_has_parts_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
     path.write_text(
         "name: x\nseeds: [0]\nrates: [1e-3]\nmethods: [{label: c3a, method: {name: c3a}}]\n"
         "tasks: {films: {data: {train: a.csv, test_examples: 9}}}\n"
     )
-    with pytest.raises(UserError, match=r"data\.test_examples: in a sweep evaluation_examples says the test part"):
-        Sweep.load(path)
+    with pytest.raises(UserError, match=r"data\.test_examples: in a study evaluation_examples says the test part"):
+        Study.load(path)

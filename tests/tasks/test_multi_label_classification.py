@@ -153,7 +153,7 @@ def test_a_column_of_zeros_and_ones_for_each_label(tmp_path: Path) -> None:
         number = int(text.split()[1])
         assert labels == ["anger"] * (number % 3 == 0) + ["joy"] * (number % 2)
     section = MultiLabelData(train=str(path), labels=["joy", "anger"])
-    again = TASK.write(data.evaluation, tmp_path / "part", section)  # as sweeps do with their parts
+    again = TASK.write(data.evaluation, tmp_path / "part", section)  # as studies do with their parts
     table = read_table(again, "train")
     assert TASK.examples(table, section).labels == data.evaluation.labels
     path.write_text(path.read_text().replace("text 7,1", "text 7,2"))

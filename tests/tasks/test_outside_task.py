@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from structune import cli
 from structune.finetune.evaluate import load_run
 from structune.finetune.run import Run
-from structune.study import sweep as sweeping
+from structune.study import engine
 from structune.study.results import Results
 
 from ..study.in_turn import InTurn
@@ -138,23 +138,23 @@ def test_methods_are_compared_on_it(content: dict[str, Any]) -> None:
 def test_rates_are_searched_on_it_and_the_least_error_is_best(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "Workers", InTurn)
+    monkeypatch.setattr(engine, "Workers", InTurn)
     task = {key: content[key] for key in ("task", "data")} | {"validation_examples": 15}
     task["train"] = {key: content["train"][key] for key in ("batch_size", "device")} | {"max_steps": 2}
     plan = {
         "name": "words", "seeds": [0], "rates": [0.001, 0.3], "further_rates": 0, "model": content["model"],
         "tasks": {"words": task}, "methods": [{"label": "c3a", "method": content["method"]}],
     }  # fmt: skip
-    Path("sweep.yaml").write_text(yaml.safe_dump(plan))
-    structune("sweep", "sweep.yaml", "--out", "results", "--work", "work")
+    Path("study.yaml").write_text(yaml.safe_dump(plan))
+    structune("study", "study.yaml", "--out", "results", "--work", "work")
     found = Results(Path("results")).all()
     best = min(found, key=lambda result: result["validation"]["rmse"])
     assert len({result["validation"]["rmse"] for result in found}) == 2
     assert [result["rate"] for result in found if result["test"]] == [best["rate"]]
     assert best["test"]["examples"] == 17
-    structune("sweep", "sweep.yaml", "--out", "results", "--work", "other")  # the results are known again
+    structune("study", "study.yaml", "--out", "results", "--work", "other")  # the results are known again
     Path("page.md").write_text("<!-- words -->\n<!-- end of words -->\n")
-    structune("sweep", "sweep.yaml", "--out", "results", "--page", "page.md")
+    structune("study", "study.yaml", "--out", "results", "--page", "page.md")
     assert "**words**, root mean square error on the test part" in Path("page.md").read_text()
 
 

@@ -227,7 +227,7 @@ def test_a_run_knows_its_function(
     assert any("code" in note for note in evaluate(run.folder).notes)
 
 
-def test_a_sweep_writes_rows_as_they_were(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_study_writes_rows_as_they_were(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     made = recipe()
     data = load_data(made.task, made.data)
     file = made.task.write(data.evaluation, tmp_path / "part", made.data)

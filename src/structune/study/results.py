@@ -1,10 +1,11 @@
-"""The results of a sweep: one small file for each run, found again by what was run."""
+"""The results of a study: one small file for each run, found again by what was run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from structune.methods.method import Method
 
 @dataclass(frozen=True)
 class Wanted:
-    """One run of a sweep."""
+    """One run of a study."""
 
     task: str
     label: str
@@ -34,14 +35,22 @@ class Wanted:
 
 
 class Results:
-    """The files of a sweep: one for each run that is finished.
+    """The files of a study: one for each run that is finished.
 
     Args:
-        folder: where they are; made with the first of them.
+        folder: where they are and go; made with the first of them.
+        others: folders that are read as well, such as other machines'. Of two results of one run the one with a test
+            score counts, else the one in the first folder.
+
+    Raises:
+        UserError: there is no folder where another is named.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
+        self.folder, self.others = folder, list(others)
+        for other in self.others:
+            if not other.is_dir():
+                raise UserError(f"--results {str(other)!r}: no such folder; name one of results")
 
     def file(self, wanted: Wanted) -> Path:
         """Where the result of a run is, or will be."""
@@ -53,23 +62,35 @@ class Results:
         Raises:
             UserError: the file is damaged, or of a run with other settings.
         """
-        file = self.file(wanted)
-        if not file.is_file():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            same = _agree(content["settings"], settings(recipe), settings(recipe, exclude_defaults=True))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"{file}: not a result of a sweep ({error}); restore or delete it") from None
-        if not same:
-            raise UserError(
-                f"{file}: was run with other settings than the sweep has now; take another --out, or delete the file"
-            )
-        return content
+        files = [folder / f"{wanted.name}.json" for folder in (self.folder, *self.others)]
+        return _better([_read(file, recipe) for file in files if file.is_file()])
 
     def all(self) -> list[dict[str, Any]]:
         """Every result, in the order of the files' names."""
-        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.folder.glob("*/*.json"))]
+        found: dict[str, list[dict[str, Any]]] = {}
+        for folder in (self.folder, *self.others):
+            for file in folder.glob("*/*.json"):
+                content = json.loads(file.read_text(encoding="utf-8"))
+                found.setdefault(file.relative_to(folder).as_posix(), []).append(content)
+        return [better for _, contents in sorted(found.items()) if (better := _better(contents)) is not None]
+
+
+def _better(contents: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of results of one run the one that counts."""
+    return next((content for content in contents if content["test"] is not None), next(iter(contents), None))
+
+
+def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        same = _agree(content["settings"], settings(recipe), settings(recipe, exclude_defaults=True))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{file}: not a result of a study ({error}); restore or delete it") from None
+    if not same:
+        raise UserError(
+            f"{file}: was run with other settings than the study has now; take another --out, or delete the file"
+        )
+    return content
 
 
 def settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
@@ -109,7 +130,7 @@ def _agree(stored: Any, now: Any, given: Any) -> bool:
 
     Args:
         stored: settings of a run.
-        now: those of the sweep.
+        now: those of the study.
         given: of these, what is no default.
     """
     if not isinstance(stored, dict) or not isinstance(now, dict):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 _LEAVING = 60.0
-"""Seconds in which the process of a killed sweep ends and leaves its folder."""
+"""Seconds in which the process of a killed study ends and leaves its folder."""
 
 _NO_CUDA_HERE = "no CUDA in a forked process"
 
@@ -212,7 +212,7 @@ def _has_cuda_if_there_is(job: Job) -> bool:
 
 
 def _wait_for(run: Run) -> None:
-    """Wait for a process of a killed sweep, which saves and ends. Raises `UserError` where it does not."""
+    """Wait for a process of a killed study, which saves and ends. Raises `UserError` where it does not."""
     for _ in range(int(2 * _LEAVING)):
         with suppress(UserError):
             run.refuse_locked()

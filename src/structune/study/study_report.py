@@ -1,4 +1,4 @@
-"""A sweep as a table and a figure: what methods reach with how many numbers."""
+"""A study as a table and a figure: what methods reach with how many numbers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from structune.errors import UserError
 from structune.files import write_text
 from structune.palette import INK
+from structune.study.engine import summaries
 from structune.study.results import Results
+from structune.study.study_file import Study
 from structune.study.style import method_style, save, tidy
-from structune.study.sweep import summaries
-from structune.study.sweep_file import Sweep
 from structune.tasks.task import Metric
 
 LINES = re.compile(r"[, ]*\b\d[\dx]*\b|=\d+")
 """What a label says of sizes: methods that differ in that alone are one line of the figure."""
 
 
-def table(plan: Sweep, results: Results) -> str:
+def table(plan: Study, results: Results) -> str:
     """The test scores as Markdown: a table for each task, sorted by the numbers that are trained."""
     rows = list(summaries(plan, results))
     text = []
@@ -62,7 +62,7 @@ def put_into(page: Path, name: str, text: str) -> None:
     write_text(page, place.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", content))
 
 
-def draw(plan: Sweep, results: Results, path: Path) -> None:
+def draw(plan: Study, results: Results, path: Path) -> None:
     """Test score against trained numbers, a panel for each task, a line for methods that differ in their size alone.
 
     Raises:
@@ -72,7 +72,7 @@ def draw(plan: Sweep, results: Results, path: Path) -> None:
 
     rows = list(summaries(plan, results))
     if not rows:
-        raise UserError("no run of the sweep has a test score yet: nothing to draw")
+        raise UserError("no run of the study has a test score yet: nothing to draw")
     kinds = {label: method.label for label, method in plan.settings().items()}
     figure = Figure(figsize=(6 * len(plan.tasks), 5), dpi=160, layout="constrained")
     panels: Sequence[Any] = figure.subplots(1, len(plan.tasks), squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""Sweeps: what is run, chosen and scored, and that a stopped one goes on."""
+"""Studies: what is run, chosen and scored, and that a stopped one goes on."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from structune.errors import Interrupted, UserError
 from structune.finetune import evaluate as evaluating
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.study import sweep as module
+from structune.study import engine as module
 from structune.study import workers
+from structune.study.engine import run_study, summaries
 from structune.study.own_process import Outcome
 from structune.study.rates import RAN_AWAY, Rates, search
 from structune.study.results import Results, settings
-from structune.study.sweep import summaries, sweep
-from structune.study.sweep_file import Sweep
-from structune.study.sweep_report import draw, put_into, table
+from structune.study.study_file import Study
+from structune.study.study_report import draw, put_into, table
 from structune.study.workers import Job
 
 from .in_turn import InTurn
@@ -60,9 +60,9 @@ def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def plan(content: dict[str, Any], tmp_path: Path) -> Sweep:
+def plan(content: dict[str, Any], tmp_path: Path) -> Study:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    return Sweep.load(tmp_path / "tiny.yaml")
+    return Study.load(tmp_path / "tiny.yaml")
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_the_rate_is_searched_once_and_its_choice_scored(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+def test_the_rate_is_searched_once_and_its_choice_scored(plan: Study, tmp_path: Path, trained: list[str]) -> None:
     results = Results(tmp_path / "results")
-    sweep(plan, results, tmp_path / "work", only="LoRA")
+    run_study(plan, results, tmp_path / "work", only="LoRA")
     found = results.all()
     assert sorted(trained) == sorted(f"LoRA-r={r['method'][-1]}-lr={r['rate']:.3g}-seed={r['seed']}" for r in found)
     assert len(trained) == 2 * (2 + 1)  # two rates with the first seed, the better one with the other
@@ -99,9 +99,9 @@ def test_the_rate_is_searched_once_and_its_choice_scored(plan: Sweep, tmp_path: 
 
 
 def test_the_parts_have_no_text_in_common_and_the_test_part_is_the_data_s_own(
-    plan: Sweep, tmp_path: Path, trained: list[str]
+    plan: Study, tmp_path: Path, trained: list[str]
 ) -> None:
-    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True)
+    run_study(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True)
     parts = {
         part: set((tmp_path / "work" / "data" / "films" / f"{part}.csv").read_text().splitlines()[1:])
         for part in ("train", "validation", "test")
@@ -112,8 +112,8 @@ def test_the_parts_have_no_text_in_common_and_the_test_part_is_the_data_s_own(
     assert (result["train_examples"], result["eval_examples"], result["test"]["examples"]) == (60, 20, 40)
 
 
-def test_a_stopped_sweep_goes_on(
-    plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_study_goes_on(
+    plan: Study, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, run = Results(tmp_path / "results"), workers.carry_out
 
@@ -122,21 +122,21 @@ def test_a_stopped_sweep_goes_on(
 
     monkeypatch.setattr(workers, "carry_out", stopping)
     with pytest.raises(Interrupted, match="the same command goes on"):
-        sweep(plan, results, tmp_path / "work")
+        run_study(plan, results, tmp_path / "work")
     before = {file: file.read_bytes() for file in results.folder.glob("*/*.json")}
     assert len(before) == 2
     monkeypatch.setattr(workers, "carry_out", run)
-    sweep(plan, results, tmp_path / "work")
+    run_study(plan, results, tmp_path / "work")
     assert len(trained) == len(set(trained)) == 9
     assert all(json.loads(content)["validation"] == json.loads(file.read_text())["validation"]
                for file, content in before.items())  # fmt: skip
     count = len(trained)
-    sweep(plan, results, tmp_path / "other")
+    run_study(plan, results, tmp_path / "other")
     assert len(trained) == count  # everything is there, also without the runs' folders
 
 
 def test_numbers_that_run_away_are_the_worst(
-    plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    plan: Study, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = workers.carry_out
 
@@ -145,14 +145,14 @@ def test_numbers_that_run_away_are_the_worst(
 
     monkeypatch.setattr(workers, "carry_out", diverging)
     results = Results(tmp_path / "results")
-    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     assert {r["rate"]: r["validation"] is None for r in results.all()} == {0.01: False, 0.04: True}
     assert [row["rate"] for row in summaries(plan, results)] == [0.01]
 
 
 @pytest.mark.parametrize("where", ["train", "test"])
 def test_a_run_that_failed_is_told_and_the_others_are_done(
-    plan: Sweep, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch, screen: Console, where: str
+    plan: Study, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch, screen: Console, where: str
 ) -> None:
     """No rate is chosen without it, and the same command tries it again, and it alone."""
     results, run, scored = Results(tmp_path / "results"), workers.carry_out, evaluating.evaluate
@@ -175,7 +175,7 @@ def test_a_run_that_failed_is_told_and_the_others_are_done(
     with pytest.raises(
         UserError, match=r"failed, all else is done; .* tries again: films/LoRA-r=1-.*: not enough memory"
     ):
-        sweep(plan, results, tmp_path / "work", only="LoRA", console=screen)
+        run_study(plan, results, tmp_path / "work", only="LoRA", console=screen)
     said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert re.search(r"films  LoRA r=1  lr 0.0\d  seed 3  failed: ", said)
     done = {(r["method"], r["rate"], r["seed"]) for r in results.all()}
@@ -184,7 +184,7 @@ def test_a_run_that_failed_is_told_and_the_others_are_done(
     assert {row["method"] for row in summaries(plan, results)} == {"LoRA r=2"}
     assert trained.count("failed") == (where == "train")  # once for all seeds
     before, failing[0] = len(trained), False
-    sweep(plan, results, tmp_path / "work", only="LoRA")
+    run_study(plan, results, tmp_path / "work", only="LoRA")
     whole = {row["method"]: row["seeds"] for row in summaries(plan, results)}
     assert whole == {"LoRA r=1": plan.seeds, "LoRA r=2": plan.seeds}
     assert len(trained) - before == (2 if where == "train" else 0)
@@ -194,9 +194,9 @@ def test_a_method_may_have_rates_of_its_own(content: dict[str, Any], tmp_path: P
     content["methods"][1]["rates"] = [0.1, 0.2]
     content["tasks"]["films"]["train"]["max_steps"] = 1
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    plan, results = Sweep.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
     assert plan.rates_by_label() == {"LoRA r=1": plan.rates, "LoRA r=2": plan.rates, "pool": [0.1, 0.2]}
-    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     assert {r["rate"] for r in results.all()} == {0.1, 0.2}
 
 
@@ -241,28 +241,28 @@ def carried(
     return list(scores), found.best
 
 
-def test_results_of_other_settings_are_not_mixed_in(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+def test_results_of_other_settings_are_not_mixed_in(plan: Study, tmp_path: Path, trained: list[str]) -> None:
     results = Results(tmp_path / "results")
-    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     file = next(iter(results.folder.glob("*/*lr=0.01*.json")))
     content = json.loads(file.read_text())
     del content["settings"]["method"]["fixed_ratio"]  # as if that option had come later
     file.write_text(json.dumps(content))
     count = len(trained)
-    sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     assert len(trained) == count
     content["settings"]["train"]["weight_decay"] = 0.1  # as if that had been the default
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="was run with other settings"):
-        sweep(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+        run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     content["settings"]["train"]["weight_decay"] = 0.0
     file.write_text(json.dumps(content))
     longer = plan.tasks["films"].model_copy(update={"validation_examples": 10})
-    with pytest.raises(UserError, match=r"was run with other settings than the sweep has now; take another --out"):
-        sweep(plan.model_copy(update={"tasks": {"films": longer}}), results, tmp_path / "again", only="pool")
+    with pytest.raises(UserError, match=r"was run with other settings than the study has now; take another --out"):
+        run_study(plan.model_copy(update={"tasks": {"films": longer}}), results, tmp_path / "again", only="pool")
     next(iter(results.folder.glob("*/*.json"))).write_text("{")
-    with pytest.raises(UserError, match="not a result of a sweep"):
-        sweep(plan, results, tmp_path / "work", only="pool")
+    with pytest.raises(UserError, match="not a result of a study"):
+        run_study(plan, results, tmp_path / "work", only="pool")
 
 
 def test_settings_of_the_recipe_come_before_columns_of_the_same_name(tmp_path: Path) -> None:
@@ -275,11 +275,11 @@ def test_settings_of_the_recipe_come_before_columns_of_the_same_name(tmp_path: P
     assert (said["seed"], said["caption"]) == (7, "words")
 
 
-def test_table_and_figure(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+def test_table_and_figure(plan: Study, tmp_path: Path, trained: list[str]) -> None:
     results = Results(tmp_path / "results")
-    with pytest.raises(UserError, match="no run of the sweep has a test score yet"):
+    with pytest.raises(UserError, match="no run of the study has a test score yet"):
         draw(plan, results, tmp_path / "figure.png")
-    sweep(plan, results, tmp_path / "work", only="pool")
+    run_study(plan, results, tmp_path / "work", only="pool")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tiny -->\nold\n<!-- end of tiny -->\nafter\n")
     put_into(page, plan.name, table(plan, results))
@@ -312,14 +312,14 @@ def test_table_and_figure(plan: Sweep, tmp_path: Path, trained: list[str]) -> No
         ("methods=[{label: a, method: {name: lora}, rates: [0, 1]}]", "methods.0.rates.0 = 0"),
     ],
 )
-def test_mistakes_in_the_file(plan: Sweep, tmp_path: Path, override: str, said: str) -> None:
+def test_mistakes_in_the_file(plan: Study, tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
-        Sweep.load(tmp_path / "tiny.yaml", [override])
+        Study.load(tmp_path / "tiny.yaml", [override])
 
 
-def test_only_the_runs_that_were_chosen_are_kept(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
+def test_only_the_runs_that_were_chosen_are_kept(plan: Study, tmp_path: Path, trained: list[str]) -> None:
     (tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").mkdir(parents=True)
-    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool")
+    run_study(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool")
     found = {(r["rate"], r["seed"]) for r in Results(tmp_path / "results").all() if r["test"]}
     kept = {f"pool-lr={rate:.3g}-seed={seed}" for rate, seed in found}
     assert len(kept) == 2
@@ -335,7 +335,7 @@ def scores(folder: Path) -> dict[str, Any]:
 
 
 def two_at_a_time(file: Path, only: str = "pool") -> None:
-    sweep(Sweep.load(file), Results(file.parent / "results"), file.parent / "work", only=only, jobs=2)
+    run_study(Study.load(file), Results(file.parent / "results"), file.parent / "work", only=only, jobs=2)
 
 
 def until_killed(file: Path) -> None:
@@ -357,7 +357,7 @@ def test_processes_side_by_side_stopped_killed_and_gone_on_with(
     content["tasks"]["films"]["train"] |= {"max_steps": 24, "save_steps": 6}
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(content))
-    sweep(Sweep.load(file), Results(tmp_path / "alone"), tmp_path / "other", only="pool")
+    run_study(Study.load(file), Results(tmp_path / "alone"), tmp_path / "other", only="pool")
     monkeypatch.setattr(module, "Workers", workers.Workers)
     runs = tmp_path / "work" / "runs" / "films"
 
@@ -386,13 +386,75 @@ def test_processes_side_by_side_stopped_killed_and_gone_on_with(
     assert len(scores(tmp_path / "alone")) == 3
 
 
-def test_an_unknown_task(plan: Sweep, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--task 'books': the sweep has films"):
-        sweep(plan, Results(tmp_path / "results"), tmp_path / "work", task="books")
+def test_other_machines_results_count(plan: Study, tmp_path: Path, trained: list[str]) -> None:
+    """One machine has searched, another goes on with what it finds, and both are one study."""
+    first = Results(tmp_path / "first")
+    run_study(plan, first, tmp_path / "work", only="pool", first_seed_only=True)
+    untested = next(file for file in first.folder.glob("*/*.json") if json.loads(file.read_text())["test"])
+    copy = tmp_path / "second" / untested.relative_to(first.folder)
+    copy.parent.mkdir(parents=True)
+    copy.write_text(json.dumps(json.loads(untested.read_text()) | {"test": None}))
+    count = len(trained)
+    both = Results(tmp_path / "second", [first.folder])
+    run_study(plan, both, tmp_path / "other", only="pool")
+    assert len(trained) == count + 1  # the other seed
+    assert len(both.all()) == 3
+    (row,) = summaries(plan, both)
+    assert row["seeds"] == [3, 4]
+    with pytest.raises(UserError, match="--results 'nowhere': no such folder"):
+        Results(tmp_path / "second", [Path("nowhere")])
 
 
-def test_a_run_has_the_recipe_of_its_task_and_method(plan: Sweep, tmp_path: Path, trained: list[str]) -> None:
-    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True, keep_runs=True)
+def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[str], screen: Console) -> None:
+    results, wide = Results(tmp_path / "results"), Console(file=screen.file, width=200)
+
+    def said(jobs: int) -> str:
+        screen.file.seek(0)
+        screen.file.truncate()
+        run_study(plan, results, tmp_path / "work", dry_run=True, jobs=jobs, console=wide)
+        return screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+
+    assert said(1).count("seed 3  train\n") == 3 * 2
+    assert "0 runs are done, 12 left: no run is finished" in said(1)
+    run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    for file in results.folder.glob("*/*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"train_seconds": 600}))
+    assert len(trained) == 2
+    assert re.search(r"films  pool  lr 0\.0[14]  seed 4  train and test  about 10 min\n", said(2))
+    assert "3 runs are done, 9 left: about 45 min at 2 at a time" in said(2)
+    assert len(trained) == 2
+
+
+def test_the_time_is_over(content: dict[str, Any], tmp_path: Path, screen: Console) -> None:
+    content["tasks"]["films"]["train"] |= {"max_steps": 100_000}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    results = Results(tmp_path / "results")
+    plan = Study.load(tmp_path / "tiny.yaml")
+    run_study(plan, results, tmp_path / "work", only="pool", hours=1e-6, console=screen)
+    assert "the time is over, about 4 runs are left" in " ".join(screen.file.getvalue().split())
+    assert not results.all()
+    with pytest.raises(UserError, match="--hours 0: give a time above 0"):
+        run_study(plan, results, tmp_path / "work", hours=0)
+
+
+def test_a_task_may_have_its_own_model(content: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
+    content["tasks"]["films"]["model"] = content["model"]
+    content["model"] = {"name": "nowhere"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    results = Results(tmp_path / "results")
+    run_study(Study.load(tmp_path / "tiny.yaml"), results, tmp_path / "work", only="pool", first_seed_only=True)
+    assert {result["settings"]["model"] for result in results.all()} == {
+        Path(content["tasks"]["films"]["model"]["name"]).name
+    }
+
+
+def test_an_unknown_task(plan: Study, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--task 'books': the study has films"):
+        run_study(plan, Results(tmp_path / "results"), tmp_path / "work", task="books")
+
+
+def test_a_run_has_the_recipe_of_its_task_and_method(plan: Study, tmp_path: Path, trained: list[str]) -> None:
+    run_study(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True, keep_runs=True)
     recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
     assert (recipe.seed, recipe.train.learning_rate, recipe.train.max_steps) == (3, 0.01, 2)
     assert recipe.method == plan.settings()["pool"]
@@ -407,14 +469,14 @@ def test_where_no_head_is_trained_there_is_no_rate_of_one(
     content["model"] = {"name": str(tmp_path / "classifier")}
     content["tasks"]["films"]["task"] = {"name": "text-classification", "head": "match"}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    plan = Sweep.load(tmp_path / "tiny.yaml")
-    sweep(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True, keep_runs=True)
+    plan = Study.load(tmp_path / "tiny.yaml")
+    run_study(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True, keep_runs=True)
     recipe = Run(tmp_path / "work" / "runs" / "films" / "pool-lr=0.01-seed=3").recipe()
     assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.01, None)
 
 
 @pytest.mark.parametrize("name", ["tiny-pools", "matched-head", "instructions", "thirteen-numbers", "unseen-classes"])
-def test_the_sweeps_of_this_project_are_valid(name: str) -> None:
-    plan = Sweep.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
+def test_the_studies_of_this_project_are_valid(name: str) -> None:
+    plan = Study.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
     assert len(plan.seeds) == 3
     assert len(plan.settings()) >= 3

@@ -1,4 +1,4 @@
-"""A sweep as a file: tasks × methods × learning rates × seeds, validated before anything heavy is imported."""
+"""A study as a file: tasks × methods × learning rates × seeds, validated before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class TaskSection(Section):
     """One task: its held-out examples are the test part, and `validation_examples` come out of the training part.
 
     `task`, `data` and `train` are as in a recipe; `metric` is the score that rates are chosen by and that is reported,
-    the task's first by default.
+    the task's first by default. `model` is the task's own, in place of the study's.
     """
 
     task: Any = None
+    model: ModelSection | None = None
     data: dict[str, Any]
     metric: str | None = None
     validation_examples: Positive = 500
@@ -37,9 +38,9 @@ class TaskSection(Section):
     @field_validator("data")
     @classmethod
     def _without_test(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """A sweep holds out its own validation part, so what else is held out is the test part."""
+        """A study holds out its own validation part, so what else is held out is the test part."""
         if given := [key for key in ("test", "test_split", "test_examples") if key in data]:
-            raise ValueError(f"data.{given[0]}: in a sweep {given[0].replace('test', 'evaluation')} says the test part")
+            raise ValueError(f"data.{given[0]}: in a study {given[0].replace('test', 'evaluation')} says the test part")
         return data
 
     def recipe(self, where: str) -> Recipe:
@@ -51,7 +52,7 @@ class TaskSection(Section):
 class MethodGroup(Section):
     """Methods that differ in a few options: a list as an option's value stands for each of its values.
 
-    `label` names them, with the options' names in braces. `rates` are tried in place of the sweep's, as many of them:
+    `label` names them, with the options' names in braces. `rates` are tried in place of the study's, as many of them:
     of methods whose numbers are on another scale.
     """
 
@@ -67,8 +68,8 @@ class MethodGroup(Section):
             yield self.label.format(**settings), settings
 
 
-class Sweep(Section):
-    """A whole sweep.
+class Study(Section):
+    """A whole study.
 
     Every method is tried with each of `rates` on the first seed, and with up to `further_rates` more, `rate_factor`
     apart, for as long as the best is the largest or the smallest tried. What is best on the validation part is trained
@@ -85,22 +86,22 @@ class Sweep(Section):
     methods: Annotated[list[MethodGroup], Field(min_length=1)]
 
     @classmethod
-    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Study:
         """Read a YAML file and apply `section.key=value` overrides.
 
         Raises:
             UserError: the file, an override or a value is wrong; the message names the field, the value and the fix.
         """
-        content = yaml_file.read(path, "sweep", "'tasks:' and 'methods:'")
+        content = yaml_file.read(path, "study", "'tasks:' and 'methods:'")
         for override in overrides:
             yaml_file.apply_override(content, override)
         try:
-            sweep = cls.model_validate(content)
+            study = cls.model_validate(content)
         except ValidationError as error:
             raise explain(error, cls, path.name) from None
-        sweep.scores()
-        sweep.settings()
-        return sweep
+        study.scores()
+        study.settings()
+        return study
 
     def scores(self) -> dict[str, Metric]:
         """What each task is scored by.
@@ -118,7 +119,7 @@ class Sweep(Section):
         return found
 
     @model_validator(mode="after")
-    def _one_search(self) -> Sweep:
+    def _one_search(self) -> Study:
         for group in self.methods:
             if group.rates is not None and len(group.rates) != len(self.rates):
                 raise ValueError(

@@ -5,10 +5,11 @@ The learning rate is chosen on a validation part; the test part is scored for th
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -30,12 +31,12 @@ from structune.methods.method import Method
 from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.rates import RAN_AWAY, Rates, Search, search
 from structune.study.results import Results, Wanted, settings
-from structune.study.sweep_file import Sweep, TaskSection
+from structune.study.study_file import Study, TaskSection
 from structune.study.workers import Job, Workers
 
 
-def sweep(
-    plan: Sweep,
+def run_study(
+    plan: Study,
     results: Results,
     work: Path,
     *,
@@ -43,7 +44,9 @@ def sweep(
     task: str | None = None,
     first_seed_only: bool = False,
     jobs: int = 1,
+    hours: float | None = None,
     keep_runs: bool = False,
+    dry_run: bool = False,
     console: Console | None = None,
 ) -> None:
     """Do every run that has no result yet.
@@ -55,54 +58,91 @@ def sweep(
     compared with it; all others are done before that is an error.
 
     Args:
-        plan: the sweep.
+        plan: the study.
         results: where results are and go.
         work: where data parts and run folders go, which need not be kept.
         only: an expression that a method's label must contain a match of.
         task: the only task; all of them by default.
         first_seed_only: whether to leave out the other seeds.
         jobs: how many processes run at a time.
+        hours: after which runs are stopped as by a signal, without an error; None: never.
         keep_runs: whether to keep the folders of runs whose rate was not chosen.
+        dry_run: whether to say what is left instead, and how long that takes.
         console: where progress is shown.
 
     Raises:
-        UserError: the sweep, its data or a result does not work, or runs failed; then everything else is done.
+        UserError: the study, its data or a result does not work, or runs failed; then everything else is done.
         Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end; the same command goes on.
     """
     console = console or Console(quiet=True)
     refuse_several_processes()
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: at least one process has to run")
+    if hours is not None and not hours > 0:
+        raise UserError(f"--hours {hours}: give a time above 0, or leave it out")
     if task is not None and task not in plan.tasks:
-        raise UserError(f"--task {task!r}: the sweep has {', '.join(plan.tasks)}")
+        raise UserError(f"--task {task!r}: the study has {', '.join(plan.tasks)}")
+    until = math.inf if hours is None else time.monotonic() + 3600 * hours
     tasks = list(plan.tasks) if task is None else [task]
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, f"the folder {str(work)!r}"):
         chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
         cells = [_Cell(name, label, method) for (label, method), name in product(chosen.items(), tasks)]
         runner = _Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
-        _carry_out(runner, jobs, console)
+        if dry_run:
+            _tell(runner, jobs, console)
+        else:
+            _carry_out(runner, jobs, until, console)
 
 
-def _carry_out(runner: _Runner, jobs: int, console: Console) -> None:
+def _tell(runner: _Runner, jobs: int, console: Console) -> None:
+    """What can be run now, a line a run, and how long all takes as far as finished runs tell."""
+    steps, times = runner.steps(), _Times()
+    for cell in runner.cells:
+        for result in cell.results.values():
+            if result is not None and "train_seconds" in result:
+                times.add(cell, result["train_seconds"])
+    for step in steps:
+        what = "train" if step.job.test is None else "train and test"
+        seconds = times.of(step.cell)
+        console.print(
+            f"{step.said()}  {what}{'' if seconds is None else f'  about {words(seconds)}'}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    left = runner.left()
+    count, seconds = sum(number for _, number in left), times.left(left, jobs)
+    estimate = "no run is finished that would tell how long they take"
+    if seconds is not None:
+        estimate = f"about {words(seconds)} at {jobs} at a time, to judge by the training time of finished runs"
+    further = f"; searches may go on by {runner.plan.further_rates} rates each" if runner.plan.further_rates else ""
+    console.print(f"{runner.done()} runs are done, {count} left{further}: {estimate if count else 'all is done'}")
+
+
+def _carry_out(runner: _Runner, jobs: int, until: float, console: Console) -> None:
     """Run what is left, so many processes at a time. Raises `UserError` at the end where some failed."""
     steps = runner.steps()
     if not steps:
         return
-    begun = {}
+    begun: dict[str, tuple[_Step, float]] = {}
     clock = _Clock(runner, jobs)
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
-    console.print(f"{clock.done} runs are done, about {sum(runner.left().values())} left{at_a_time}", highlight=False)
-    interrupted = None
+    console.print(f"{clock.done} runs are done, about {clock.left()} left{at_a_time}", highlight=False)
+    interrupted, over = None, False
     with Workers(jobs) as workers:
         while True:
-            waiting = [] if interrupted or workers.signals else [step for step in steps if step.name not in begun]
+            if not over and time.monotonic() >= until:
+                over = True
+                workers.stop()
+            stopping = over or interrupted or workers.signals
+            waiting = [] if stopping else [step for step in steps if step.name not in begun]
             for step in waiting[: workers.free]:
                 workers.start(step.name, step.job)
                 begun[step.name] = (step, time.monotonic())
             if not begun:
                 break
-            for name, outcome in workers.wait():
+            for name, outcome in workers.wait(
+                None if over or until == math.inf else max(0.0, until - time.monotonic())
+            ):
                 step, since = begun.pop(name)
                 if outcome.kind == "interrupted":
                     interrupted = outcome
@@ -113,12 +153,15 @@ def _carry_out(runner: _Runner, jobs: int, console: Console) -> None:
             steps = runner.steps()
         if workers.signals and not interrupted and steps:
             interrupted = Outcome("interrupted", number=workers.signals[0])
-    if interrupted:
-        stop_if_interrupted(interrupted, "the same command goes on")
+        if interrupted and (workers.signals or not over):
+            stop_if_interrupted(interrupted, "the same command goes on")
     if failed := runner.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         count = f"{len(failed)} {'run' if len(failed) == 1 else 'runs'}"
-        raise UserError(f"{count} failed, all else is done; the same command tries again: {reasons}")
+        rest = f"{clock.left()} are left" if steps else "all else is done"
+        raise UserError(f"{count} failed, {rest}; the same command tries again: {reasons}")
+    if steps:
+        console.print(f"the time is over, about {clock.left()} runs are left; the same command goes on")
 
 
 @dataclass
@@ -149,6 +192,11 @@ class _Step:
     @property
     def name(self) -> str:
         return self.wanted.name
+
+    def said(self) -> str:
+        """For a person, to be printed."""
+        what = (self.cell.task, self.cell.label, f"lr {self.wanted.rate:.3g}", f"seed {self.wanted.seed}")
+        return escape("  ".join(what))
 
 
 class _Parts:
@@ -190,7 +238,7 @@ class _Runner:
     """
 
     def __init__(
-        self, plan: Sweep, results: Results, work: Path, cells: list[_Cell], seeds: list[int], keep_runs: bool
+        self, plan: Study, results: Results, work: Path, cells: list[_Cell], seeds: list[int], keep_runs: bool
     ) -> None:
         self.plan, self.results, self.work = plan, results, work
         self.cells, self.seeds, self.keep_runs = cells, seeds, keep_runs
@@ -205,12 +253,9 @@ class _Runner:
         found = [step for cell in self.cells for step in self._steps(cell) if step.name not in self.failed]
         return sorted(found, key=lambda step: self.plan.seeds.index(step.wanted.seed))
 
-    def left(self) -> dict[str, int]:
-        """How many steps each task has still, at least: a search may go beyond its ends."""
-        found: dict[str, int] = {}
-        for cell in self.cells:
-            found[cell.task] = found.get(cell.task, 0) + self._left(cell)
-        return found
+    def left(self) -> list[tuple[_Cell, int]]:
+        """How many steps each cell has still, at least: a search may go beyond its ends."""
+        return [(cell, self._left(cell)) for cell in self.cells]
 
     def done(self) -> int:
         """How many steps the results stand for: runs, and a test score more where the rate was chosen."""
@@ -299,7 +344,7 @@ class _Runner:
                 "name": self.plan.name,
                 "seed": wanted.seed,
                 "output": str(self._folder(wanted)),
-                "model": self.plan.model.model_dump(exclude_none=True),
+                "model": (task.model or self.plan.model).model_dump(exclude_none=True),
                 **({} if task.task is None else {"task": task.task}),
                 "data": self.parts[wanted.task].section(),
                 "method": wanted.method.model_dump(exclude_none=True),
@@ -309,34 +354,47 @@ class _Runner:
         ).resolved()
 
 
+class _Times:
+    """How long steps take: as those of the same cell, else of the same task, else as all."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[_Cell, float]] = []
+
+    def add(self, cell: _Cell, seconds: float) -> None:
+        self._known.append((cell, seconds))
+
+    def of(self, cell: _Cell) -> float | None:
+        """Seconds of one step; None: nothing is known."""
+        for alike in (lambda one: one is cell, lambda one: one.task == cell.task, lambda one: True):
+            if known := [seconds for one, seconds in self._known if alike(one)]:
+                return statistics.mean(known)
+        return None
+
+    def left(self, steps: Sequence[tuple[_Cell, int]], jobs: int) -> float | None:
+        """Seconds that so many steps take, so many at a time; None: nothing is known."""
+        if not self._known:
+            return None
+        return sum(count * (self.of(cell) or 0.0) for cell, count in steps if count) / jobs
+
+
 class _Clock:
-    """A line a step, with the time that is left: from the steps of the same task, else from all."""
+    """A line a step, with the time that is left to judge by the steps so far."""
 
     def __init__(self, runner: _Runner, jobs: int) -> None:
         self.runner, self.jobs = runner, jobs
         self.done = runner.done()
-        self.seconds: dict[str, list[float]] = {}
+        self.times = _Times()
+
+    def left(self) -> int:
+        """How many steps are left, at least."""
+        return sum(count for _, count in self.runner.left())
 
     def line(self, step: _Step, seconds: float, said: str) -> str:
         self.done += 1
-        self.seconds.setdefault(step.wanted.task, []).append(seconds)
-        left = sum(self.runner.left().values())
-        estimate = f"about {words(seconds_left)} left" if (seconds_left := self._left()) else "done"
-        return (
-            f"{self.done}/{self.done + left}  {escape(step.wanted.task)}  {escape(step.wanted.label)}  "
-            f"lr {step.wanted.rate:.3g}  seed {step.wanted.seed}  {said}  {words(seconds)}  [dim]{estimate}[/]"
-        )
-
-    def _left(self) -> float:
-        everything = statistics.mean(value for own in self.seconds.values() for value in own)
-        left = self.runner.left()
-        return (
-            sum(
-                count * (statistics.mean(self.seconds[task]) if task in self.seconds else everything)
-                for task, count in left.items()
-            )
-            / self.jobs
-        )
+        self.times.add(step.cell, seconds)
+        left = self.times.left(self.runner.left(), self.jobs)
+        estimate = f"about {words(left)} left" if left else "done"
+        return f"{self.done}/{self.done + self.left()}  {step.said()}  {said}  {words(seconds)}  [dim]{estimate}[/]"
 
 
 def words(seconds: float) -> str:
@@ -372,7 +430,7 @@ def _content(wanted: Wanted, recipe: ResolvedRecipe, outcome: Outcome, run: Run)
     return content
 
 
-def summaries(plan: Sweep, results: Results) -> Iterator[dict[str, Any]]:
+def summaries(plan: Study, results: Results) -> Iterator[dict[str, Any]]:
     """For each method and task that has a test score: what it trained, at which rate, and the scores of its seeds."""
     found = results.all()
     for task, metric in plan.scores().items():

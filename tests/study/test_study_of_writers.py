@@ -1,4 +1,4 @@
-"""Sweeps over tasks whose models write: rewards, and scores that are better when less, on parts that are files."""
+"""Studies over tasks whose models write: rewards, and scores that are better when less, on parts that are files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from structune.finetune.run import Run
-from structune.study import sweep as module
+from structune.study import engine as module
+from structune.study.engine import run_study, summaries
 from structune.study.results import Results
-from structune.study.sweep import summaries, sweep
-from structune.study.sweep_file import Sweep
-from structune.study.sweep_report import table
+from structune.study.study_file import Study
+from structune.study.study_report import table
 
 from ..tasks.chats import chat_tokenizer, questions, save_tiny_llama
 from .in_turn import InTurn
@@ -42,7 +42,7 @@ TASKS: dict[str, Any] = {
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setattr(module, "Workers", InTurn)
     monkeypatch.chdir(tmp_path)
     save_tiny_llama(tmp_path / "writer", chat_tokenizer())
@@ -59,12 +59,12 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         "methods": [{"label": "LoRA", "method": {"name": "lora", "rank": 2}}],
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    return Sweep.load(tmp_path / "tiny.yaml")
+    return Study.load(tmp_path / "tiny.yaml")
 
 
-def test_the_least_loss_is_chosen(plan: Sweep, tmp_path: Path) -> None:
+def test_the_least_loss_is_chosen(plan: Study, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
-    sweep(plan, results, tmp_path / "work", task="answers")
+    run_study(plan, results, tmp_path / "work", task="answers")
     found = results.all()
     losses = {r["rate"]: r["validation"]["loss_per_token"] for r in found if r["seed"] == 0}
     (row,) = summaries(plan, results)
@@ -85,9 +85,9 @@ def test_the_least_loss_is_chosen(plan: Sweep, tmp_path: Path) -> None:
     assert f"Before training: {row['untrained']:.3f} on the validation part." in text
 
 
-def test_rewards_are_searched_too(plan: Sweep, tmp_path: Path) -> None:
+def test_rewards_are_searched_too(plan: Study, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
-    sweep(plan, results, tmp_path / "work", task="sums")
+    run_study(plan, results, tmp_path / "work", task="sums")
     rewards = {r["rate"]: r["validation"]["reward"] for r in results.all() if r["seed"] == 0}
     (row,) = summaries(plan, results)
     assert row["rate"] == max(rewards, key=lambda rate: (rewards[rate], -rate))
