@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,20 +16,18 @@ from PIL import Image
 STUDIES = Path(__file__).parents[1] / "studies"
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("small_denoiser", STUDIES / "small_denoiser.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, STUDIES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_a_small_denoiser_is_trained_and_saved(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_denoiser_is_trained_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from structune.tasks.parts.diffusion.pipeline import Pipeline
     from structune.tasks.parts.model_section import ModelSection
 
+    small = script("small_denoiser")
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     rows = {
         f"{kind}_{part}": value
@@ -40,7 +39,7 @@ def test_a_small_denoiser_is_trained_and_saved(
     weights = []
     for steps in ("1", "2"):
         monkeypatch.setattr(sys, "argv", [*command, "--steps", steps, "--samples", "1", "--sampling-steps", "1"])
-        script.main()
+        small.main()
         weights.append(torch.load(tmp_path / "out" / "training.pt", weights_only=True))
     assert [state["step"] for state in weights] == [1, 2]
     assert any(
@@ -50,13 +49,13 @@ def test_a_small_denoiser_is_trained_and_saved(
         path.relative_to(tmp_path / "out" / "unseen") for path in (tmp_path / "out").rglob("unseen/*/*/*.png")
     )
     assert {str(path.parent) for path in unseen} == {
-        f"{part}/a {name}" for part in ("train", "test") for name in script.UNSEEN
+        f"{part}/a {name}" for part in ("train", "test") for name in small.UNSEEN
     }
     assert np.array_equal(
         np.asarray(Image.open(tmp_path / "out" / "unseen" / "test" / "a ship" / "0001.png")), pixels[18]
     )
-    pictures, labels = script.seen(rows, 1)
-    assert labels.tolist() == [n for n in range(10) if script.CLASSES[n] not in script.UNSEEN]
+    pictures, labels = small.seen(rows, 1)
+    assert labels.tolist() == [n for n in range(10) if small.CLASSES[n] not in small.UNSEEN]
     assert torch.equal(pictures, torch.from_numpy(pixels[labels.numpy()]).permute(0, 3, 1, 2))
 
     pipeline = Pipeline(ModelSection(name=str(tmp_path / "out" / "pipeline")))
@@ -73,3 +72,33 @@ def test_a_small_denoiser_is_trained_and_saved(
         latents = vae.encode(clean).latent_dist.mode()
         assert (latents - clean).abs().max() < 1 / 1024
         assert (vae.decode(latents).sample - clean).abs().max() < 1 / 1024
+
+
+def test_the_figure_of_samples_has_a_row_for_each_method_that_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen = script("unseen_classes")
+    plan, results = unseen.Study.load(unseen.STUDY), unseen.Results(tmp_path / "results")
+    labels = ["C3A b=8", "HyDRA-toeplitz 38", "LoRA r=8"]
+    for number, label in enumerate(labels):
+        wanted = unseen.Wanted("horses and ships", label, plan.settings()[label], 0.01, 0)
+        said = {"task": wanted.task, "method": label, "rate": 0.01, "seed": 0, "trainable_adapter": 10**number}
+        results.file(wanted).parent.mkdir(parents=True, exist_ok=True)
+        results.file(wanted).write_text(
+            json.dumps({**said, "validation": {"denoising_loss": 0.1}, "test": {"denoising_loss": 0.1}})
+        )
+        if number:
+            unseen.row_of(wanted, results).parent.mkdir(exist_ok=True)
+            Image.new("RGB", (512, 32), "red").save(unseen.row_of(wanted, results))
+    (results.folder / "before.json").write_text('{"denoising_loss": 0.2}')
+    Image.new("RGB", (512, 32), "blue").save(results.folder / "samples" / "before.png")
+    heights = []
+    for options in ([], ["--only", "LoRA"]):
+        figure = str(tmp_path / "figure.webp")
+        monkeypatch.setattr(sys, "argv", ["", "--out", str(results.folder), "--figure", figure, *options])
+        unseen.main()
+        with Image.open(figure) as drawn:
+            column = np.asarray(drawn.convert("RGB"))[:, -30].astype(int)
+        rows = (column[:, 0] - column[:, 2] > 100).sum(), (column[:, 2] - column[:, 0] > 100).sum()
+        heights.append(round(rows[0] / rows[1]))  # of red over blue
+    assert heights == [2, 1]
