@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ kernels = pytest.importorskip("structune.tasks.parts.chats.kernels", exc_type=Im
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a machine with Triton and a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(kernels.chunked_logprob, "_TRITON_AVAILABLE", True)
     monkeypatch.setattr(kernels.utils, "is_triton_available", lambda: True)
     kernels.use_what_compiles.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -22,10 +23,13 @@ def use_what_compiles() -> None:
     Warns:
         UserWarning: it does without.
     """
-    if not torch.cuda.is_available() or not chunked_logprob._use_triton(torch.device("cuda")):
+    own = int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())  # of several processes
+    device = torch.device("cuda", own)
+    if not torch.cuda.is_available() or not chunked_logprob._use_triton(device):
         return
     try:
-        _score_a_token(torch.device("cuda"))
+        with torch.cuda.device(device):  # Triton takes the current one
+            _score_a_token(device)
     except Exception as error:  # noqa: BLE001  (whatever compilers and drivers raise)
         reason = " ".join(str(error).split())[:200]
         say(
