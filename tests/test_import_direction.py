@@ -38,11 +38,12 @@ ROOT = "structune"
 MATHS = (
     "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
 )
-HELPERS = "errors files section doubt paths palette"
+HELPERS = "errors files section registry doubt paths palette"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
     "section": part("errors", "pydantic pydantic_core"),
+    "registry": part("errors section", "pydantic"),
     "doubt": part("", ""),
     "paths": part("errors section", "pydantic pydantic_core"),
     "palette": part("", ""),

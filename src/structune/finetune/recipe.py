@@ -255,7 +255,7 @@ class Recipe(Section):
         try:
             section = methods.preset(given) if isinstance(given, str) else given
             name = section.get("name") if isinstance(section, dict) else getattr(section, "name", None)
-            if not isinstance(name, str) or name in methods.ours() or name not in methods.names():
+            if not isinstance(name, str) or name in methods.METHODS.places or name not in methods.names():
                 return cls
             return _with_method(cls, methods.get(name))
         except UserError as error:

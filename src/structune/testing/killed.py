@@ -18,6 +18,7 @@ import torch
 from structune.finetune import adapters, training
 from structune.finetune.recipe import Recipe
 from structune.finetune.trainer import RecipeTrainer
+from structune.registry import section_name
 from structune.tasks import registry
 from structune.tasks.task import Task
 
@@ -99,7 +100,7 @@ def _train(
 ) -> None:
     torch.set_num_threads(threads)  # sums are added up in an order that depends on it
     task = getattr(importlib.import_module(place[0]), place[1])
-    if registry.task_name(task) not in registry.names():
+    if section_name(task) not in registry.names():
         registry.register(task)
     moment(number)
     training.train(Recipe.parse(content), resume=resume)

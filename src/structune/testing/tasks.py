@@ -49,8 +49,9 @@ _WITHOUT_TORCH = """
 import importlib, json, sys
 content, module, name = json.loads(sys.argv[1]), *sys.argv[2:]
 task = getattr(importlib.import_module(module), name)
+from structune.registry import section_name
 from structune.tasks import registry
-if registry.task_name(task) not in registry.names():
+if section_name(task) not in registry.names():
     registry.register(task)
 from structune.finetune.recipe import Recipe
 from structune.finetune.task_data import load_data
