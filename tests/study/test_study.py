@@ -34,6 +34,8 @@ from structune.study.workers import Job
 
 from .in_turn import InTurn
 
+STUDIES = sorted(path.stem for path in (Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
 
 @pytest.fixture
 def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
@@ -460,6 +462,18 @@ def test_a_run_has_the_recipe_of_its_task_and_method(plan: Study, tmp_path: Path
     assert recipe.method == plan.settings()["pool"]
 
 
+def test_of_the_head_alone_the_head_s_rate_is_searched(
+    content: dict[str, Any], tmp_path: Path, trained: list[str]
+) -> None:
+    content["methods"] = [{"label": "head", "method": {"name": "head"}}]
+    content["tasks"]["films"]["train"]["head_learning_rate"] = 0.5
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    results = Results(tmp_path / "results")
+    run_study(Study.load(tmp_path / "tiny.yaml"), results, tmp_path / "work", first_seed_only=True)
+    rates = {r["rate"]: r["settings"]["train"]["head_learning_rate"] for r in results.all()}
+    assert rates == {0.01: 0.01, 0.04: 0.04}
+
+
 def test_where_no_head_is_trained_there_is_no_rate_of_one(
     content: dict[str, Any], tiny_model: Path, tmp_path: Path, trained: list[str]
 ) -> None:
@@ -475,7 +489,7 @@ def test_where_no_head_is_trained_there_is_no_rate_of_one(
     assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.01, None)
 
 
-@pytest.mark.parametrize("name", ["tiny-pools", "matched-head", "instructions", "thirteen-numbers", "unseen-classes"])
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_studies_of_this_project_are_valid(name: str) -> None:
     plan = Study.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
     assert len(plan.seeds) == 3

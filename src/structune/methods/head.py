@@ -14,6 +14,7 @@ class Head(PartOfModel):
     name: Literal["head"] = "head"
 
     colour: ClassVar[str] = GREY
+    searched_rate: ClassVar[str] = "head_learning_rate"
 
     def rates(self) -> LearningRates:
         return LearningRates(adapter=1e-2, head=1e-2)

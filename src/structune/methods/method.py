@@ -41,6 +41,9 @@ class Method(Section):
     marker: ClassVar[str] = "o"
     """Its marker in figures, as matplotlib calls it."""
 
+    searched_rate: ClassVar[str] = "learning_rate"
+    """Which of a recipe's rates a search tries."""
+
     @property
     def label(self) -> str:
         """A short name for folders and tables, for example `hydra-toeplitz`."""

@@ -115,7 +115,9 @@ def _tell(runner: _Runner, jobs: int, console: Console) -> None:
     if seconds is not None:
         estimate = f"about {words(seconds)} at {jobs} at a time, to judge by the training time of finished runs"
     further = f"; searches may go on by {runner.plan.further_rates} rates each" if runner.plan.further_rates else ""
-    console.print(f"{runner.done()} runs are done, {count} left{further}: {estimate if count else 'all is done'}")
+    console.print(
+        f"{runner.done()} runs are done, {count} left{further}: {estimate if count else 'all is done'}", soft_wrap=True
+    )
 
 
 def _carry_out(runner: _Runner, jobs: int, until: float, console: Console) -> None:
@@ -348,7 +350,7 @@ class _Runner:
                 **({} if task.task is None else {"task": task.task}),
                 "data": self.parts[wanted.task].section(),
                 "method": wanted.method.model_dump(exclude_none=True),
-                "train": task.train.model_dump(exclude_none=True) | {"learning_rate": wanted.rate},
+                "train": task.train.model_dump(exclude_none=True) | {wanted.method.searched_rate: wanted.rate},
             },
             where=wanted.name,
         ).resolved()

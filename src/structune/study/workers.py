@@ -202,13 +202,22 @@ def _has_cuda_if_there_is(job: Job) -> bool:
     """Whether this process can use the GPU that it would: not where the process that it was forked from did."""
     import torch
 
-    if job.recipe.train.device == "cpu" or not torch.cuda.is_available():
+    touched = _driver_is_loaded()
+    if job.recipe.train.device == "cpu":
         return True
+    if not torch.cuda.is_available():
+        return not touched  # nobody sees a GPU in a process that was forked from one that has begun to use it
     try:
         torch.cuda.init()
     except RuntimeError:
         return False
     return True
+
+
+def _driver_is_loaded() -> bool:
+    """Whether this process, or the one that it was forked from, has loaded the driver of a GPU."""
+    maps = Path("/proc/self/maps")
+    return maps.is_file() and "libcuda.so" in maps.read_text(encoding="utf-8", errors="replace")
 
 
 def _wait_for(run: Run) -> None:
