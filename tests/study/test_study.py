@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from structune.errors import Interrupted, UserError
 from structune.finetune import evaluate as evaluating
+from structune.finetune import training
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.study import engine as module
@@ -317,6 +318,17 @@ def test_table_and_figure(plan: Study, tmp_path: Path, trained: list[str]) -> No
 def test_mistakes_in_the_file(plan: Study, tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         Study.load(tmp_path / "tiny.yaml", [override])
+
+
+def test_a_run_that_was_begun_is_gone_on_with(plan: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(training, "train", lambda recipe, resume: asked.append(resume))
+    content = {"model": plan.model, "data": plan.tasks["films"].data, "output": str(tmp_path / "run")}
+    job = Job(Recipe.parse(content).resolved())
+    assert workers.carry_out(job).kind == "finished"
+    job.run.begin(job.recipe, resume=False)
+    assert workers.carry_out(job).kind == "finished"
+    assert asked == [False, True]
 
 
 def test_only_the_runs_that_were_chosen_are_kept(plan: Study, tmp_path: Path, trained: list[str]) -> None:
