@@ -37,10 +37,10 @@ def table(plan: Study, results: Results) -> str:
             f"{_spread(row['test'], metric)} | {', '.join(map(str, row['seeds']))} |"
             for row in own
         ]
-        before = {row["untrained"] for row in own} - {None}
-        text += (
-            ["", f"Before training: {_spread(sorted(before), metric)} on the validation part.", ""] if before else [""]
-        )
+        if before := {_spread([row["untrained"]], metric) for row in own if row["untrained"] is not None}:
+            ends = dict.fromkeys((min(before, key=float), max(before, key=float)))  # some methods start at random
+            text += ["", f"Before training: {' to '.join(ends)} on the validation part."]
+        text += [""]
     return "\n".join(text)
 
 
