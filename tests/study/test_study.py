@@ -439,12 +439,12 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     assert len(trained) == 2
 
 
-def test_the_time_is_over(content: dict[str, Any], tmp_path: Path, screen: Console) -> None:
+def test_the_time_is_over_while_a_run_goes_on(content: dict[str, Any], tmp_path: Path, screen: Console) -> None:
     content["tasks"]["films"]["train"] |= {"max_steps": 100_000}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     results = Results(tmp_path / "results")
     plan = Study.load(tmp_path / "tiny.yaml")
-    run_study(plan, results, tmp_path / "work", only="pool", hours=1e-6, console=screen)
+    run_study(plan, results, tmp_path / "work", only="pool", hours=1 / 3600, console=screen)
     assert "the time is over, about 4 runs are left" in " ".join(screen.file.getvalue().split())
     assert not results.all()
     with pytest.raises(UserError, match="--hours 0: give a time above 0"):
