@@ -89,7 +89,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a page registers is forgotten after it."""
     monkeypatch.setattr(registry, "_families", dict(registry._families))
     monkeypatch.setattr(oracles, "ORACLES", dict(oracles.ORACLES))
-    monkeypatch.setattr(tasks, "_registered", dict(tasks._registered))
+    monkeypatch.setattr(tasks.TASKS, "_registered", dict(tasks.TASKS._registered))
 
 
 @pytest.fixture

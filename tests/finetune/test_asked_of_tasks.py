@@ -42,7 +42,7 @@ class Asked(TextClassification):
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {"asked": Asked})
+    monkeypatch.setattr(registry.TASKS, "_registered", {"asked": Asked})
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ Make = Callable[..., Recipe]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry.TASKS, "_registered", {})
     registry.register(Counting)
     registry.register(Plain)
     Others.seen.clear()

@@ -63,7 +63,7 @@ class Bars(WordCount):
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry.TASKS, "_registered", {})
     registry.register(Bars)
 
 

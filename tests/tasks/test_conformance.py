@@ -155,6 +155,6 @@ class TestOutside(TaskConformance):
     def content(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         data = rows_of(tmp_path_factory.mktemp("data"), lambda text: {"sentence": text})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(registry, "_registered", {})
+            patch.setattr(registry.TASKS, "_registered", {})
             registry.register(WordCount)
             yield content_of("word-count", "reader", {"train": data})

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from structune import __version__
 from structune.errors import UserError
 from structune.files import write_json, write_text
 from structune.finetune.checkpoint import checkpoint_fault, checkpoint_files, checkpoint_folders, remove_checkpoint
@@ -469,9 +470,10 @@ def versions() -> dict[str, str]:
     """Versions of what decides a result, and the machine."""
     import torch
 
-    packages = ("structune", "torch", "transformers", "peft", "accelerate", "numpy")
+    packages = ("torch", "transformers", "peft", "accelerate", "numpy")
     return {
         "python": platform.python_version(),
+        "structune": __version__,
         **{name: _version(name) for name in packages},
         "platform": platform.platform(),
         "cpu": platform.processor() or platform.machine(),
