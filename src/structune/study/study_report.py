@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structune.errors import UserError
 from structune.files import write_text
 from structune.palette import INK
 from structune.study.engine import summaries
+from structune.study.line_looks import Line, line_looks
 from structune.study.results import Results
 from structune.study.study_file import Study
-from structune.study.style import method_style, save, tidy
+from structune.study.style import save, tidy
 from structune.tasks.task import Metric
 
-LINES = re.compile(r"[, ]*\b\d[\dx]*\b|=\d+")
-"""What a label says of sizes: methods that differ in that alone are one line of the figure."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACROSS = 3
+"""How many panels of a figure are beside each other."""
 
 
 def table(plan: Study, results: Results) -> str:
@@ -73,28 +78,41 @@ def draw(plan: Study, results: Results, path: Path) -> None:
     rows = list(summaries(plan, results))
     if not rows:
         raise UserError("no run of the study has a test score yet: nothing to draw")
-    kinds = {label: method.label for label, method in plan.settings().items()}
-    figure = Figure(figsize=(6 * len(plan.tasks), 5), dpi=160, layout="constrained")
-    panels: Sequence[Any] = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
-    for panel, (task, metric) in zip(panels, plan.scores().items(), strict=True):
-        lines: dict[str, list[dict[str, Any]]] = {}
+    across, looks = min(ACROSS, len(plan.tasks)), line_looks(plan)
+    down = math.ceil(len(plan.tasks) / across)
+    figure = Figure(figsize=(6 * across, 5 * down), dpi=160, layout="constrained")
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for panel in panels[len(plan.tasks) :]:
+        panel.set_axis_off()
+    for panel, (task, metric) in zip(panels, plan.scores().items(), strict=False):
+        lines: dict[Line, list[dict[str, Any]]] = {}
         for row in rows:
             if row["task"] == task:
-                lines.setdefault(LINES.sub("", row["method"]), []).append(row)
-        for name, points in lines.items():
+                lines.setdefault(looks[row["method"]], []).append(row)
+        for line, points in lines.items():
             points = sorted(points, key=lambda row: row["numbers"])
-            colour, marker = method_style(kinds[points[0]["method"]])
-            dashes = {"index": ":", "signed": "-", "projection": "--"}
-            style = next((dash for word, dash in dashes.items() if word in name), "-")
             means = [_factor(metric) * statistics.mean(point["test"]) for point in points]
             bars = [_factor(metric) * statistics.stdev(p["test"]) if len(p["test"]) > 1 else 0.0 for p in points]
-            numbers = [point["numbers"] for point in points]
-            panel.errorbar(numbers, means, bars, color=colour, marker=marker, linestyle=style, label=name, capsize=2)
-        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=_titled(metric))
+            panel.errorbar(
+                [point["numbers"] for point in points], means, bars if any(bars) else None, color=line.colour,
+                marker=line.marker, markerfacecolor=line.face, linestyle=line.dash, label=line.name, capsize=2,
+            )  # fmt: skip
+        better = "" if metric.greater_is_better else ", less is better"
+        panel.set(xscale="log", xlabel="trained numbers in the adapter", ylabel=f"{_titled(metric)}{better}")
+        _at_least_a_decade(panel)
         panel.set_title(task, loc="left", fontsize=10, color=INK)
-        panel.legend(fontsize=7, frameon=False)
+        if lines:
+            panel.legend(fontsize=7, frameon=False)
         tidy(panel)
     save(figure, path)
+
+
+def _at_least_a_decade(panel: Axes) -> None:
+    """Widen the logarithmic axis of numbers: the labels of a short one would lie upon each other."""
+    low, high = panel.get_xlim()
+    if high < 10 * low:
+        middle = math.sqrt(low * high)
+        panel.set_xlim(middle / math.sqrt(10), middle * math.sqrt(10))
 
 
 def _factor(metric: Metric) -> int:
