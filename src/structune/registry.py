@@ -59,7 +59,7 @@ class Registry(Generic[Kind]):
             return found
         if name in self._registered:
             return self._registered[name]
-        declared = self._declared()
+        declared = self.declared()
         if name not in declared:
             known = self.names()
             raise UserError(f"{self.key} = {name!r}: unknown{closest(name, known)}; known: {', '.join(known)}")
@@ -79,9 +79,10 @@ class Registry(Generic[Kind]):
 
     def names(self) -> list[str]:
         """All names, those of the package first."""
-        return list(dict.fromkeys([*self.places, *self._registered, *self._declared()]))
+        return list(dict.fromkeys([*self.places, *self._registered, *self.declared()]))
 
-    def _declared(self) -> dict[str, EntryPoint]:
+    def declared(self) -> dict[str, EntryPoint]:
+        """Those of installed distributions, not imported."""
         return {point.name: point for point in entry_points(group=f"structune.{self.kind}s")}
 
     def _fits(self, section: Any) -> bool:

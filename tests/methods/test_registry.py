@@ -113,6 +113,12 @@ def test_registered_it_is_known_and_no_name_is_taken_twice(monkeypatch: pytest.M
             registry.register(type("Other", (Method,), {"name": name, "__annotations__": {"name": str}}))
 
 
+@pytest.mark.parametrize("name", ["peft", "structune"])
+def test_what_needs_settings_is_no_preset(name: str) -> None:
+    with pytest.raises(UserError, match=rf"method '{name}': unknown"):
+        registry.preset(name)
+
+
 def test_unknown_names_are_told_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"method 'lorra': unknown \(did you mean 'lora'\?\)"):
         registry.preset("lorra")

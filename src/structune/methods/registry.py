@@ -17,8 +17,8 @@ from structune.section import closest
 _NO_METHODS = {"method", "registry", "update"}
 
 
-def _ours() -> list[type[Method]]:
-    """The methods of the package, read off the folder."""
+def _read_off_folder() -> list[type[Method]]:
+    """The methods of the package."""
     found: list[type[Method]] = []
     for each in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if each.name not in _NO_METHODS:
@@ -28,14 +28,16 @@ def _ours() -> list[type[Method]]:
     return found
 
 
+_OURS = _read_off_folder()
+
 if TYPE_CHECKING:
     OurMethod = Method
 else:
-    OurMethod = Annotated[Union[tuple(_ours())], Field(discriminator="name")]  # noqa: UP007  (of a tuple)
+    OurMethod = Annotated[Union[tuple(_OURS)], Field(discriminator="name")]  # noqa: UP007  (of a tuple)
 """The section of any method of the package; its `name` says which."""
 
 METHODS = Registry[Method](
-    "method", Method, {section_name(cls): f"{cls.__module__}:{cls.__qualname__}" for cls in _ours()}, key="method.name"
+    "method", Method, {section_name(cls): f"{cls.__module__}:{cls.__qualname__}" for cls in _OURS}, key="method.name"
 )
 
 register, get, names = METHODS.register, METHODS.get, METHODS.names
@@ -52,7 +54,7 @@ def preset(name: str) -> Method:
         presets = method.presets()
         if key in presets:
             return presets[key]
-    for declared in names():
+    for declared in METHODS.declared():
         if declared.replace("_", "-") == key:
             return get(declared).model_validate({})
     known = preset_names()

@@ -106,9 +106,7 @@ class Workers:
         if count > 1 and not os.environ.get("OMP_NUM_THREADS"):
             self.threads = max(1, _cores() // count)
         self.signals: list[int] = []
-        self._method = os.environ.get("STRUCTUNE_START_METHOD") or (
-            "forkserver" if sys.platform == "linux" else "spawn"
-        )
+        self._method = os.environ.get(_METHOD) or ("forkserver" if sys.platform == "linux" else "spawn")
         self._busy: dict[str, tuple[Job, BaseProcess, Connection]] = {}
 
     def __enter__(self) -> Self:
