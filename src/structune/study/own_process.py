@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -90,22 +90,31 @@ def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: 
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
     warnings.filterwarnings("ignore", category=DataWarning)  # the first process told
-    outcome = Outcome("finished")
-    try:
+
+    def trained() -> Outcome:
         with without_remarks():
             from structune.finetune.training import train
 
         train(recipe, resume=resume, overwrite=overwrite, console=Console(quiet=quiet))
-    except Diverged as error:
-        outcome = Outcome("diverged", str(error))
-    except UserError as error:
-        outcome = Outcome("failed", str(error))
-    except Interrupted as stop:
-        outcome = Outcome("interrupted", step=stop.step, number=stop.number)
-    except KeyboardInterrupt:
-        outcome = Outcome("interrupted")
+        return Outcome("finished")
+
+    outcome = outcome_of(trained)
     with suppress(BrokenPipeError):  # the parent was killed
         sender.send(outcome)
+
+
+def outcome_of(do: Callable[[], Outcome]) -> Outcome:
+    """How a run ended: as it says, or by what it raised. An error that is no `UserError` goes on."""
+    try:
+        return do()
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except UserError as error:
+        return Outcome("failed", str(error))
+    except Interrupted as stop:
+        return Outcome("interrupted", step=stop.step, number=stop.number)
+    except KeyboardInterrupt:
+        return Outcome("interrupted")
 
 
 def end_with_parent() -> None:

@@ -21,12 +21,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from structune.doubt import DataWarning
-from structune.errors import Diverged, Interrupted, UserError
+from structune.errors import UserError
 from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
 from structune.finetune.signals import taken
-from structune.study.own_process import Outcome, end_with_parent, outcome_of_exit_code
+from structune.study.own_process import Outcome, end_with_parent, outcome_of, outcome_of_exit_code
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -60,7 +60,8 @@ class Job:
 
 def carry_out(job: Job) -> Outcome:
     """Train, or go on from the last checkpoint, and score: in this process."""
-    try:
+
+    def trained_and_scored() -> Outcome:
         with without_remarks():
             from structune.finetune.evaluate import evaluate
             from structune.finetune.training import train
@@ -73,14 +74,9 @@ def carry_out(job: Job) -> Outcome:
             return Outcome("finished")
         scored = evaluate(job.run.folder, job.test)
         return Outcome("finished", test=scored.scores | {"loss": scored.loss, "examples": scored.examples})
-    except Diverged as error:
-        return Outcome("diverged", str(error))
-    except UserError as error:
-        return Outcome("failed", str(error))
-    except Interrupted as stop:
-        return Outcome("interrupted", step=stop.step, number=stop.number)
-    except KeyboardInterrupt:
-        return Outcome("interrupted")
+
+    try:
+        return outcome_of(trained_and_scored)
     except Exception as error:  # noqa: BLE001  (one run's defect is no reason to lose the others)
         traceback.print_exc()
         return Outcome("failed", f"{type(error).__name__}: {error}")
