@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -171,6 +172,11 @@ def test_tsv_with_quotes_of_its_texts(tmp_path: Path, texts: list[str]) -> None:
         ("x.csv", f'text,label\n"{"a" * 200_000},1\n', "unexpected end of data. Look for a double quote that is not"),
         ("x.jsonl", '{"text": {"0": "a"}}', "x-new.jsonl', orient='records', lines=True)"),
         ("x.json", '{"text": {"0": "a"}}', "holds one JSON object; make JSON Lines of it"),
+        (
+            "x.json",
+            '{"turns": [{"role": "user"}]}',
+            "if that is one row, rename it to 'x.jsonl'; if it is a whole table,",
+        ),
         ("x.json", '{\n"text": "a"}', "holds one JSON object; make JSON Lines of it"),
         ("x.json", '{"text": "a"}\n{"text": "b"}\n', "holds JSON Lines, one object a line; rename it to 'x.jsonl'"),
         ("x.csv", '{"text": "a, b"}\n', "holds JSON Lines, one object a line; rename it to 'x.jsonl'"),
@@ -201,6 +207,14 @@ def test_files_that_do_not_work(tmp_path: Path, name: str, content: str | bytes,
         read_table(path, "train")
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("row", [{"messages": [{"role": "user"}]}, {"tokens": ["a", "b"], "about": {"lang": "en"}}])
+def test_one_row_of_lists_is_a_row(tmp_path: Path, row: dict[str, Any]) -> None:
+    """By the file's ending: a table in one object, as pandas writes it, has the numbers of its rows."""
+    table = read_table(write(tmp_path, "x.jsonl", json.dumps(row)), "train")
+    assert table.columns == {name: [value] for name, value in row.items()}
+    assert table.lines == [1]
 
 
 def test_missing_file_names_a_near_one(tmp_path: Path) -> None:

@@ -71,18 +71,24 @@ def refuse_other_objects(text: str, path: Path, name: PurePath, where: str) -> N
         row = json.loads(text.lstrip().partition("\n")[0])
     except json.JSONDecodeError:
         row = None
-    if isinstance(row, dict) and not (len(text.strip().split("\n")) == 1 and _is_nested(row)):
-        if name.suffix.lower() not in LINES:
-            packed = path.name[len(name.name) :] if path.name.startswith(name.name) else ""
-            new = f"{name.name.partition('.')[0]}.jsonl{packed}"
-            raise UserError(f"{where}: holds JSON Lines, one object a line; rename it to {new!r}")
+    lines = name.suffix.lower() in LINES
+    alone = len(text.strip().split("\n")) == 1
+    packed = path.name[len(name.name) :] if path.name.startswith(name.name) else ""
+    new = f"{name.name.partition('.')[0]}.jsonl{packed}"
+    renamed = f"rename it to {new!r}"
+    if isinstance(row, dict) and not (alone and (_is_numbered(row) or (_is_nested(row) and not lines))):
+        if not lines:
+            raise UserError(f"{where}: holds JSON Lines, one object a line; {renamed}")
         return
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:
         return
     if isinstance(whole, dict):
-        raise UserError(f"{where}: holds one JSON object; make JSON Lines of it, {by_pandas(path, 'read_json')}")
+        fix = f"make JSON Lines of it, {by_pandas(path, 'read_json')}"
+        if alone and not _is_numbered(whole):
+            fix = f"if that is one row, {renamed}; if it is a whole table, {fix}"
+        raise UserError(f"{where}: holds one JSON object; {fix}")
 
 
 LINES = (".jsonl", ".ndjson")
@@ -90,8 +96,15 @@ LINES = (".jsonl", ".ndjson")
 
 
 def _is_nested(row: dict[str, Any]) -> bool:
-    """Whether it is a table in one object: a list or object for each column."""
+    """Whether it may be a table in one object: a list or object for each column."""
     return bool(row) and all(isinstance(value, list | dict) for value in row.values())
+
+
+def _is_numbered(row: dict[str, Any]) -> bool:
+    """Whether it is a table in one object as pandas writes it: for each column an object with the numbers of rows."""
+    return _is_nested(row) and all(
+        isinstance(value, dict) and value and all(map(str.isdecimal, value)) for value in row.values()
+    )
 
 
 def _table(
