@@ -38,13 +38,14 @@ ROOT = "structune"
 MATHS = (
     "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
 )
-HELPERS = "errors files section registry doubt paths palette"
+HELPERS = "errors files section registry doubt duration paths palette"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
     "section": part("errors", "pydantic pydantic_core"),
     "registry": part("errors section", "pydantic"),
     "doubt": part("", ""),
+    "duration": part("", ""),
     "paths": part("errors section", "pydantic pydantic_core"),
     "palette": part("", ""),
     "quiet": part("", "transformers"),

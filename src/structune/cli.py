@@ -22,6 +22,7 @@ from rich.markup import escape
 
 from structune import __version__
 from structune.bench.folder import SUITES
+from structune.duration import duration
 from structune.errors import Interrupted, UserError
 from structune.finetune.importing import without_remarks
 from structune.finetune.launch import first_rank, launched_together, refuse_several_processes
@@ -561,17 +562,11 @@ def _show_check(found: Any) -> None:
     table = pairs()
     table.add_row("steps", f"{found.steps:,}, of {found.seconds_per_step:.3f} s each")
     table.add_row("evaluations", f"{found.evaluations:,}, of {found.seconds_per_evaluation:.1f} s each")
-    table.add_row("time", f"[bold]about {_duration(found.seconds)}[/]")
+    table.add_row("time", f"[bold]about {duration(found.seconds)}[/]")
     table.add_row("memory", f"{found.memory_bytes / 2**20:,.0f} MiB peak ({found.memory_kind})")
     table.add_row("disk", f"about {found.disk_bytes / 1e6:,.1f} MB for checkpoints and the adapter")
     print_table(console, table)
     console.print(f"judged by {found.steps_taken} steps, which were thrown away; nothing was written", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _expanded(argument: str, given: str) -> str:

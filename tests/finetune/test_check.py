@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from structune import cli
 from structune.doubt import DataWarning
+from structune.duration import duration
 from structune.errors import Diverged, UserError
 from structune.finetune.check import Check, check
 from structune.finetune.recipe import Recipe
@@ -52,7 +53,7 @@ def test_it_tells_what_the_run_takes_and_writes_nothing(recipe: MakeRecipe, tmp_
 def test_the_time_is_that_of_all_steps_and_evaluations() -> None:
     found = Check(10, 10, 100, 3, 6, 0.5, 2.0, 1, "rss growth", 1)
     assert found.seconds == 56.0
-    assert [cli._duration(seconds) for seconds in (1.4, 119, 400, 9000)] == ["1 s", "119 s", "7 min", "2.5 h"]
+    assert [duration(seconds) for seconds in (1.4, 119, 400, 9000)] == ["1 s", "119 s", "7 min", "2.5 h"]
 
 
 def test_a_run_trains_after_it_as_if_it_had_not_been(recipe: MakeRecipe) -> None:

@@ -228,9 +228,28 @@ def test_the_search_goes_on_at_an_end(best: float, tried: list[float]) -> None:
 def test_the_search_where_no_rate_is_better() -> None:
     rates = Rates([0.01, 0.04], 4.0, 2)
     assert carried(rates, lambda rate: RAN_AWAY) == (pytest.approx([0.01, 0.04, 0.0025, 0.000625]), None)
-    assert carried(rates, lambda rate: 0.5) == ([0.01, 0.04], 0.01)  # none beyond the ends is tried
+    assert carried(Rates([0.01], 4.0, 2), lambda rate: 0.5) == ([0.01], 0.01)  # nothing to be compared with
     assert carried(rates, lambda rate: RAN_AWAY if rate > 0.01 else rate)[1] == 0.01
     assert carried(rates, lambda rate: rate, greater_is_better=False)[1] == pytest.approx(0.000625)
+
+
+@pytest.mark.parametrize(
+    ("score", "tried", "chosen"),
+    [
+        (lambda rate: 0.0, [0.0025, 0.16, 0.000625], 0.01),  # level wherever one looks
+        (lambda rate: float(rate < 0.009), [0.0025, 0.000625, 0.00015625], 0.00015625),  # all were too large
+        (lambda rate: float(rate == 0.0025), [0.0025, 0.000625], 0.0025),
+        (lambda rate: float(rate > 0.05), [0.0025, 0.16, 0.64], 0.16),  # all were too small
+        (lambda rate: RAN_AWAY if rate > 0.05 else 0.0, [0.0025, 0.16, 0.000625], 0.01),
+        (lambda rate: 0.0 if rate > 0.009 else -1.0, [0.0025], 0.01),  # level above, and worse below
+    ],
+)
+def test_where_all_are_level_the_search_goes_on_both_ways(
+    score: Callable[[float], float], tried: list[float], chosen: float
+) -> None:
+    asked, best = carried(Rates([0.01, 0.04], 4.0, 3), score)
+    assert asked == pytest.approx([0.01, 0.04, *tried])
+    assert best == pytest.approx(chosen)
 
 
 def carried(
@@ -398,6 +417,23 @@ def test_processes_side_by_side_stopped_killed_and_gone_on_with(
     two_at_a_time(file)
     assert scores(tmp_path / "results") == scores(tmp_path / "alone")
     assert len(scores(tmp_path / "alone")) == 3
+
+
+def test_scores_of_another_choice_of_rate_are_not_mixed_in(plan: Study, tmp_path: Path, trained: list[str]) -> None:
+    """A search that goes on further than it did chooses anew."""
+    results = Results(tmp_path / "results")
+    run_study(plan, results, tmp_path / "work", only="pool")
+    (before,) = summaries(plan, results)
+    for file in results.folder.glob("*/*.json"):
+        content = json.loads(file.read_text())
+        if content["rate"] != before["rate"]:
+            content["validation"]["accuracy"] = 2.0
+            file.write_text(json.dumps(content))
+    run_study(plan, results, tmp_path / "work", only="pool")
+    assert {r["rate"] for r in results.all() if r["test"]} == set(plan.rates)
+    (after,) = summaries(plan, results)
+    assert after["rate"] != before["rate"]
+    assert (after["seeds"], after["validation"][0]) == ([3, 4], 2.0)
 
 
 def test_other_machines_results_count(plan: Study, tmp_path: Path, trained: list[str]) -> None:

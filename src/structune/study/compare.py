@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from structune.doubt import say
+from structune.duration import duration
 from structune.errors import Diverged, UserError
 from structune.files import write_json, write_text
 from structune.finetune.fingerprint import Fingerprint
@@ -225,7 +226,7 @@ def _carry_out(
             console.print(f"{heading}  [dim]finished before, kept[/]", highlight=False)
             continue
         left = (time.monotonic() - begun) / trained * (waiting - trained) if trained else None
-        estimate = "" if left is None else f"  [dim]about {_minutes(left)} left in all[/]"
+        estimate = "" if left is None else f"  [dim]about {duration(left)} left in all[/]"
         console.print(f"{heading}{estimate}", highlight=False)
         going_on = resume and planned.run.state() == "unfinished"
         outcome = train_in_own_process(planned.recipe, going_on, overwrite, console.quiet)
@@ -235,10 +236,6 @@ def _carry_out(
             ended[planned.run.folder.name] = outcome
             console.print(f"[red]{outcome.kind}:[/] {escape(outcome.reason)}", soft_wrap=True, highlight=False)
     return ended
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _go_on(

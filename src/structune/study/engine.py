@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from structune.data.section import DataSection
 from structune.data.split import stratified_split
+from structune.duration import duration
 from structune.errors import UserError
 from structune.files import write_json
 from structune.finetune.launch import refuse_several_processes
@@ -106,14 +107,14 @@ def _tell(runner: _Runner, jobs: int, console: Console) -> None:
         what = "train" if step.job.test is None else "train and test"
         seconds = times.of(step.cell)
         console.print(
-            f"{step.said()}  {what}{'' if seconds is None else f'  about {words(seconds)}'}",
+            f"{step.said()}  {what}{'' if seconds is None else f'  about {duration(seconds)}'}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     left = runner.left()
     count, seconds = sum(number for _, number in left), times.left(left, jobs)
     estimate = "no run is finished that would tell how long they take"
     if seconds is not None:
-        estimate = f"about {words(seconds)} at {jobs} at a time, to judge by the training time of finished runs"
+        estimate = f"about {duration(seconds)} at {jobs} at a time, to judge by the training time of finished runs"
     further = f"; searches may go on by {runner.plan.further_rates} rates each" if runner.plan.further_rates else ""
     console.print(
         f"{runner.done()} runs are done, {count} left{further}: {estimate if count else 'all is done'}", soft_wrap=True
@@ -395,15 +396,8 @@ class _Clock:
         self.done += 1
         self.times.add(step.cell, seconds)
         left = self.times.left(self.runner.left(), self.jobs)
-        estimate = f"about {words(left)} left" if left else "done"
-        return f"{self.done}/{self.done + self.left()}  {step.said()}  {said}  {words(seconds)}  [dim]{estimate}[/]"
-
-
-def words(seconds: float) -> str:
-    """A time as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+        estimate = f"about {duration(left)} left" if left else "done"
+        return f"{self.done}/{self.done + self.left()}  {step.said()}  {said}  {duration(seconds)}  [dim]{estimate}[/]"
 
 
 def _content(wanted: Wanted, recipe: ResolvedRecipe, outcome: Outcome, run: Run) -> dict[str, Any]:
@@ -437,8 +431,13 @@ def summaries(plan: Study, results: Results) -> Iterator[dict[str, Any]]:
     found = results.all()
     for task, metric in plan.scores().items():
         for label in plan.settings():
-            own = [r for r in found if (r["task"], r["method"]) == (task, label) and r["test"] is not None]
-            if own:
+            scored = [r for r in found if (r["task"], r["method"]) == (task, label) and r["test"] is not None]
+            if scored:
+                # A search that went on later may have chosen another rate: what an earlier choice scored is left out.
+                sign = 1 if metric.greater_is_better else -1
+                of_first = [r for r in scored if r["seed"] == plan.seeds[0]] or scored
+                best = max(of_first, key=lambda r: (sign * r["validation"][metric.key], -r["rate"]))
+                own = [r for r in scored if r["rate"] == best["rate"]]
                 yield {
                     "task": task,
                     "method": label,

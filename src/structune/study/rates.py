@@ -40,6 +40,10 @@ RAN_AWAY = math.nan
 def search(rates: Rates, score: Callable[[float], float | None], greater_is_better: bool = True) -> Search:
     """The rates of the file, then more beyond the end at which the best one is.
 
+    Where all of them are level, such as at the commonest answer, they are all too large or all too small, and the
+    score does not say which: further rates are then tried below and above in turn, until one differs. Where none does,
+    the least of the file's is chosen. A single rate is no search, unless numbers ran away at it.
+
     Nothing is kept between calls: what there is to do follows from the scores.
 
     Args:
@@ -55,9 +59,15 @@ def search(rates: Rates, score: Callable[[float], float | None], greater_is_bett
             return Search(missing, None)
         fine = {rate: value for rate, value in known.items() if value is not None and not math.isnan(value)}
         best = max(fine, key=lambda rate: (sign * fine[rate], -rate)) if fine else None
-        if len(fine) == len(known) and len(set(fine.values())) == 1:
-            return Search([], best)  # no rate changes anything, and none beyond will
         smallest, largest = min(asked), max(asked)
-        if best not in (None, smallest, largest) or len(asked) == len(rates.tried) + rates.further:
+        level = len(set(fine.values())) == 1 and all(rate in fine for rate in rates.tried)
+        if level:
+            best = min(rates.tried)
+        over = len(asked) == len(rates.tried) + rates.further or (level and len(rates.tried) == 1)
+        if over or (not level and best not in (None, smallest, largest)):
             return Search([], best)
-        asked.append(smallest / rates.factor if best in (None, smallest) else largest * rates.factor)
+        # Below first: what ends at the commonest answer has more often been broken by its rate than left untouched.
+        below = len([rate for rate in asked if rate < min(rates.tried)])
+        above = len(asked) - len(rates.tried) - below
+        downwards = below <= above or largest not in fine if level else best in (None, smallest)
+        asked.append(smallest / rates.factor if downwards else largest * rates.factor)
