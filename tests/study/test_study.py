@@ -198,9 +198,26 @@ def test_a_method_may_have_rates_of_its_own(content: dict[str, Any], tmp_path: P
     content["tasks"]["films"]["train"]["max_steps"] = 1
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
-    assert plan.rates_by_label() == {"LoRA r=1": plan.rates, "LoRA r=2": plan.rates, "pool": [0.1, 0.2]}
+    tried = {label: rates.tried for (label, _), rates in plan.searches().items()}
+    assert tried == {"LoRA r=1": plan.rates, "LoRA r=2": plan.rates, "pool": [0.1, 0.2]}
     run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     assert {r["rate"] for r in results.all()} == {0.1, 0.2}
+
+
+def test_rates_may_be_fixed_task_by_task(content: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
+    """One run a seed there and no search, also where the study would look further; elsewhere the search is as ever."""
+    content["further_rates"] = 2
+    content["methods"] = [{**content["methods"][1], "fixed_rates": {"films": 0.7}}]
+    content["tasks"]["films"]["train"]["max_steps"] = 1
+    content["tasks"]["others"] = content["tasks"]["films"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    assert {task: (list(tried), further) for (_, task), (tried, _, further) in plan.searches().items()} == {
+        "films": ([0.7], 0),
+        "others": ([0.01, 0.04], 2),
+    }
+    run_study(plan, results, tmp_path / "work", task="films")
+    assert [(r["rate"], r["seed"], r["test"] is not None) for r in results.all()] == [(0.7, 3, True), (0.7, 4, True)]
 
 
 @pytest.mark.parametrize(
@@ -332,6 +349,10 @@ def test_table_and_figure(plan: Study, tmp_path: Path, trained: list[str]) -> No
             "'a' has 1 rates and the others 2; give it as many",
         ),
         ("methods=[{label: a, method: {name: lora}, rates: [0, 1]}]", "methods.0.rates.0 = 0"),
+        (
+            "methods=[{label: a, method: {name: lora}, fixed_rates: {flims: 1e-3}}]",
+            "fixed_rates of 'a' name 'flims' (did you mean 'films'?); the study has films",
+        ),
     ],
 )
 def test_mistakes_in_the_file(plan: Study, tmp_path: Path, override: str, said: str) -> None:

@@ -30,7 +30,7 @@ from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.methods.method import Method
 from structune.study.own_process import Outcome, stop_if_interrupted
-from structune.study.rates import RAN_AWAY, Rates, Search, search
+from structune.study.rates import RAN_AWAY, Search, search
 from structune.study.results import Results, Wanted, settings
 from structune.study.study_file import Study, TaskSection
 from structune.study.workers import Job, Workers
@@ -248,7 +248,7 @@ class _Runner:
         self.parts = {name: _Parts(work / "data" / name, task) for name, task in plan.tasks.items()}
         self.metrics = plan.scores()
         self._recipes: dict[str, ResolvedRecipe] = {}
-        self.rates = plan.rates_by_label()
+        self.searches = plan.searches()
         self.failed: dict[str, str] = {}
 
     def steps(self) -> list[_Step]:
@@ -291,8 +291,7 @@ class _Runner:
                 return None
             return RAN_AWAY if result["validation"] is None else float(result["validation"][metric.key])
 
-        rates = Rates(self.rates[cell.label], self.plan.rate_factor, self.plan.further_rates)
-        return search(rates, score, metric.greater_is_better)
+        return search(self.searches[cell.label, cell.task], score, metric.greater_is_better)
 
     def _result(self, cell: _Cell, rate: float, seed: int) -> dict[str, Any] | None:
         """What is known of a run; its file is looked for once."""

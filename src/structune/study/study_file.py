@@ -13,7 +13,8 @@ from structune.errors import UserError
 from structune.finetune import yaml_file
 from structune.finetune.recipe import Recipe, TrainSection
 from structune.methods.method import Method
-from structune.section import Section, explain
+from structune.section import Section, closest, explain
+from structune.study.rates import Rates
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Metric
 
@@ -53,12 +54,14 @@ class MethodGroup(Section):
     """Methods that differ in a few options: a list as an option's value stands for each of its values.
 
     `label` names them, with the options' names in braces. `rates` are tried in place of the study's, as many of them:
-    of methods whose numbers are on another scale.
+    of methods whose numbers are on another scale. `fixed_rates` are not searched: one for each task by its name, such
+    as those of a paper. On tasks that it does not name the methods are searched like the others.
     """
 
     label: str
     method: dict[str, Any]
     rates: Annotated[list[Rate], Field(min_length=1)] | None = None
+    fixed_rates: dict[str, Rate] = Field(default_factory=dict)
 
     def each(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Label and settings of every method of the group, the last option running fastest."""
@@ -121,6 +124,11 @@ class Study(Section):
     @model_validator(mode="after")
     def _one_search(self) -> Study:
         for group in self.methods:
+            if unknown := [task for task in group.fixed_rates if task not in self.tasks]:
+                raise ValueError(
+                    f"methods: fixed_rates of {group.label!r} name {unknown[0]!r}"
+                    f"{closest(unknown[0], list(self.tasks))}; the study has {', '.join(self.tasks)}"
+                )
             if group.rates is not None and len(group.rates) != len(self.rates):
                 raise ValueError(
                     f"methods: {group.label!r} has {len(group.rates)} rates and the others {len(self.rates)}; "
@@ -128,9 +136,16 @@ class Study(Section):
                 )
         return self
 
-    def rates_by_label(self) -> dict[str, list[float]]:
-        """The rates that each method is tried with first."""
-        return {label: group.rates or self.rates for group in self.methods for label, _ in group.each()}
+    def searches(self) -> dict[tuple[str, str], Rates]:
+        """What is searched, by method's label and task: one rate and none beyond where it is fixed."""
+        return {
+            (label, task): Rates([group.fixed_rates[task]], self.rate_factor, 0)
+            if task in group.fixed_rates
+            else Rates(group.rates or self.rates, self.rate_factor, self.further_rates)
+            for group in self.methods
+            for label, _ in group.each()
+            for task in self.tasks
+        }
 
     def settings(self) -> dict[str, Method]:
         """Every method by its label, in the order of the file.
