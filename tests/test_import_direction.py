@@ -113,7 +113,12 @@ INSIDE = {
         | pieces""",
     "methods": "method | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
-    "study": "labels own_process rates results spectrum style study_file | workers | engine | * | compare inspect",
+    "study": """
+        base_model labels own_process rates results spectrum style study_file
+        | workers
+        | engine
+        | *
+        | compare inspect""",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
     "testing": "* | conformance tasks",
 }

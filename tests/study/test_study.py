@@ -6,9 +6,11 @@ import json
 import multiprocessing.forkserver
 import os
 import re
+import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,16 @@ import yaml
 from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from structune.doubt import DataWarning
 from structune.errors import Interrupted, UserError
 from structune.finetune import evaluate as evaluating
 from structune.finetune import training
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
+from structune.study import base_model as base_models
 from structune.study import engine as module
 from structune.study import workers
+from structune.study.base_model import base_model
 from structune.study.engine import run_study, summaries
 from structune.study.own_process import Outcome
 from structune.study.rates import RAN_AWAY, Rates, search
@@ -32,6 +37,7 @@ from structune.study.results import Results, settings
 from structune.study.study_file import Study
 from structune.study.study_report import draw, put_into, table
 from structune.study.workers import Job
+from structune.tasks.parts.model_section import ModelSection
 
 from .in_turn import InTurn
 
@@ -302,6 +308,79 @@ def test_results_of_other_settings_are_not_mixed_in(plan: Study, tmp_path: Path,
     next(iter(results.folder.glob("*/*.json"))).write_text("{")
     with pytest.raises(UserError, match="not a result of a study"):
         run_study(plan, results, tmp_path / "work", only="pool")
+
+
+def of_weights(folder: Path, **more: Any) -> dict[str, Any]:
+    return base_model(ModelSection(name=str(folder), **more))
+
+
+def test_models_of_one_name_are_told_apart_by_what_is_loaded(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRUCTUNE_CACHE", str(tmp_path / "cache"))
+    one, other = tmp_path / "one" / "bert", tmp_path / "other" / "bert"
+    for folder in (one, other):
+        shutil.copytree(tiny_model, folder)
+    first = of_weights(one)
+    assert len(first["weights"]) == 16
+    assert of_weights(other) == first  # wherever it lies, whenever it was copied
+    (other / "README.md").write_text("a card")
+    (other / "pytorch_model.bin").write_bytes(b"weights in a format that is not loaded")
+    (other / "checkpoint-1").mkdir()
+    (other / "checkpoint-1" / "model.safetensors").write_bytes(b"x")
+    assert of_weights(other) == first
+    weights = other / "model.safetensors"
+    about, content = weights.stat(), bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit, and the time set back
+    weights.write_bytes(content)
+    os.utime(weights, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert of_weights(other) != first
+    monkeypatch.setattr(base_models, "_KEPT", 0)
+    base_models._hash_of_file.cache_clear()
+    assert of_weights(one) == first
+    base_models._hash_of_file.cache_clear()
+    monkeypatch.delattr(base_models, "_pieces")  # the next process reads no file again
+    assert of_weights(one) == first
+    assert of_weights(one, dtype="bf16") == first | {"dtype": "bf16"}
+    assert base_model(ModelSection(name="owner/bert"), exclude_defaults=True) == {"id": "owner/bert"}
+    assert base_model(ModelSection(), exclude_defaults=True) == {}
+
+
+def test_results_belong_to_one_model(
+    content: dict[str, Any], tiny_model: Path, tmp_path: Path, trained: list[str]
+) -> None:
+    def study(**model: Any) -> Study:
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content | {"model": model}))
+        return Study.load(tmp_path / "tiny.yaml")
+
+    def again(plan: Study) -> None:
+        run_study(plan, Results(tmp_path / "results"), tmp_path / "work", only="pool", first_seed_only=True)
+
+    copy = tmp_path / "copy" / tiny_model.name
+    shutil.copytree(tiny_model, copy)
+    again(study(name=str(tiny_model)))
+    count = len(trained)
+    again(study(name=str(copy)))
+    assert len(trained) == count
+    with pytest.raises(UserError, match="was run with other settings"):
+        again(study(name=str(tiny_model), dtype="bf16"))
+    config = copy / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_act": "relu"}))
+    with pytest.raises(UserError, match="was run with other settings"):
+        again(study(name=str(copy)))
+    with pytest.raises(UserError, match=r"is of a model in a folder, and model.name = 'elsewhere/.*' is no folder"):
+        again(study(name=f"elsewhere/{tiny_model.name}"))
+    for file in (tmp_path / "results").glob("*/*.json"):  # as they were before
+        old = json.loads(file.read_text())
+        del old["settings"]["base"]
+        file.write_text(json.dumps(old))
+    with pytest.warns(DataWarning, match="because its name is theirs") as warned:
+        again(study(name=str(copy)))
+    assert len([each for each in warned if "because its name" in str(each.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        again(study(name=f"elsewhere/{tiny_model.name}"))
+    assert len(trained) == count
 
 
 def test_settings_of_the_recipe_come_before_columns_of_the_same_name(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from structune.data.section import DataSection
+from structune.doubt import say
 from structune.errors import UserError
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.methods.method import Method
+from structune.study.base_model import base_model
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Results:
 
     def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
         self.folder, self.others = folder, list(others)
+        self._doubted: set[str] = set()
         for other in self.others:
             if not other.is_dir():
                 raise UserError(f"--results {str(other)!r}: no such folder; name one of results")
@@ -61,9 +64,23 @@ class Results:
 
         Raises:
             UserError: the file is damaged, or of a run with other settings.
+
+        Warns:
+            DataWarning: the model is known by its name only, which says little of a local folder; once for each name.
         """
         files = [folder / f"{wanted.name}.json" for folder in (self.folder, *self.others)]
-        return _better([_read(file, recipe) for file in files if file.is_file()])
+        contents = [_read(file, recipe) for file in files if file.is_file()]
+        name = recipe.model.name
+        if name not in self._doubted and any(_says_too_little(content, recipe) for content in contents):
+            self._doubted.add(name)
+            say(
+                [
+                    f"results in {str(self.folder)!r}: some were written before results knew models by their weights; "
+                    f"they are taken to be of model.name = {name!r} because its name is theirs. Delete them if it was "
+                    f"another, or was loaded otherwise."
+                ]
+            )
+        return _better(contents)
 
     def all(self) -> list[dict[str, Any]]:
         """Every result, in the order of the files' names."""
@@ -83,14 +100,27 @@ def _better(contents: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        same = _agree(content["settings"], settings(recipe), settings(recipe, exclude_defaults=True))
+        stored, given = content["settings"], settings(recipe, exclude_defaults=True)
+        if "base" not in stored:
+            del given["base"]  # it is older than that key
+        absent = "weights" in stored.get("base", ()) and not Path(recipe.model.name).is_dir()
+        same = _agree(stored, settings(recipe), given)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{file}: not a result of a study ({error}); restore or delete it") from None
+    if absent:
+        raise UserError(f"{file}: is of a model in a folder, and model.name = {recipe.model.name!r} is no folder here")
     if not same:
         raise UserError(
             f"{file}: was run with other settings than the study has now; take another --out, or delete the file"
         )
     return content
+
+
+def _says_too_little(content: dict[str, Any], recipe: ResolvedRecipe) -> bool:
+    """Whether a result does not say what its study asks for: it is older, and counts all the same."""
+    return "base" not in content["settings"] and bool(
+        base_model(recipe.model, exclude_defaults=True).keys() - {"id"}  # of the hub, where names are models
+    )
 
 
 def settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
@@ -100,7 +130,8 @@ def settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any
     """
     written: dict[str, Any] = {"mode": "json", "exclude_none": True, "exclude_defaults": exclude_defaults}
     of_data = recipe.data.model_dump(**written, exclude=set(DataSection.model_fields))
-    return of_data | recipe.model_dump(**written, exclude={"name", "output", "model", "data"}) | _sources(recipe)
+    own = recipe.model_dump(**written, exclude={"name", "output", "model", "data"})
+    return of_data | own | _sources(recipe) | {"base": base_model(recipe.model, exclude_defaults=exclude_defaults)}
 
 
 def _sources(recipe: Recipe) -> dict[str, Any]:
