@@ -107,6 +107,7 @@ def train(
 
         with without_remarks():
             from structune.finetune import training
+            from structune.finetune.shown import BEFORE
 
         if check:
             from structune.finetune.check import check as all_but_train
@@ -127,6 +128,11 @@ def train(
         table.add_row(title, f"[bold]{first.text(part.score(metrics, first))}[/]{more}")
         if blind := metrics[part.baseline]:
             table.add_row("", f"[dim]{escape(blind['words'])}: {first.text(blind['value'])}[/]")
+        for metric in settings.task.shown_metrics:
+            if metric.key in metrics:
+                before = metrics.get(f"{metric.key}{BEFORE}")
+                was = "" if before is None else f"   [dim]before training: {metric.text(before)}[/]"
+                table.add_row(metric.title, f"{metric.text(metrics[metric.key])}{was}")
         table.add_row("adapter", f"{metrics['trainable_adapter']:,} numbers, {metrics['adapter_bytes'] / 1e3:,.1f} kB")
         table.add_row("time", f"{metrics['train_seconds']:.0f} s, {metrics['seconds_per_step']:.3f} s a step")
         table.add_row("memory", f"{metrics['peak_memory_bytes'] / 2**20:,.0f} MiB peak ({metrics['peak_memory_kind']})")

@@ -14,6 +14,7 @@ from PIL import Image
 from structune.finetune.recipe import Recipe
 
 from .chats import chat_tokenizer, save_tiny_llama
+from .clips import save_tiny_clip
 
 
 def picture(bright: str, seed: int, height: int = 20, width: int = 28) -> np.ndarray[Any, Any]:
@@ -144,6 +145,12 @@ def image_recipe(tiny_vit: Path, photos: Path, tmp_path: Path) -> Callable[..., 
 def tiny_pipeline(saved: Callable[[str], Path]) -> Path:
     """A pipeline of Stable Diffusion: a UNet of 8 and 16 channels, a VAE that keeps the size, a CLIP."""
     return saved("stable_diffusion")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP that says how well images go with texts, with no meaning."""
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")

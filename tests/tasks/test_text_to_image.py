@@ -25,8 +25,10 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
+from structune.tasks.parts.diffusion.pipeline import Pipeline
 from structune.testing.tasks import stopped_after
 
+from .clips import cosines
 from .conftest import picture
 from .whole_run import straight_and_resumed
 
@@ -82,10 +84,10 @@ def drawn(pipeline: DiffusionPipeline, prompt: str, **options: Any) -> torch.Ten
 
 
 @pytest.fixture(scope="module")
-def run(saved: Callable[[str], Path], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of Stable Diffusion that has changed what it draws."""
-    data = {"train": str(photos), "evaluation_examples": 4}
-    return train(recipe(saved("stable_diffusion"), data, tmp_path_factory.mktemp("text-to-image") / "run"))
+def run(saved: Callable[[str], Path], photos: Path, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of Stable Diffusion that has changed what it draws, with a CLIP that looks at it."""
+    data, output = {"train": str(photos), "evaluation_examples": 4}, tmp_path_factory.mktemp("text-to-image") / "run"
+    return train(recipe(saved("stable_diffusion"), data, output, task={"clip": str(tiny_clip)}))
 
 
 def test_it_learns_and_a_resumed_run_is_the_same(saved, photos, tmp_path, monkeypatch) -> None:
@@ -120,10 +122,36 @@ def test_held_out_noise_is_the_same_for_every_method_and_evaluation(saved, photo
     assert result.scores["denoising_loss"] == pytest.approx(expected, rel=1e-4)
     assert result.loss == pytest.approx(expected, rel=1e-4)
     assert result.notes == []  # others with the same captions were trained on, and these not
+    table = dict(result.tables())["CLIP similarity"]
+    assert table == {
+        name: {"mean cosine": pytest.approx(value, abs=2e-4), "prompts": 2}
+        for name, value in zip(("before", "after"), similarities_by_hand(run), strict=True)
+    }
+    assert table["after"]["mean cosine"] == pytest.approx(run.metrics()["clip_similarity"], abs=1e-6)
+    assert table["before"]["mean cosine"] == pytest.approx(run.metrics()["clip_similarity_before"], abs=1e-6)
+    assert abs(table["after"]["mean cosine"] - table["before"]["mean cosine"]) > 2e-3
     rows = result.details["loss by noise"]
     assert sum(row["draws"] for row in rows.values()) == 16
     assert list(rows) == ["least noise", "less", "more", "most noise"]
     assert rows["least noise"]["denoising loss"] != rows["most noise"]["denoising loss"]
+
+
+def similarities_by_hand(run: Run) -> list[float]:
+    """The mean cosines of what plain diffusers draws for the two captions, without the adapter and with it."""
+    found = []
+    for adapter in (None, run.adapter):
+        pipeline = DiffusionPipeline.from_pretrained(run.recipe().model.name)
+        if adapter is not None:
+            structune.load_adapter(pipeline.unet, adapter)
+        pipeline.set_progress_bar_config(disable=True)
+        options = {"num_inference_steps": 2, "height": 16, "width": 16}
+        prompts = run.targets()["prompts"]
+        images = [
+            pipeline(prompt, generator=torch.Generator().manual_seed(seed), **options).images[0]
+            for seed, prompt in enumerate(prompts)
+        ]
+        found.append(sum(cosines(images, prompts, Path(run.recipe().task.clip))) / 2)
+    return found
 
 
 def loss_by_hand(run: Run) -> float:
@@ -323,6 +351,27 @@ def test_text_encoders_that_cannot_be_trained(saved, photos, tmp_path) -> None:
         train(recipe(saved("flux"), data, tmp_path / "run", task={"text_encoder": True}))
 
 
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"task": {"clip": "no/clip", "samples": {"times": 1}}}, "task.clip = .*no/clip.*no CLIP model can be loaded"),
+        ({"quantisation": "4bit"}, "model.quantisation = '4bit': the task text-to-image has its model in fp32; leave"),
+        ({"dtype": "bf16"}, "model.dtype = 'bf16': .* save memory by train.precision: bf16"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_pipeline_is_loaded(
+    section: dict[str, Any], told: str, saved, photos, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "_component", None)
+    task = section.get("task", {})
+    made = recipe(saved("flux"), {"train": str(photos), "evaluation_examples": 2}, tmp_path / "run", task=task)
+    model = {key: value for key, value in section.items() if key != "task"}
+    made = made.model_copy(update={"model": made.model.model_copy(update=model)})
+    with pytest.raises(UserError, match=told):
+        train(made)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_methods_that_are_not_ours(method: str, saved, photos, tmp_path, monkeypatch) -> None:
     """Resumed to the same numbers, scored by the same noise and merged to a pipeline that scores the same."""
@@ -347,6 +396,8 @@ def test_methods_that_are_not_ours(method: str, saved, photos, tmp_path, monkeyp
     expected, found = (load_file(each.adapter / "adapter_model.safetensors") for each in (straight, run))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     result = evaluate(run.folder)
+    assert "CLIP similarity" not in result.details  # nobody looked
+    assert "clip_similarity" not in run.metrics()
     assert result.scores["denoising_loss"] == pytest.approx(run.metrics()["eval_denoising_loss"], rel=1e-6)
     assert not (run.folder / "samples.png").exists()
     assert merge(run.folder, tmp_path / "merged") < 1e-4

@@ -13,6 +13,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from structune.finetune.processes import Processes
 from structune.tasks.task import Base, Targets, Task
 
+BEFORE = "_before"
+"""Behind the name of a number, among the metrics of a run: it was measured before the first step."""
+
 
 class Shown(TrainerCallback):
     """Asks the task to `show` its model after the steps that it named. One of several processes does it.
@@ -43,9 +46,14 @@ class Shown(TrainerCallback):
         if state.global_step < state.max_steps:
             self._perhaps(model, state.global_step, state.max_steps)
 
-    def last(self, model: nn.Module, step: int, steps: int) -> Mapping[str, float]:
-        """After the last step, of the weights that are kept; its numbers."""
-        return self._show(model, step) if self.task.shown_at(steps) else {}
+    def last(self, model: nn.Module, state: TrainerState) -> Mapping[str, float]:
+        """After the last step, of the weights that are kept; its numbers, and those before training as `…_before`."""
+        if not self.task.shown_at(state.max_steps):
+            return {}
+        first = {name: value for entry in state.log_history if entry["step"] == 0 for name, value in entry.items()}
+        numbers = self._show(model, state.global_step)
+        known = [metric.key for metric in self.task.shown_metrics if metric.key in numbers and metric.key in first]
+        return {**numbers, **{f"{key}{BEFORE}": first[key] for key in known}}
 
     def _perhaps(self, model: nn.Module, step: int, steps: int) -> None:
         if step in self.task.shown_at(steps):

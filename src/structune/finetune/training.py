@@ -258,7 +258,7 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
             trainer.check_trained()
             trainer.rotate()
             tested = {} if encoded.test is None else trainer.test(encoded.test)
-            made = shown.last(ready.model, trainer.state.global_step, trainer.state.max_steps)
+            made = shown.last(ready.model, trainer.state)
         except Diverged as error:
             if not processes.first:
                 raise

@@ -168,6 +168,9 @@ class Task(Section, ABC):
     shown_figures: ClassVar[tuple[str, ...]] = ()
     """Names of the files that `show` may draw: a run knows them as its own too, and evaluations leave them."""
 
+    shown_metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What `show` may measure, by the names of its numbers: told at the end of training, beside that before it."""
+
     has_config: ClassVar[bool] = True
     """Whether its model keeps a `config.json` beside its weights, as those of transformers do."""
 

@@ -37,9 +37,9 @@ class TextToImage(Task):
     What is predicted (noise, v, flow) is what the pipeline's scheduler says. `min_snr` weighs noise levels by that γ,
     often 5; `levels` is how they are drawn: uniform, or logit-normal, the default of flows. Held-out pictures are
     denoised from `evaluation_draws` levels each, the same in every evaluation. `prior_weight` is how much images of the
-    class count beside the subject's. `clip` is a CLIP model that says how well samples go with their prompts.
-    `text_encoder` trains the text encoders as well, where they are CLIPs (Stable Diffusion 1 and 2, SDXL).
-    `text_length` is how many tokens of a caption T5 reads, where the pipeline has one.
+    class count beside the subject's. `clip` is a CLIP model, a folder or on the hub, that says how well samples go with
+    their prompts, before training and after it. `text_encoder` trains the text encoders as well, where they are CLIPs
+    (Stable Diffusion 1 and 2, SDXL). `text_length` is how many tokens of a caption T5 reads, where there is one.
     """
 
     name: Literal["text-to-image"] = "text-to-image"
@@ -59,6 +59,7 @@ class TextToImage(Task):
     makes_images: ClassVar[bool] = True
     compared_examples: ClassVar[int] = 4
     shown_figures: ClassVar[tuple[str, ...]] = (FIGURE,)
+    shown_metrics: ClassVar[tuple[Metric, ...]] = (Metric("clip_similarity", "CLIP similarity", range=(-1, 1)),)
     starter_model: ClassVar[str] = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     starter_data: ClassVar[str] = "your-images"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -70,6 +71,13 @@ class TextToImage(Task):
         if self.clip is None or not Path(self.clip).is_dir():
             return self
         return self.model_copy(update={"clip": change(self.clip)})
+
+    def check_training(self, train: Any, examples: int, processes: int) -> None:
+        """Raises `UserError` where `clip` is none; it is loaded once, before there is anything to lose."""
+        if self.clip is not None:
+            from structune.tasks.parts.diffusion.clip import load_clip
+
+            load_clip(self.clip)
 
     def trains_head(self) -> bool:
         return False
@@ -195,16 +203,39 @@ class TextToImage(Task):
         return [round(steps * number / last) for number in range(last + 1)] if last > 0 else [steps] * (last + 1)
 
     def show(self, model: Any, base: Base, targets: Targets, step: int, folder: Path) -> Mapping[str, float]:
-        from structune.tasks.parts.diffusion.clip import similarity
         from structune.tasks.parts.diffusion.grid import add_column
+
+        samples = self._samples(base, targets)
+        add_column(folder / FIGURE, targets["prompts"], samples, step)
+        return {} if self.clip is None else {"clip_similarity": self._similarity(samples, targets)}
+
+    def samples_of(
+        self, model: Any, base: Base, examples: Examples, targets: Targets, data: CaptionedImages
+    ) -> dict[str, Any]:
+        """How well the samples go with their prompts, without the adapter and with it, where there is a CLIP."""
+        if self.clip is None:
+            return {}
+        after = self._similarity(self._samples(base, targets), targets)
+        rows = {"after": {"mean cosine": after, "prompts": len(targets["prompts"])}}
+        if hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                before = self._similarity(self._samples(base, targets), targets)
+            rows = {"before": {**rows["after"], "mean cosine": before}, **rows}
+        return {"CLIP similarity": rows}
+
+    def _samples(self, base: Base, targets: Targets) -> list[Any]:
+        """An image for each prompt of the targets, with seeds that are always the same."""
         from structune.tasks.parts.diffusion.images import images_of
 
-        prompts, pipeline = targets["prompts"], base.processor
-        seeds = [self.samples.seed + number for number in range(len(prompts))]
-        size = pipeline.image_size(targets.get("image_size"))
-        samples = list(images_of(prompts, seeds, base.model, pipeline, self.samples, size))
-        add_column(folder / FIGURE, prompts, samples, step)
-        return {} if self.clip is None else {"clip_similarity": similarity(samples, prompts, self.clip)}
+        seeds = [self.samples.seed + number for number in range(len(targets["prompts"]))]
+        size = base.processor.image_size(targets.get("image_size"))
+        return list(images_of(targets["prompts"], seeds, base.model, base.processor, self.samples, size))
+
+    def _similarity(self, samples: list[Any], targets: Targets) -> float:
+        from structune.tasks.parts.diffusion.clip import load_clip, similarity
+
+        assert self.clip is not None  # who asks has looked
+        return similarity(samples, targets["prompts"], load_clip(self.clip))
 
     def respond(
         self, model: Any, base: Base, examples: Examples, targets: Targets, data: CaptionedImages

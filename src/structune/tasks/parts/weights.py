@@ -48,6 +48,23 @@ def weight_options(section: ModelSection) -> dict[str, Any]:
     return {"dtype": dtype, "quantization_config": config}
 
 
+def refuse_other_weights(section: ModelSection, task: str, instead: str) -> None:
+    """Raises `UserError` where the recipe wants other weights of a task that has them in fp32: before any is read.
+
+    Args:
+        section: the recipe's.
+        task: by its name.
+        instead: what saves memory there.
+    """
+    for key in ("quantisation", "dtype"):
+        value = getattr(section, key)
+        if value not in (None, "fp32"):
+            raise UserError(
+                f"model.{key} = {value!r}: the task {task} has its model in fp32; leave it out, and save memory by "
+                f"{instead}"
+            )
+
+
 def is_quantised(model: Any) -> bool:
     """Whether its weights have few bits."""
     return bool(getattr(model, "is_quantized", False))

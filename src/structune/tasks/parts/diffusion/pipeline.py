@@ -22,6 +22,7 @@ from structune.tasks.parts.diffusion.denoisers.denoiser import Denoiser
 from structune.tasks.parts.diffusion.noise import Levels
 from structune.tasks.parts.diffusion.with_text_encoders import WithTextEncoders
 from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.weights import refuse_other_weights
 
 _DENOISERS = ("unet", "transformer")
 _CHECKERS = ("safety_checker", "feature_extractor", "image_encoder")
@@ -35,10 +36,17 @@ class Pipeline:
         text_length: see `Denoiser`.
 
     Raises:
-        UserError: there is none, or its denoiser or its scheduler is of a kind that is not known here.
+        UserError: there is none, its denoiser or its scheduler is of a kind that is not known here, or the recipe wants
+            it in few bits or in bf16.
     """
 
     def __init__(self, section: ModelSection, text_length: int | None = None) -> None:
+        refuse_other_weights(
+            section,
+            "text-to-image",
+            "train.precision: bf16, train.gradient_checkpointing: true and smaller batches with "
+            "train.gradient_accumulation",
+        )
         self.section = section
         self.local = Path(section.name).is_dir()
         self._where = {"local_files_only": self.local} | (
