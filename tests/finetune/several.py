@@ -7,66 +7,33 @@ It runs in an empty folder and leaves `ended-RANK.json`: exit code and what was 
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from structune import cli
+from commands import STEP_BEGINS, command, in_the_second, sets, stop_in_sixth_step, write_ended
+
 from structune.errors import UserError
-
-RANK = int(os.environ["RANK"])
-ended: dict[str, Any] = {}
-
-
-def command(name: str, *words: str) -> None:
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-        try:
-            cli.app(list(words), standalone_mode=False)
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    ended[name] = [code, told.getvalue()]
-
-
-@contextlib.contextmanager
-def in_the_second(target: str, what: Any) -> Iterator[None]:
-    """Something goes wrong, or comes, in the second process alone."""
-    with mock.patch(target, what) if RANK == 1 else contextlib.nullcontext():
-        yield
 
 
 def missing(*_: Any, **__: Any) -> None:
     raise UserError("data.train = 'there.csv': no such file, but in the second process alone")
 
 
-def stop_in_sixth_step(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-    if state.global_step == 5:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 recipe, dropout = sys.argv[1:]
-command("whole", "train", recipe, "--set", "output=whole")
-command("alike", "train", recipe, "--set", "output=alike", "--set", "train.group_by_length=true")
+command("whole", "train", recipe, *sets("output=whole"))
+command("alike", "train", recipe, *sets("output=alike", "train.group_by_length=true"))
 chosen = ["train.eval_steps=2", "train.early_stopping=3", "train.best_checkpoint=true"]
-command("chosen", "train", recipe, *(word for each in ["output=chosen", *chosen] for word in ("--set", each)))
-command("again", "train", recipe, "--set", "output=whole")
-command("odd", "train", recipe, "--set", "output=odd", "--set", "train.batch_size=7")
-command("typo", "train", recipe, "--set", "output=odd", "--set", "train.batch_sice=8")
+command("chosen", "train", recipe, *sets("output=chosen", *chosen))
+command("again", "train", recipe, *sets("output=whole"))
+command("odd", "train", recipe, *sets("output=odd", "train.batch_size=7"))
+command("typo", "train", recipe, *sets("output=odd", "train.batch_sice=8"))
 command("evaluate", "evaluate", "whole")
 with in_the_second("structune.finetune.training.load_data", missing):
-    command("missing", "train", recipe, "--set", "output=odd")
+    command("missing", "train", recipe, *sets("output=odd"))
 
-command("dropout", "train", dropout, "--set", "output=dropout")
-with in_the_second("structune.finetune.interrupt.StopOnInterrupt.on_step_begin", stop_in_sixth_step):
-    command("stopped", "train", dropout, "--set", "output=stopped")
+command("dropout", "train", dropout, *sets("output=dropout"))
+with in_the_second(STEP_BEGINS, stop_in_sixth_step):
+    command("stopped", "train", dropout, *sets("output=stopped"))
 command("resumed", "train", "stopped/recipe.yaml", "--resume")
 
 from structune.tasks.text_classification import TextClassification  # noqa: E402  (as late as a command does)
@@ -81,6 +48,6 @@ def nothing_in_sixth(self: Any, model: Any, batch: Any) -> Any:
 
 
 with in_the_second("structune.tasks.text_classification.TextClassification.step", nothing_in_sixth):
-    command("diverged", "train", recipe, "--set", "output=diverged", "--set", "train.gradient_accumulation=2")
+    command("diverged", "train", recipe, *sets("output=diverged", "train.gradient_accumulation=2"))
 
-Path(f"ended-{RANK}.json").write_text(json.dumps(ended))
+write_ended()

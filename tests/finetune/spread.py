@@ -8,21 +8,15 @@ model each process held.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import os
-import signal
 import sys
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from structune import cli
+from commands import STEP_BEGINS, command, ended, in_the_second, sets, stop_in_sixth_step, write_ended
+
 from structune.finetune.sharding import Sharding
 
-RANK = int(os.environ["RANK"])
-ended: dict[str, Any] = {}
 shares: list[float] = []
 shard = Sharding.shard
 
@@ -32,26 +26,6 @@ def measured(self: Sharding, model: Any, *arguments: Any) -> Any:
     local = [getattr(part, "to_local", lambda part=part: part)() for part in made.parameters()]
     shares.append(sum(part.numel() for part in local) / sum(part.numel() for part in made.parameters()))
     return made
-
-
-def command(name: str, *words: str, **environment: str) -> None:
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told), mock.patch.dict(os.environ, environment):
-        try:
-            cli.app(list(words), standalone_mode=False)
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    ended[name] = [code, told.getvalue()]
-
-
-def stop_in_sixth_step(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-    if state.global_step == 5:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def sets(*settings: str) -> list[str]:
-    return [word for each in settings for word in ("--set", each)]
 
 
 still, dropout, matched = (f"{name}.yaml" for name in sys.argv[1:])
@@ -66,8 +40,7 @@ with mock.patch.object(Sharding, "shard", measured):
     command("chosen", "train", still, *sets("output=chosen", pool, *chosen))
     command("matched", "train", matched, *sets("output=matched"))
     command("dropout", "train", dropout, *sets("output=dropout"))
-    second = mock.patch("structune.finetune.interrupt.StopOnInterrupt.on_step_begin", stop_in_sixth_step)
-    with second if RANK == 1 else contextlib.nullcontext():
+    with in_the_second(STEP_BEGINS, stop_in_sixth_step):
         command("stopped", "train", dropout, *sets("output=stopped"))
     command("resumed", "train", "stopped/recipe.yaml", "--resume")
 Sharding.asked.cache_clear()
@@ -75,4 +48,4 @@ os.environ["ACCELERATE_USE_FSDP"] = "true"
 command("no such block", "train", still, *sets("output=no"), FSDP_TRANSFORMER_CLS_TO_WRAP="LlamaLayer")
 
 ended["shares"] = shares
-Path(f"ended-{RANK}.json").write_text(json.dumps(ended))
+write_ended()

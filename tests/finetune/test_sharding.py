@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,16 @@ def test_a_configuration_is_read(asked: Any) -> None:
         asked(AUTO_WRAP_POLICY="some")
     with pytest.raises(UserError, match=r"FSDP_ACTIVATION_CHECKPOINTING.*train.gradient_checkpointing: true"):
         asked(AUTO_WRAP_POLICY="NO_WRAP", ACTIVATION_CHECKPOINTING="true")
+
+
+@pytest.mark.parametrize(("times", "refused"), [(1, True), (0, False)])
+def test_who_shows_what_a_model_makes_needs_it_whole(times: int, refused: bool, tmp_path: Path) -> None:
+    """One process draws samples, which it could not without the others' parts; without samples there is no need."""
+    content = {"name": "text-to-image", "samples": {"times": times}}
+    recipe = Recipe.parse({"task": content, "model": {"name": "some/pipeline"}, "data": {"train": str(tmp_path)}})
+    told = r"task = 'text-to-image': one process shows what its model makes, and under FSDP none has it whole; launch"
+    with pytest.raises(UserError, match=told) if refused else nullcontext():
+        Sharding().check(recipe.resolved())
 
 
 def test_what_cannot_be_spread_is_refused() -> None:
