@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 from structune import cli
 
-COMMANDS = ["train", "recipe", "evaluate", "predict", "merge", "push", "inspect", "compare", "bench", "version"]
+COMMANDS = [
+    "train", "recipe", "evaluate", "predict", "merge", "push", "inspect", "compare", "report", "bench", "version",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -468,7 +469,8 @@ def study(
             [_path("--results", other) for other in others or []],
         )
         if page is not None:
-            from structune.study.study_report import draw, put_into, table
+            from structune.study.report.figures.study_figure import draw
+            from structune.study.report.summary_table import put_into, table
 
             put_into(page, plan.name, table(plan, results))
             draw(plan, results, page.parent / "assets" / f"{plan.name}.png")
@@ -481,6 +483,50 @@ def study(
 
 
 app.command("sweep", hidden=True)(study)  # as it was called
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.")],
+    found: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="Folders of results, which are put together; results/NAME beside the file by default.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder of the report; runs/NAME-report by default.", show_default=False),
+    ] = None,
+    reference: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="LABEL", help="The method to beat; the first LoRA of the file by default.", show_default=False
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Make a page of a study's results: figures, tables, statistics, and what is missing.
+
+    Nothing is run. **report.html** needs no network and no other file; the figures as PNG, the tables as Markdown and
+    all runs as Parquet lie beside it.
+    """
+    with _errors_as_lines(debug):
+        from structune.study.report.page import write_report
+        from structune.study.results import Results
+        from structune.study.study_file import Study
+
+        path = _path("STUDY", file)
+        plan = Study.load(path, overrides or [])
+        folders = [_path("--results", folder) for folder in found or []] or [path.parent / "results" / plan.name]
+        command = shlex.join(["structune", *sys.argv[1:]])
+        target = _path_if_given("--out", out) or Path("runs") / f"{plan.name}-report"
+        page = write_report(plan, Results(folders[0], folders[1:]), target, command, reference)
+        console.print(str(page), highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -33,9 +33,10 @@ from structune.study.base_model import base_model
 from structune.study.engine import run_study, summaries
 from structune.study.own_process import Outcome
 from structune.study.rates import RAN_AWAY, Rates, search
+from structune.study.report.figures.study_figure import draw
+from structune.study.report.summary_table import put_into, table
 from structune.study.results import Results, settings
 from structune.study.study_file import Study
-from structune.study.study_report import draw, put_into, table
 from structune.study.workers import Job
 from structune.tasks.parts.model_section import ModelSection
 

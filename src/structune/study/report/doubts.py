@@ -1,0 +1,61 @@
+"""What of the results does not belong together, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from structune.study.report.cells import Cell
+from structune.study.results import Results
+from structune.study.study_file import Study
+
+_OF_ONE_RUN = ("seed", "method", "train.learning_rate", "train.head_learning_rate")
+_SHOWN = 5
+
+
+def doubts(plan: Study, cells: Sequence[Cell], results: Results) -> Iterator[str]:
+    """Results that the study does not name, and settings in which runs differ that should be alike."""
+    yield from _strangers(plan, results)
+    for task in plan.tasks:
+        runs = [run for cell in cells if cell.task == task for run in cell.runs]
+        if found := _differing([_flat(run["settings"]) for run in runs if "settings" in run]):
+            yield f"{task}: runs differ in {_listed(found)}, so that their scores are no comparison of methods alone."
+    methods = plan.settings()
+    for label, method in methods.items():
+        stored = [run["settings"]["method"] for cell in cells if cell.label == label for run in cell.runs
+                  if "method" in run.get("settings", {})]  # fmt: skip
+        if found := _differing([_flat(each) for each in [*stored, method.model_dump(mode="json", exclude_none=True)]]):
+            yield f"{label}: some runs have another {_listed(found)} than the study's file has now."
+
+
+def _strangers(plan: Study, results: Results) -> Iterator[str]:
+    known = set(plan.settings())
+    strange = [run for run in results.all() if run["task"] not in plan.tasks or run["method"] not in known]
+    if strange:
+        names = list(dict.fromkeys(f"{run['method']} on {run['task']}" for run in strange))
+        yield (
+            f"{len(strange)} results are of methods or tasks that the study's file does not name, and are left out: "
+            f"{_listed(names)}."
+        )
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys that have several values; what only some have came with a later version, or is of another kind."""
+    values: dict[str, set[str]] = {}
+    for each in settings:
+        for key, value in each.items():
+            if not any(key == own or key.startswith(f"{own}.") for own in _OF_ONE_RUN):
+                values.setdefault(key, set()).add(repr(value))
+    return [key for key, found in values.items() if len(found) > 1]
+
+
+def _flat(content: dict[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

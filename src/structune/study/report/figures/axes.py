@@ -1,0 +1,32 @@
+"""What the axes of a report's figures have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from structune.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK]
+_MARKERS = ["o", "s", "^", "D", "v", "P"]  # not as many as colours, so that pairs repeat late
+
+
+def task_looks(tasks: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each task, in figures whose lines are tasks."""
+    return {task: (_COLOURS[n % len(_COLOURS)], _MARKERS[n % len(_MARKERS)]) for n, task in enumerate(tasks)}
+
+
+def log_axis(axes: Axes, values: Sequence[float], text: str = "{:,.0f}") -> None:
+    """A logarithmic x-axis around the values, at least a decade long, whose labels are plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(values), max(values)
+    widened = max(1.25, math.sqrt(10 * low / high))
+    axes.set(xscale="log", xlim=(low / widened, high * widened))
+    axes.xaxis.set_major_locator(LogLocator(numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.format(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())

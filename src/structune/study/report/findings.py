@@ -1,0 +1,162 @@
+"""What a study comes to so far, in sentences."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, Against, Compared
+from structune.study.report.cells import Cell
+from structune.study.report.figures.small import curves
+from structune.study.report.machines import Cost
+from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, SMALLEST, Optimum
+from structune.study.report.score_text import factor, number, titled
+from structune.study.report.statistics import FEW, bootstrap_holds_at_most
+
+
+def counted(count: int, what: str, several: str = "") -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
+
+
+def progress(cells: Sequence[Cell]) -> str:
+    """How much of the study is done."""
+    runs, left = sum(len(cell.runs) for cell in cells), sum(cell.runs_left for cell in cells)
+    if all(cell.done for cell in cells):
+        return f"All of the study is done: {counted(runs, 'run')}"
+    scored = sum(1 for cell in cells if cell.seeds)
+    more = f"at least {left:,} are left" if left else "test scores are left"
+    return f"Not finished: {counted(runs, 'run')} done, {more}; test scores: {scored} of {len(cells)}"
+
+
+def uneven_seeds(cells: Sequence[Cell]) -> str:
+    """Which numbers of seeds scores rest on, where they differ; else nothing."""
+    counts = Counter(len(cell.seeds) for cell in cells if cell.seeds)
+    if len(counts) < 2:
+        return ""
+    each = ", ".join(f"{cells_of} on {counted(count, 'seed')}" for count, cells_of in sorted(counts.items()))
+    return f"Test scores rest on different numbers of seeds: {each}."
+
+
+def best(task: str, cells: Sequence[Cell], reference: str | None) -> str:
+    """Which method has the best mean score on a task, beside the reference."""
+    own = [cell for cell in cells if cell.task == task and cell.seeds]
+    if not own:
+        return f"{task}: no test score yet"
+    sign = 1 if own[0].metric.greater_is_better else -1
+    first = max(own, key=lambda cell: sign * cell.score)
+    said = f"{task}: {first.label} has the best mean, {number(first.score, first.metric)} {titled(first.metric)}"
+    beaten = next((cell for cell in own if cell.label == reference), None)
+    if len(own) == 1:
+        return (
+            f"{task}: only {first.label} has a test score, {number(first.score, first.metric)} {titled(first.metric)}"
+        )
+    if beaten is None or beaten is first:
+        return said
+    return f"{said}; {beaten.label} has {number(beaten.score, beaten.metric)}"
+
+
+def verdicts(found: Sequence[Compared], reference: str, where: str) -> str:
+    """How many are ahead of the reference, behind it, and neither."""
+    tested = Counter(one.verdict for one in found if one.p is not None)
+    total = sum(tested.values())
+    if not total:
+        return f"Against {reference} nothing can be tested yet"
+    rest = len(found) - total
+    not_tested = f"; {rest} could not be tested" if rest else ""
+    return (
+        f"Against {reference}{where}: {tested[AHEAD]} of {total} ahead, {tested[BEHIND]} behind, for "
+        f"{tested[NO_DIFFERENCE]} no difference shown{not_tested}"
+    )
+
+
+def against_notes(found: Against) -> list[str]:
+    """What the comparisons rest on."""
+    notes = [
+        f"“Better by” is how much better a method scores than {found.reference} on the same task and seed, on average; "
+        "intervals and p are of the paired t-test, over several tasks with each task's own variance. p is corrected by "
+        "Holm for all tests of its table."
+    ]
+    return [*notes, found.why_not_overall] if found.why_not_overall else notes
+
+
+def unseen(compared: Sequence[Compared]) -> list[str]:
+    """How large differences are that these comparisons would not show."""
+    widths = [
+        factor(one.metric) * (one.gain.interval.high - one.gain.interval.low) / 2
+        for one in compared
+        if one.gain.interval is not None
+    ]
+    if not widths:
+        return []
+    return [
+        f"“{NO_DIFFERENCE.capitalize()}” is not “no difference”: half of these intervals are wider than "
+        f"±{statistics.median(widths):.2g}, before any correction, and a smaller difference would go unseen."
+    ]
+
+
+def interval_notes(cells: Sequence[Cell]) -> list[str]:
+    """What intervals of so few seeds say, and what they leave out."""
+    counts = sorted({len(cell.seeds) for cell in cells if len(cell.seeds) > 1})
+    notes = []
+    if counts:
+        notes.append("Intervals are of the mean over seeds, 95 %. By t they hold for normal scores, however few; "
+                     "scores that are the same in every seed have none.")  # fmt: skip
+    for count in counts:
+        if count < FEW:
+            notes.append(
+                f"A bootstrap of {count} seeds never leaves the lowest and the highest score, and so holds the true "
+                f"mean at most {100 * bootstrap_holds_at_most(count):.0f} times in 100, not 95: go by t."
+            )
+    if any(len(cell.seeds) == 1 for cell in cells):
+        notes.append("One seed says nothing of how scores vary with seeds.")
+    return [*notes, *_errors_of_examples(cells)]
+
+
+def _errors_of_examples(cells: Sequence[Cell]) -> list[str]:
+    """The standard error of a score as an estimate from its test part."""
+    found: dict[str, float] = {}
+    for cell in cells:
+        for run in cell.scored:
+            error = cell.metric.standard_error(cell.score, run["test"].get("examples", 0) or 1)
+            if error is not None and "examples" in run["test"]:
+                found[cell.task] = max(found.get(cell.task, 0.0), 100 * error)
+    if not found:
+        return []
+    each = ", ".join(f"{error:.1f} on {task}" for task, error in found.items())
+    return [f"That the test part is a sample counts in none of this; one score has a standard error of up to {each}."]
+
+
+def rates(found: Mapping[tuple[str, str], Optimum]) -> str:
+    """How many searches have their optimum inside."""
+    if not found:
+        return "No rate was tried yet"
+    where = Counter(one.where for one in found.values())
+    searched = len(found) - where[FIXED]
+    if not searched:
+        return "All learning rates are fixed by the study's file"
+    ends = where[LARGEST] + where[SMALLEST]
+    parts = [f"{where[INSIDE]} of {counted(searched, 'search', 'searches')} have the best rate inside what was tried"]
+    parts += [f"{ends} at an end of it"] if ends else []
+    parts += [f"{where[LEVEL]} score the same at every rate"] if where[LEVEL] else []
+    away = sum(bool(one.ran_away) for one in found.values())
+    parts += [f"in {away} numbers ran away somewhere"] if away else []
+    return ", ".join(parts)
+
+
+def losses(cells: Sequence[Cell]) -> str:
+    """How many losses fall."""
+    ends = [(curve[0][1], curve[-1][1]) for cell in cells for curve in curves(cell)]
+    if not ends:
+        return "No training losses are recorded"
+    fallen = sum(last < first - 0.05 * abs(first) for first, last in ends)
+    return f"The training loss ends more than 5 % lower than it began in {fallen} of {counted(len(ends), 'run')}"
+
+
+def costs_of(device: str, found: Sequence[Cost], reference: str | None) -> str:
+    """Between which times steps lie on a device."""
+    seconds = sorted(cost.seconds for cost in found)
+    said = f"{device}: a step takes {seconds[0]:.3g} to {seconds[-1]:.3g} s"
+    beaten = [cost.seconds for cost in found if cost.label == reference]
+    return f"{said}, {statistics.fmean(beaten):.3g} s with {reference}" if beaten else said
