@@ -114,8 +114,11 @@ INSIDE = {
     "methods": "method | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": """
-        base_model labels own_process rates results spectrum style study_file
+        base_model labels own_process parts points rates results sampled spectrum style study_file
         | workers
+        | cell
+        | runner
+        | clock
         | engine
         | *
         | compare inspect""",

@@ -17,6 +17,7 @@ from structune.errors import UserError
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.methods.method import Method
 from structune.study.base_model import base_model
+from structune.study.points import Point
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Wanted:
     task: str
     label: str
     method: Method
-    rate: float
+    point: Point
     seed: int
 
     @property
     def name(self) -> str:
         """What its file and its folder are called."""
-        words = f"{self.label} lr={self.rate:.3g} seed={self.seed}"
+        words = " ".join([self.label, *self.point.words(), f"seed={self.seed}"])
         return f"{self.task}/{re.sub(r'[^A-Za-z0-9.=-]+', '-', words).strip('-')}"
 
 

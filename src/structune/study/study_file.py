@@ -14,6 +14,7 @@ from structune.finetune import yaml_file
 from structune.finetune.recipe import Recipe, TrainSection
 from structune.methods.method import Method
 from structune.section import Section, closest, explain
+from structune.study.points import SearchSection, Space
 from structune.study.rates import Rates
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Metric
@@ -77,6 +78,8 @@ class Study(Section):
     Every method is tried with each of `rates` on the first seed, and with up to `further_rates` more, `rate_factor`
     apart, for as long as the best is the largest or the smallest tried. What is best on the validation part is trained
     with the other seeds, too, and scored on the test part.
+
+    `search` draws what is tried instead, the same number of tries for every method, between the ends of its `rates`.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Study(Section):
     rates: Annotated[list[Rate], Field(min_length=1)]
     rate_factor: Annotated[float, Field(gt=1)] = 4.0
     further_rates: Annotated[int, Field(ge=0)] = 2
+    search: SearchSection | None = None
     model: ModelSection = ModelSection()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
     methods: Annotated[list[MethodGroup], Field(min_length=1)]
@@ -104,6 +108,7 @@ class Study(Section):
             raise explain(error, cls, path.name) from None
         study.scores()
         study.settings()
+        study.spaces()
         return study
 
     def scores(self) -> dict[str, Metric]:
@@ -147,6 +152,30 @@ class Study(Section):
             for task in self.tasks
         }
 
+    def spaces(self) -> dict[tuple[str, str], Space]:
+        """What is drawn from where the file says `search`, by method's label and task; not where a rate is fixed.
+
+        Raises:
+            UserError: a range is of no setting of any method, or has a value that is wrong there.
+        """
+        if self.search is None:
+            return {}
+        methods = self.settings()
+        spaces = {
+            label: self.search.space(group.rates or self.rates, methods[label])
+            for group in self.methods
+            for label, _ in group.each()
+        }
+        known: set[str] = set().union(*spaces.values())
+        if unknown := [name for name in self.search.ranges if name not in known]:
+            raise UserError(f"search.ranges.{unknown[0]}: no method of the study has that option")
+        for label, space in spaces.items():
+            _check_values(space, methods[label])
+        fixed = {(label, task) for group in self.methods for label, _ in group.each() for task in group.fixed_rates}
+        return {
+            (label, task): space for label, space in spaces.items() for task in self.tasks if (label, task) not in fixed
+        }
+
     def settings(self) -> dict[str, Method]:
         """Every method by its label, in the order of the file.
 
@@ -166,3 +195,13 @@ class Study(Section):
                     {"data": {"embedded": "tweets"}, "method": options}, where=f"method {label!r}"
                 ).method
         return found
+
+
+def _check_values(space: Space, method: Method) -> None:
+    """Raises `UserError` where a range has ends or choices that its setting cannot have."""
+    for name, each in space.items():
+        section, _, key = name.partition(".")
+        for value in each.choices or each.ends():
+            content: dict[str, Any] = {"data": {"embedded": "tweets"}, "method": method.model_dump(exclude_none=True)}
+            if key:
+                Recipe.parse(content | {section: content.get(section, {}) | {key: value}}, f"search.ranges.{name}")

@@ -1,0 +1,42 @@
+"""The parts of a task's data, which all runs of a study read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from structune.data.section import DataSection
+from structune.data.split import stratified_split
+from structune.finetune.task_data import load_data
+from structune.study.study_file import TaskSection
+
+
+class Parts:
+    """The three parts of a task's data, as files, made when they are first needed."""
+
+    def __init__(self, folder: Path, task: TaskSection) -> None:
+        self.folder, self.task = folder, task
+        self._files: dict[str, Path] = {}
+
+    def file(self, part: str) -> Path:
+        """The file of the part `train`, `validation` or `test`."""
+        if not self._files:
+            recipe = self.task.recipe(str(self.folder))
+            data, section = load_data(recipe.task, recipe.data), recipe.data
+            rows = range(len(data.train))
+            held_out, left = stratified_split(data.train, rows, self.task.validation_examples, section.split_seed + 1)
+            parts = {
+                "train": data.train.subset(left),
+                "validation": data.train.subset(held_out),
+                "test": data.evaluation,
+            }
+            self._files = {
+                name: recipe.task.write(examples, self.folder / name, section) for name, examples in parts.items()
+            }
+        return self._files[part]
+
+    def section(self) -> dict[str, Any]:
+        """The `data` section of a run's recipe: trained on one part, evaluated on the validation part."""
+        files = {"train": str(self.file("train")), "evaluation": str(self.file("validation"))}
+        own = {key: value for key, value in self.task.data.items() if key not in DataSection.model_fields}
+        return {**files, **own}

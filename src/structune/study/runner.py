@@ -1,0 +1,205 @@
+"""What of a study is left to do, as it follows from the results, and the record of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from structune.files import write_json
+from structune.finetune.recipe import Recipe, ResolvedRecipe
+from structune.finetune.run import Run
+from structune.study.cell import Cell, Step
+from structune.study.own_process import Outcome
+from structune.study.parts import Parts
+from structune.study.points import Point, SearchSection
+from structune.study.rates import RAN_AWAY, search
+from structune.study.results import Results, Wanted, settings
+from structune.study.sampled import Choice, check_sampler, sampled
+from structune.study.study_file import Study
+from structune.study.workers import Job
+
+
+class Runner:
+    """What is left to do, as it follows from the results, and the record of what was done.
+
+    Attributes:
+        failed: why, by the run's name: it is not tried again, and no rate is chosen without it.
+    """
+
+    def __init__(
+        self, plan: Study, results: Results, work: Path, cells: list[Cell], seeds: list[int], keep_runs: bool
+    ) -> None:
+        self.plan, self.results, self.work = plan, results, work
+        self.cells, self.seeds, self.keep_runs = cells, seeds, keep_runs
+        self.parts = {name: Parts(work / "data" / name, task) for name, task in plan.tasks.items()}
+        self.metrics = plan.scores()
+        self._recipes: dict[str, ResolvedRecipe] = {}
+        self.searches, self.spaces = plan.searches(), plan.spaces()
+        if self.plan.search is not None:
+            self._find_tries(self.plan.search)
+        self.failed: dict[str, str] = {}
+
+    def steps(self) -> list[Step]:
+        """What can be done now; what says most comes first: all methods with one seed, then with the next."""
+        found = [step for cell in self.cells for step in self._steps(cell) if step.name not in self.failed]
+        return sorted(found, key=lambda step: self.plan.seeds.index(step.wanted.seed))
+
+    def left(self) -> list[tuple[Cell, int]]:
+        """How many steps each cell has still, at least: a search may go beyond its ends."""
+        return [(cell, self._left(cell)) for cell in self.cells]
+
+    def done(self) -> int:
+        """How many steps the results stand for: runs, and a test score more where the rate was chosen."""
+        there = [(key, result) for cell in self.cells for key, result in cell.results.items() if result is not None]
+        return sum(1 + (seed == self.plan.seeds[0] and result["test"] is not None) for (_, seed), result in there)
+
+    def _steps(self, cell: Cell) -> Iterator[Step]:
+        first = self.plan.seeds[0]
+        missing, best, _ = self._search(cell)
+        for point in missing.values():
+            yield self._step(cell, cell.wanted(point, first), tested=False)
+        if best is None:
+            return
+        for seed in self.seeds:
+            result = self._result(cell, best, seed)
+            if result is None or (result["validation"] is not None and result["test"] is None):
+                yield self._step(cell, cell.wanted(best, seed), tested=True)
+
+    def _left(self, cell: Cell) -> int:
+        now = [step.name in self.failed for step in self._steps(cell)]
+        found, undecided = self._search(cell), any(now)
+        return now.count(False) + (found.later + len(self.seeds) if found.missing and not undecided else 0)
+
+    def _search(self, cell: Cell) -> Choice:
+        better, space = self.metrics[cell.task].greater_is_better, self.spaces.get((cell.label, cell.task))
+        if self.plan.search is None or space is None:
+            rates = search(self.searches[cell.label, cell.task], lambda rate: self._score(cell, Point(rate)), better)
+            missing = {number: Point(rate) for number, rate in enumerate(rates.missing)}
+            return Choice(missing, None if rates.best is None else Point(rates.best))
+        while True:
+            known = {number: (point, self._score(cell, point)) for number, point in cell.tries.items()}
+            scores = {number: (point, score) for number, (point, score) in known.items() if score is not None}
+            if cell.searched is not None and cell.searched[0] == scores:  # of NaN there is one, which is itself
+                return cell.searched[1]
+            found = sampled(space, self.plan.search, scores, better)
+            cell.tries |= found.missing
+            cell.searched = scores, found
+
+    def _score(self, cell: Cell, point: Point) -> float | None:
+        """On the validation part with the first seed, `RAN_AWAY`, or None: not there yet."""
+        result = self._result(cell, point, self.plan.seeds[0])
+        if result is None:
+            return None
+        return RAN_AWAY if result["validation"] is None else float(result["validation"][self.metrics[cell.task].key])
+
+    def _find_tries(self, section: SearchSection) -> None:
+        """What was tried before, by its number: what comes next follows from it, whichever version has drawn it."""
+        cells = {(cell.label, cell.task): cell for cell in self.cells}
+        for key in self.spaces.keys() & cells.keys():
+            check_sampler(section, self.spaces[key])
+        for result in self.results.all() if section.sampler != "grid" else ():
+            key = result["method"], result["task"]
+            cell, space = cells.get(key), self.spaces.get(key)
+            if cell is None or space is None or result["seed"] != self.plan.seeds[0] or "try" not in result:
+                continue
+            point = Point.of({"rate": result["rate"], **result["tried"]})
+            if point.values().keys() == space.keys() and all(space[name].has(v) for name, v in point.values().items()):
+                cell.tries.setdefault(result["try"], point)
+
+    def _result(self, cell: Cell, point: Point, seed: int) -> dict[str, Any] | None:
+        """What is known of a run; its file is looked for once."""
+        if (point, seed) not in cell.results:
+            wanted = cell.wanted(point, seed)
+            cell.results[point, seed] = self.results.get(wanted, self._recipe(wanted))
+        return cell.results[point, seed]
+
+    def _step(self, cell: Cell, wanted: Wanted, tested: bool) -> Step:
+        test = self.parts[cell.task].file("test") if tested else None
+        return Step(cell, wanted, Job(self._recipe(wanted), test))
+
+    def record(self, step: Step, outcome: Outcome) -> str:
+        """Write down how a step ended, and say it in a few words."""
+        cell, wanted, run = step.cell, step.wanted, step.job.run
+        metric = self.metrics[cell.task]
+        if outcome.kind == "failed":
+            self.failed[step.name] = outcome.reason
+            return f"[red]failed:[/] {escape(outcome.reason)}"
+        content = self._result(cell, wanted.point, wanted.seed) or self._content(step, outcome)
+        said = "numbers ran away"
+        if outcome.kind == "finished":
+            said = f"validation {metric.title} {metric.text(content['validation'][metric.key])}"
+        if outcome.test is not None:
+            content = content | {"test": outcome.test}
+            said = f"test {metric.title} {metric.text(outcome.test[metric.key])}"
+        write_json(self.results.file(wanted), content)
+        cell.results[wanted.point, wanted.seed] = content
+        run.remove_checkpoints()
+        if outcome.test is not None and not self.keep_runs:
+            self._remove_others(cell, wanted.point)
+        return said
+
+    def _content(self, step: Step, outcome: Outcome) -> dict[str, Any]:
+        """What the file of a run says."""
+        cell, wanted, recipe = step.cell, step.wanted, step.job.recipe
+        content: dict[str, Any] = {
+            "task": wanted.task,
+            "method": wanted.label,
+            "rate": wanted.point.rate,
+            "seed": wanted.seed,
+        }
+        if (cell.label, cell.task) in self.spaces:
+            numbers = {point: number for number, point in cell.tries.items()}
+            content |= {"try": numbers[wanted.point], "tried": dict(wanted.point.more)}
+        content |= {"validation": None, "test": None, "settings": settings(recipe)}
+        return content | (measured(recipe, step.job.run) if outcome.kind == "finished" else {})
+
+    def _remove_others(self, cell: Cell, best: Point) -> None:
+        """Delete the runs of what was not chosen: what they say is in their results."""
+        for point, seed in cell.results:
+            if point != best:
+                Run(self._folder(cell.wanted(point, seed))).remove()
+
+    def _folder(self, wanted: Wanted) -> Path:
+        return self.work / "runs" / wanted.name
+
+    def _recipe(self, wanted: Wanted) -> ResolvedRecipe:
+        if wanted.name not in self._recipes:
+            self._recipes[wanted.name] = self._made(wanted)
+        return self._recipes[wanted.name]
+
+    def _made(self, wanted: Wanted) -> ResolvedRecipe:
+        task = self.plan.tasks[wanted.task]
+        return Recipe.parse(
+            {
+                "name": self.plan.name,
+                "seed": wanted.seed,
+                "output": str(self._folder(wanted)),
+                "model": (task.model or self.plan.model).model_dump(exclude_none=True),
+                **({} if task.task is None else {"task": task.task}),
+                "data": self.parts[wanted.task].section(),
+                "method": wanted.method.model_dump(exclude_none=True) | wanted.point.section("method"),
+                "train": task.train.model_dump(exclude_none=True)
+                | wanted.point.section("train")
+                | {wanted.method.searched_rate: wanted.point.rate},
+            },
+            where=wanted.name,
+        ).resolved()
+
+
+def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
+    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, the losses."""
+    metrics = run.metrics()
+    scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
+    content: dict[str, Any] = {"validation": {key: metrics[f"eval_{key}"] for key in scores}}
+    if recipe.train.evaluate_first:
+        first = next(entry for entry in run.history() if "eval_loss" in entry)
+        content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
+    kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
+    taken = ("seconds_per_step", "peak_memory_bytes", "peak_memory_kind", "device")
+    content |= {key: metrics[key] for key in (*kept, *taken) if key in metrics}
+    content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
+    content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
+    return content
