@@ -439,6 +439,10 @@ def study(
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--results", metavar="DIR", help="Results that count as well, such as another machine's."),
     ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Try the study in small, in a minute: random models, two steps. No result."),
+    ] = False,
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="Keep the folders of runs whose rate was not chosen.")
     ] = False,
@@ -464,6 +468,11 @@ def study(
 
         path = _path("STUDY", file)
         plan = Study.load(path, overrides or [])
+        if smoke:
+            from structune.study.smoke import smoke as try_in_small
+
+            try_in_small(plan, only=only, task=task, console=console)
+            return
         results = Results(
             _path_if_given("--out", out) or path.parent / "results" / plan.name,
             [_path("--results", other) for other in others or []],

@@ -23,8 +23,9 @@ from structune.tasks.parts.images.images import (
     images_of,
     refuse_unlabelled,
 )
+from structune.tasks.parts.made_up import made_up_classes, made_up_images
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.task import Base, CardNames, Outputs, Targets
+from structune.tasks.task import Base, CardNames, Outputs, Targets, Task
 
 
 class ImageClassification(ClassHead):
@@ -122,6 +123,19 @@ class ImageClassification(ClassHead):
     def write(self, examples: Examples, path: Path, data: ImageData) -> Path:
         paths = as_files(examples.inputs["image"], path.with_name(f"{path.name}-images"))
         return super().write(replace(examples, inputs={"image": paths}), path, data)
+
+    def made_up(self, count: int, data: ImageData) -> Examples:
+        seen, labels = Examples.unlabelled({"image": made_up_images(count)}), made_up_classes(count)
+        return seen.labelled(labels, seen.groups, labels)
+
+    def save_small_model(self, section: ModelSection, folder: Path, widest: int) -> str:
+        from structune.tasks.parts.small_model import save_small_image_model
+
+        return save_small_image_model(section, folder, self.auto_class, "vit", widest)
+
+    def in_small(self, data: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+        """Pictures of the size that the small model's image processor says."""
+        return self, {key: value for key, value in data.items() if key != "image_size"}
 
     def describe(self, targets: Targets) -> str:
         return described("image classification", targets)

@@ -26,8 +26,9 @@ from structune.tasks.parts.chats.rows import (
     write_conversations,
 )
 from structune.tasks.parts.chats.task import ChatTask
+from structune.tasks.parts.made_up import made_up_texts
 from structune.tasks.parts.verifiers.extraction import Rule, extract, same
-from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets
+from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,6 +98,20 @@ class Instruction(ChatTask):
 
     def write(self, examples: Examples, path: Path, data: ChatData) -> Path:
         return write_conversations(examples, path, data)
+
+    def made_up(self, count: int, data: ChatData) -> Examples:
+        asked, answers = made_up_texts(count), made_up_texts(count, seed=1)
+        if data.form == "text":
+            return Examples.unlabelled({"prompt": [[] for _ in asked]}).labelled(asked, asked, ["all"] * count)
+        prompts = [[{"role": "user", "content": text}] for text in asked]
+        said = [{"role": "assistant", "content": text} for text in answers]
+        return Examples.unlabelled({"prompt": prompts}).labelled(said, asked, ["all"] * count)
+
+    def in_small(self, data: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+        """Answers of two tokens as well."""
+        short = self.generation.model_copy(update={"max_new_tokens": 2})
+        task = self.model_copy(update={"generation": short, "samples": min(self.samples, 1)})
+        return task, super().in_small(data)[1]
 
     def doubts(self, train: Examples, held_out: Examples, data: ChatData) -> Iterator[str]:
         yield from doubts_about_turns(train, "data.text")

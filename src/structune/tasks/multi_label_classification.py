@@ -21,6 +21,7 @@ from structune.tasks.parts.classes.doubts import (
     doubts_about_texts_of,
 )
 from structune.tasks.parts.labels.lists import indicated, label_lists
+from structune.tasks.parts.made_up import made_up_label_lists
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.text.card import CLASS_OPTIONS, text_card
 from structune.tasks.parts.text.task import TextTask
@@ -28,6 +29,7 @@ from structune.tasks.parts.text.texts import (
     LabelledTextData,
     encode_texts,
     load_text_model,
+    made_up_inputs,
     refuse_headless,
     text_groups,
 )
@@ -193,6 +195,10 @@ class MultiLabelClassification(TextTask):
         lists = examples.labels or []
         columns = {name: [int(name in labels) for labels in lists] for name in data.labels}
         return super().write(replace(examples, inputs={**examples.inputs, **columns}, labels=None), path, data)
+
+    def made_up(self, count: int, data: MultiLabelData) -> Examples:
+        seen = made_up_inputs(count, data)
+        return seen.labelled(made_up_label_lists(count, data.labels), seen.groups, seen.strata)
 
     def describe(self, targets: Targets) -> str:
         return described("classification of texts with any number of labels", targets)

@@ -11,6 +11,7 @@ from structune.data.examples import Examples
 from structune.data.table import Table
 from structune.tasks.parts.chats.card import chat_card
 from structune.tasks.parts.chats.task import ChatTask
+from structune.tasks.parts.made_up import made_up_texts
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.preferences.pairs import PairData, doubts_about_pairs, longer_chosen, pairs_of
 from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets
@@ -44,6 +45,14 @@ class Preference(ChatTask):
 
     def inputs(self, table: Table, data: PairData) -> Examples:
         return pairs_of(table, data)
+
+    def made_up(self, count: int, data: PairData) -> Examples:
+        texts = {role: made_up_texts(count, seed) for seed, role in enumerate(("prompt", "chosen", "rejected"))}
+        speaks = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        seen = Examples.unlabelled(
+            {name: [[{"role": speaks[name], "content": text}] for text in texts[name]] for name in texts}
+        )
+        return seen.labelled(["chosen"] * count, texts["prompt"], ["pair"] * count)
 
     def doubts(self, train: Examples, held_out: Examples, data: PairData) -> Iterator[str]:
         yield from doubts_about_pairs(train, "to train on")

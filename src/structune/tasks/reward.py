@@ -16,12 +16,13 @@ from structune.errors import UserError
 from structune.files import write_text
 from structune.tasks.parts.chats.card import chat_card
 from structune.tasks.parts.chats.task import ChatTask
+from structune.tasks.parts.made_up import made_up_texts
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.rewards.prompts import PromptData, labelled_prompts, prompts_of
 from structune.tasks.parts.verifiers.choice import AnyVerifier
 from structune.tasks.parts.verifiers.exact_match import ExactMatch
 from structune.tasks.parts.verifiers.verifier import Verifier
-from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets
+from structune.tasks.task import Base, Beneath, CardNames, Metric, Outputs, Targets, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -239,6 +240,17 @@ class Reward(ChatTask):
         file = path.with_name(f"{path.name}.jsonl")
         write_text(file, "".join(json.dumps(label["row"]) + "\n" for label in examples.labels or []))
         return file
+
+    def made_up(self, count: int, data: PromptData) -> Examples:
+        prompts = made_up_texts(count)
+        answer = next((text for text in ("7", "A", "#### 7") if not self.verifier.check_answer(text)), "7")
+        labels = [{"answer": answer, "row": {data.prompt: text, data.answer: answer}} for text in prompts]
+        seen = Examples.unlabelled({"prompt": [[{"role": "user", "content": text}] for text in prompts]})
+        return seen.labelled(labels, prompts, ["prompt"] * count)
+
+    def in_small(self, data: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+        """Completions of two tokens as well."""
+        return self.model_copy(update={"max_new_tokens": 2}), super().in_small(data)[1]
 
     def describe(self, targets: Targets) -> str:
         return f"completions rewarded by {targets['verifier']} (GRPO)"

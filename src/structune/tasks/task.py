@@ -576,6 +576,39 @@ class Task(Section, ABC):
 
         return write_examples(examples, path, data)
 
+    # To be tried without its data and its model.
+
+    def made_up(self, count: int, data: Any) -> Examples:
+        """So many examples of nothing, in the task's form, that `write` can write. Default: none can be made up.
+
+        Args:
+            count: how many.
+            data: the recipe's `data` section, whose columns they will have.
+
+        Raises:
+            UserError: it makes none up.
+        """
+        raise UserError(f"task {self.name}: makes up no examples; give its data")
+
+    def save_small_model(self, section: ModelSection, folder: Path, widest: int) -> str:
+        """Write a small random model of the section's architecture, as `load` reads it; what it is, in words.
+
+        Args:
+            section: which model it stands for; its weights are not needed.
+            folder: where it goes.
+            widest: how wide its layers may be.
+
+        Raises:
+            UserError: it makes none. Default.
+        """
+        raise UserError(f"task {self.name}: makes no small model")
+
+    def in_small(self, data: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+        """The task and keys of its `data` section with all cut short that takes long. Default: texts of 64 tokens."""
+        if "max_length" in data:
+            data = {**data, "max_length": min(64, data["max_length"])}
+        return self, data
+
     # Card.
 
     @abstractmethod

@@ -11,6 +11,7 @@ from structune.tasks.parts.classes.classification import class_numbers, describe
 from structune.tasks.parts.classes.doubts import doubts_about, doubts_about_texts
 from structune.tasks.parts.classes.head import ClassHead
 from structune.tasks.parts.classes.no_classes import other_indicators, refuse_split_label
+from structune.tasks.parts.made_up import made_up_classes
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.text.card import CLASS_OPTIONS, text_card
 from structune.tasks.parts.text.task import TextTask
@@ -18,6 +19,7 @@ from structune.tasks.parts.text.texts import (
     LabelledTextData,
     encode_texts,
     load_text_model,
+    made_up_inputs,
     refuse_headless,
     text_groups,
 )
@@ -62,6 +64,10 @@ class TextClassification(TextTask, ClassHead):
     def collator(self, base: Base, training: bool) -> Callable[[list[Mapping[str, Any]]], Any]:
         batches = super().collator(base, training)
         return self.to_learn(batches, base) if training else batches
+
+    def made_up(self, count: int, data: LabelledTextData) -> Examples:
+        seen, labels = made_up_inputs(count, data), made_up_classes(count)
+        return seen.labelled(labels, seen.groups, labels)
 
     def describe(self, targets: Targets) -> str:
         return described("text classification", targets)

@@ -20,6 +20,7 @@ from structune.tasks.parts.text.texts import (
     LabelledTextData,
     encode_texts,
     load_text_model,
+    made_up_inputs,
     refuse_headless,
     text_groups,
 )
@@ -143,6 +144,10 @@ class TextRegression(TextTask):
                 ]
             )
         return model
+
+    def made_up(self, count: int, data: LabelledTextData) -> Examples:
+        seen = made_up_inputs(count, data)
+        return seen.labelled([number % 6 / 2 for number in range(count)], seen.groups, seen.strata)
 
     def describe(self, targets: Targets) -> str:
         return f"text regression (numbers of mean {targets['mean']:.4g} and deviation {targets['deviation']:.4g})"

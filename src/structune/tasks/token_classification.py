@@ -16,6 +16,7 @@ from structune.doubt import say
 from structune.errors import UserError
 from structune.tasks.parts.classes.classes import are_class_names, check_labels
 from structune.tasks.parts.classes.classification import class_options, described
+from structune.tasks.parts.made_up import made_up_texts
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.parts.text.texts import load_text_model
 from structune.tasks.parts.words.cells import read_conll, refuse_other_lengths, word_lists
@@ -243,6 +244,16 @@ class TokenClassification(Task):
             tags = answer["predicted tags"]
             answers.append({"prediction": found, "predicted tags": tags + [None] * (len(words) - len(tags))})
         return answers
+
+    def made_up(self, count: int, data: TokenData) -> Examples:
+        seen = Examples.unlabelled({"words": [text.split() for text in made_up_texts(count)]})
+        tags = [["B-thing", *["O"] * (len(row) - 1)] for row in seen.inputs["words"]]
+        return seen.labelled(tags, seen.groups, seen.strata)
+
+    def save_small_model(self, section: ModelSection, folder: Path, widest: int) -> str:
+        from structune.tasks.parts.small_model import save_small_text_model
+
+        return save_small_text_model(section, folder, self.auto_class, "bert", widest)
 
     def describe(self, targets: Targets) -> str:
         return described("classification of words", targets).replace(" classes (", " tags (")

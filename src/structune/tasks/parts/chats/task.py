@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from structune.paths import FilePath
@@ -46,6 +47,11 @@ class ChatTask(Task, ABC):
         if self.chat_template is not None:
             tokenizer.chat_template = named_template(self.chat_template)
         return tokenizer
+
+    def save_small_model(self, section: ModelSection, folder: Path, widest: int) -> str:
+        from structune.tasks.parts.small_model import save_small_text_model
+
+        return save_small_text_model(section, folder, self.auto_class, "llama", widest)
 
     def load(self, section: ModelSection, targets: Targets, seed: int) -> Base:
         from structune.tasks.parts.chats.model import load_chat_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from structune.data.examples import Examples
@@ -35,6 +36,11 @@ class TextTask(Task, ABC):
 
     def processor(self, section: ModelSection) -> Any:
         return load_tokenizer(section)
+
+    def save_small_model(self, section: ModelSection, folder: Path, widest: int) -> str:
+        from structune.tasks.parts.small_model import save_small_text_model
+
+        return save_small_text_model(section, folder, self.auto_class, "bert", widest)
 
     def doubts_about_encoding(self, parts: Sequence[Examples], base: Base, data: TextData) -> Iterator[str]:
         return doubts_about_cuts(parts, base, data)

@@ -12,6 +12,7 @@ from structune.data.header import refuse_lost_row
 from structune.data.section import DataSection
 from structune.data.table import Table
 from structune.errors import UserError
+from structune.tasks.parts.made_up import made_up_texts
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Base
 
@@ -65,6 +66,12 @@ def text_inputs(table: Table, data: TextData) -> dict[str, list[str]]:
     if data.text_pair is not None:
         inputs["text_pair"] = table.column(data.text_pair, "text_pair")
     return inputs
+
+
+def made_up_inputs(count: int, data: TextData) -> Examples:
+    """Texts, or pairs of texts, that are made up."""
+    pairs = {} if data.text_pair is None else {"text_pair": made_up_texts(count, seed=1)}
+    return Examples.unlabelled({"text": made_up_texts(count), **pairs})
 
 
 def text_lines(lines: Sequence[str], data: TextData) -> Table:

@@ -1,0 +1,48 @@
+"""Studies in small: what is tried, that it works or is told, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from structune.errors import UserError
+from structune.study.smoke import smoke
+from structune.study.study_file import Study
+
+CONTENT: dict[str, Any] = {
+    "name": "tiny",
+    "seeds": [3, 4],
+    "rates": [0.01, 0.04],
+    "model": {"name": "somebody/bert-base"},
+    "tasks": {
+        "one": {"data": {"hub": "somebody/texts"}, "train": {"epochs": 40, "batch_size": 128}},
+        "two": {"data": {"hub": "somebody/others"}},
+    },
+    "methods": [
+        {"label": "LoRA r={rank}", "method": {"name": "lora", "rank": [1, 2, 4]}},
+        {"label": "C3A", "method": {"name": "peft_c3a", "block_size": 7}},
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_study_is_tried_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen: Console) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    Path("tiny.yaml").write_text(yaml.safe_dump(CONTENT))
+    wide = Console(file=screen.file, width=200)
+    with pytest.raises(UserError, match=r"1 of 4 runs failed in small: one/C3A-.*block size should be a factor"):
+        smoke(Study.load(Path("tiny.yaml")), widest=32, console=wide)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert said.count("nothing here is a result") == 2
+    ways = [line.split("  ")[:3] for line in said.splitlines() if line.startswith(("one", "two"))]
+    assert [way[:2] for way in ways] == [["one", "LoRA r=1"], ["one", "LoRA r=4"], ["one", "C3A"], ["two", "LoRA r=1"]]
+    assert [way[2][:5] for way in ways] == ["works", "works", "faile", "works"]
+    assert "768 numbers beside the head" in said  # r = 4 of two layers' query and value, 24 wide
+    assert "3 of 4 runs work" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
