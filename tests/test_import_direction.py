@@ -118,7 +118,7 @@ INSIDE = {
         | workers
         | cell
         | runner
-        | clock
+        | clock dry_run
         | engine
         | *
         | compare inspect""",

@@ -434,7 +434,16 @@ def study(
         Optional[float],  # noqa: UP045
         typer.Option(metavar="H", help="Stop after that time; the same command goes on.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing: say which runs are left.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run nothing: say what is left, its time, its cost.")
+    ] = False,
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="With --dry-run: time a few steps of what never ran here.")
+    ] = True,
+    price_per_hour: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="X", help="With --dry-run: what an hour of this machine costs.", show_default=False),
+    ] = None,
     others: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--results", metavar="DIR", help="Results that count as well, such as another machine's."),
@@ -487,7 +496,7 @@ def study(
         folder = _path_if_given("--work", work) or Path("runs") / plan.name
         run_study(
             plan, results, folder, only=only, task=task, first_seed_only=first_seed, jobs=jobs, hours=hours,
-            keep_runs=keep_runs, dry_run=dry_run, console=console,
+            keep_runs=keep_runs, dry_run=dry_run, timing=timing, price_per_hour=price_per_hour, console=console,
         )  # fmt: skip
 
 

@@ -27,8 +27,8 @@ from structune.finetune import training
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.study import base_model as base_models
+from structune.study import dry_run, workers
 from structune.study import engine as module
-from structune.study import workers
 from structune.study.base_model import base_model
 from structune.study.engine import run_study, summaries
 from structune.study.own_process import Outcome
@@ -559,21 +559,51 @@ def test_other_machines_results_count(plan: Study, tmp_path: Path, trained: list
 def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[str], screen: Console) -> None:
     results, wide = Results(tmp_path / "results"), Console(file=screen.file, width=200)
 
-    def said(jobs: int) -> str:
+    def said(jobs: int, **more: Any) -> str:
         screen.file.seek(0)
         screen.file.truncate()
-        run_study(plan, results, tmp_path / "work", dry_run=True, jobs=jobs, console=wide)
+        run_study(plan, results, tmp_path / "work", dry_run=True, timing=False, jobs=jobs, console=wide, **more)
         return screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
     assert said(1).count("seed 3  train\n") == 3 * 2
-    assert "0 runs are done, 12 left: no run is finished" in said(1)
+    assert "0 runs are done, 12 left: no run was timed, and none is finished on this machine" in said(1)
     run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     for file in results.folder.glob("*/*.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"train_seconds": 600}))
     assert len(trained) == 2
     assert re.search(r"films  pool  lr 0\.0[14]  seed 4  train and test  about 10 min\n", said(2))
-    assert "3 runs are done, 9 left: about 45 min at 2 at a time" in said(2)
+    # of the pool the other seed; of the others, of which nothing is known, two rates, two test scores, the other seed
+    assert "3 runs are done, 9 left: about 5 min at 2 at a time, without 8 of which nothing is known" in said(2)
+    assert "0.08 hours of this machine, which cost 0.25 at 3 an hour" in said(2, price_per_hour=3.0)
     assert len(trained) == 2
+    for file in results.folder.glob("*/*.json"):
+        elsewhere = json.loads(file.read_text())
+        elsewhere["versions"]["platform"] = "another machine"
+        file.write_text(json.dumps(elsewhere))
+    assert "3 runs are done, 9 left: no run was timed" in said(1)
+    with pytest.raises(UserError, match="--price-per-hour 0: give a price above 0"):
+        said(1, price_per_hour=0)
+
+
+def test_a_dry_run_times_steps_of_each_method(
+    content: dict[str, Any], tmp_path: Path, screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dry_run, "Workers", InTurn)
+    content["methods"].append({"label": "long", "method": {"name": "peft_c3a", "block_size": 7}})  # does not divide 32
+    content["tasks"]["films"]["train"]["max_steps"] = 1000
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    wide = Console(file=screen.file, width=200)
+    with pytest.raises(UserError, match="these would fail:\nfilms/long-lr=0.01-seed=3: "):
+        run_study(plan, results, tmp_path / "work", only="pool|long", dry_run=True, console=wide)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    step, run = re.search(r"1/2  films  pool  ([0-9.e-]+) s a step, about (\d+) (?:s|min) a run", said).groups()  # type: ignore[union-attr]
+    assert f"films  pool  lr 0.01  seed 3  train  about {run}" in said
+    hours = float(re.search(r"([0-9.]+) hours of this machine", said)[1])  # type: ignore[index]
+    assert hours * 3600 == pytest.approx(3 * 1000 * float(step), rel=0.5, abs=60)  # two rates and the other seed
+    assert "without 4 of which nothing is known" in said
+    assert not results.all()
+    assert not (tmp_path / "work" / "runs").exists()
 
 
 def test_the_time_is_over_while_a_run_goes_on(content: dict[str, Any], tmp_path: Path, screen: Console) -> None:

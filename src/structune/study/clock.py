@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from structune.duration import duration
 from structune.study.cell import Cell, Step
-from structune.study.runner import Runner
+from structune.study.runner import Left, Runner
 
 
 class Times:
@@ -26,11 +26,11 @@ class Times:
                 return statistics.mean(known)
         return None
 
-    def left(self, steps: Sequence[tuple[Cell, int]], jobs: int) -> float | None:
-        """Seconds that so many steps take, so many at a time; None: nothing is known."""
+    def left(self, left: Sequence[Left], jobs: int) -> float | None:
+        """Seconds that what is left takes, so many steps at a time; None: nothing is known."""
         if not self._known:
             return None
-        return sum(count * (self.of(cell) or 0.0) for cell, count in steps if count) / jobs
+        return sum(each.steps * (self.of(each.cell) or 0.0) for each in left if each.steps) / jobs
 
 
 class Clock:
@@ -43,7 +43,7 @@ class Clock:
 
     def left(self) -> int:
         """How many steps are left, at least."""
-        return sum(count for _, count in self.runner.left())
+        return sum(each.steps for each in self.runner.left())
 
     def line(self, step: Step, seconds: float, said: str) -> str:
         self.done += 1

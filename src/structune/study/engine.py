@@ -15,12 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
-from structune.duration import duration
 from structune.errors import UserError
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
 from structune.study.cell import Cell, Step
-from structune.study.clock import Clock, Times
+from structune.study.clock import Clock
+from structune.study.dry_run import tell
 from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.results import Results
 from structune.study.runner import Runner
@@ -40,6 +40,8 @@ def run_study(
     hours: float | None = None,
     keep_runs: bool = False,
     dry_run: bool = False,
+    timing: bool = True,
+    price_per_hour: float | None = None,
     console: Console | None = None,
 ) -> None:
     """Do every run that has no result yet.
@@ -60,7 +62,9 @@ def run_study(
         jobs: how many processes run at a time.
         hours: after which runs are stopped as by a signal, without an error; None: never.
         keep_runs: whether to keep the folders of runs whose rate was not chosen.
-        dry_run: whether to say what is left instead, and how long that takes.
+        dry_run: whether to say what is left instead, how long that takes and what it costs.
+        timing: whether to time a few steps of each method on each task for that, as far as no run tells.
+        price_per_hour: of this machine.
         console: where progress is shown.
 
     Raises:
@@ -73,6 +77,8 @@ def run_study(
         raise UserError(f"--jobs {jobs}: at least one process has to run")
     if hours is not None and not hours > 0:
         raise UserError(f"--hours {hours}: give a time above 0, or leave it out")
+    if price_per_hour is not None and not (price_per_hour > 0 and dry_run):
+        raise UserError(f"--price-per-hour {price_per_hour}: give a price above 0, and --dry-run")
     if task is not None and task not in plan.tasks:
         raise UserError(f"--task {task!r}: the study has {', '.join(plan.tasks)}")
     until = math.inf if hours is None else time.monotonic() + 3600 * hours
@@ -83,34 +89,9 @@ def run_study(
         cells = [Cell(name, label, method) for (label, method), name in product(chosen.items(), tasks)]
         runner = Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
         if dry_run:
-            _tell(runner, jobs, console)
+            tell(runner, jobs, console, timing=timing, price=price_per_hour)
         else:
             _carry_out(runner, jobs, until, console)
-
-
-def _tell(runner: Runner, jobs: int, console: Console) -> None:
-    """What can be run now, a line a run, and how long all takes as far as finished runs tell."""
-    steps, times = runner.steps(), Times()
-    for cell in runner.cells:
-        for result in cell.results.values():
-            if result is not None and "train_seconds" in result:
-                times.add(cell, result["train_seconds"])
-    for step in steps:
-        what = "train" if step.job.test is None else "train and test"
-        seconds = times.of(step.cell)
-        console.print(
-            f"{step.said()}  {what}{'' if seconds is None else f'  about {duration(seconds)}'}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-    left = runner.left()
-    count, seconds = sum(number for _, number in left), times.left(left, jobs)
-    estimate = "no run is finished that would tell how long they take"
-    if seconds is not None:
-        estimate = f"about {duration(seconds)} at {jobs} at a time, to judge by the training time of finished runs"
-    further = f"; searches may go on by {runner.plan.further_rates} rates each" if runner.plan.further_rates else ""
-    console.print(
-        f"{runner.done()} runs are done, {count} left{further}: {estimate if count else 'all is done'}", soft_wrap=True
-    )
 
 
 def _carry_out(runner: Runner, jobs: int, until: float, console: Console) -> None:

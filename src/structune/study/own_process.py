@@ -27,6 +27,23 @@ _READY = "ready"
 
 
 @dataclass(frozen=True)
+class Timed:
+    """What a run takes, in seconds.
+
+    Attributes:
+        run: the whole of it.
+        step: of training.
+        evaluation: of one score on the validation part.
+        examples: in that part.
+    """
+
+    run: float
+    step: float
+    evaluation: float
+    examples: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
@@ -36,6 +53,7 @@ class Outcome:
         step: after which it was saved, if it was interrupted; None: it was not.
         number: of the signal that interrupted it.
         test: its scores on the test part, if it was to be scored.
+        timed: what it would take, if that was all that was asked.
     """
 
     kind: Literal["finished", "interrupted", "failed", "diverged"]
@@ -43,6 +61,7 @@ class Outcome:
     step: int | None = None
     number: int = signal.SIGINT
     test: dict[str, Any] | None = None
+    timed: Timed | None = None
 
 
 def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:

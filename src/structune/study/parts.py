@@ -17,6 +17,7 @@ class Parts:
     def __init__(self, folder: Path, task: TaskSection) -> None:
         self.folder, self.task = folder, task
         self._files: dict[str, Path] = {}
+        self._counts: dict[str, int] = {}
 
     def file(self, part: str) -> Path:
         """The file of the part `train`, `validation` or `test`."""
@@ -30,10 +31,16 @@ class Parts:
                 "validation": data.train.subset(held_out),
                 "test": data.evaluation,
             }
+            self._counts = {name: len(examples) for name, examples in parts.items()}
             self._files = {
                 name: recipe.task.write(examples, self.folder / name, section) for name, examples in parts.items()
             }
         return self._files[part]
+
+    def count(self, part: str) -> int:
+        """How many examples the part has."""
+        self.file(part)
+        return self._counts[part]
 
     def section(self) -> dict[str, Any]:
         """The `data` section of a run's recipe: trained on one part, evaluated on the validation part."""

@@ -11,5 +11,6 @@ with without_remarks():
     import transformers.models.auto.modeling_auto  # noqa: F401
     from transformers import Trainer  # noqa: F401
 
+    import structune.finetune.check
     import structune.finetune.evaluate
     import structune.finetune.training  # noqa: F401

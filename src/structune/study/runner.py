@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.markup import escape
 
@@ -20,6 +20,22 @@ from structune.study.results import Results, Wanted, settings
 from structune.study.sampled import Choice, check_sampler, sampled
 from structune.study.study_file import Study
 from structune.study.workers import Job
+
+
+class Left(NamedTuple):
+    """What is left of a cell.
+
+    Attributes:
+        cell: which.
+        steps: of any kind: a run, its test score, or both in one.
+        runs: to be trained.
+        tests: scores on the test part.
+    """
+
+    cell: Cell
+    steps: int
+    runs: int
+    tests: int
 
 
 class Runner:
@@ -47,9 +63,9 @@ class Runner:
         found = [step for cell in self.cells for step in self._steps(cell) if step.name not in self.failed]
         return sorted(found, key=lambda step: self.plan.seeds.index(step.wanted.seed))
 
-    def left(self) -> list[tuple[Cell, int]]:
-        """How many steps each cell has still, at least: a search may go beyond its ends."""
-        return [(cell, self._left(cell)) for cell in self.cells]
+    def left(self) -> list[Left]:
+        """What each cell has still, at least: a search may go beyond its ends."""
+        return [self._left(cell) for cell in self.cells]
 
     def done(self) -> int:
         """How many steps the results stand for: runs, and a test score more where the rate was chosen."""
@@ -68,10 +84,15 @@ class Runner:
             if result is None or (result["validation"] is not None and result["test"] is None):
                 yield self._step(cell, cell.wanted(best, seed), tested=True)
 
-    def _left(self, cell: Cell) -> int:
-        now = [step.name in self.failed for step in self._steps(cell)]
-        found, undecided = self._search(cell), any(now)
-        return now.count(False) + (found.later + len(self.seeds) if found.missing and not undecided else 0)
+    def _left(self, cell: Cell) -> Left:
+        now, found = list(self._steps(cell)), self._search(cell)
+        open_ = [step for step in now if step.name not in self.failed]
+        first = [step for step in open_ if step.job.test is not None and step.wanted.seed == self.plan.seeds[0]]
+        if not found.missing or len(open_) < len(now):
+            tests = sum(step.job.test is not None for step in open_)
+            return Left(cell, len(open_), len(open_) - len(first), tests)
+        runs = len(open_) + found.later + len(self.seeds) - 1  # one of the first seed's is the one that is scored
+        return Left(cell, runs + 1, runs, len(self.seeds))
 
     def _search(self, cell: Cell) -> Choice:
         better, space = self.metrics[cell.task].greater_is_better, self.spaces.get((cell.label, cell.task))

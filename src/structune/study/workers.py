@@ -26,7 +26,7 @@ from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
 from structune.finetune.signals import taken
-from structune.study.own_process import Outcome, end_with_parent, outcome_of, outcome_of_exit_code
+from structune.study.own_process import Outcome, Timed, end_with_parent, outcome_of, outcome_of_exit_code
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -48,10 +48,12 @@ class Job:
     Attributes:
         recipe: of the run, which is trained unless it is finished.
         test: the file that it is scored on then; None: it is not.
+        timed: whether to take a few steps that are thrown away instead, and say what the run would take.
     """
 
     recipe: ResolvedRecipe
     test: Path | None = None
+    timed: bool = False
 
     @property
     def run(self) -> Run:
@@ -60,6 +62,17 @@ class Job:
 
 def carry_out(job: Job) -> Outcome:
     """Train, or go on from the last checkpoint, and score: in this process."""
+
+    def timed() -> Outcome:
+        with without_remarks():
+            from structune.finetune.check import check
+
+        begun = time.monotonic()
+        found = check(job.recipe, overwrite=True)
+        made_ready = time.monotonic() - begun - found.steps_taken * found.seconds_per_step
+        seconds = max(0.0, made_ready) + found.seconds
+        times = Timed(seconds, found.seconds_per_step, found.seconds_per_evaluation, found.eval_examples)
+        return Outcome("finished", timed=times)
 
     def trained_and_scored() -> Outcome:
         with without_remarks():
@@ -76,7 +89,7 @@ def carry_out(job: Job) -> Outcome:
         return Outcome("finished", test=scored.scores | {"loss": scored.loss, "examples": scored.examples})
 
     try:
-        return outcome_of(trained_and_scored)
+        return outcome_of(timed if job.timed else trained_and_scored)
     except Exception as error:  # noqa: BLE001  (one run's defect is no reason to lose the others)
         traceback.print_exc()
         return Outcome("failed", f"{type(error).__name__}: {error}")

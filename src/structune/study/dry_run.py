@@ -1,0 +1,129 @@
+"""What a study would run, how long that takes here, and what it costs. Nothing is trained and nothing is written."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+
+from structune.duration import duration
+from structune.errors import UserError
+from structune.study.cell import Cell, Step
+from structune.study.own_process import Outcome, stop_if_interrupted
+from structune.study.runner import Left, Runner
+from structune.study.workers import Job, Workers
+
+
+@dataclass(frozen=True)
+class Takes:
+    """Seconds.
+
+    Attributes:
+        run: of a run: made ready, trained, scored on the validation part.
+        test: of a score on the test part.
+    """
+
+    run: float
+    test: float = 0.0
+
+    def of(self, left: Left) -> float:
+        """What is left of a cell whose runs take that."""
+        return left.runs * self.run + left.tests * self.test
+
+
+def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, price: float | None = None) -> None:
+    """What can be run now, a line a run, then the time and the cost of all that is left.
+
+    Args:
+        runner: of the study.
+        jobs: how many processes would run at a time; as many take steps at a time to be timed.
+        console: where it is told.
+        timing: whether to time steps of methods on tasks of which no run was finished on this machine.
+        price: of an hour of this machine.
+
+    Raises:
+        UserError: a method cannot be run on a task; all others were told.
+        Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end.
+    """
+    steps, left = runner.steps(), [each for each in runner.left() if each.steps]
+    takes = {id(cell): found for cell in runner.cells if (found := _finished(cell)) is not None}
+    failed: list[str] = []
+    waiting = {id(step.cell): step for step in reversed(steps) if id(step.cell) not in takes}
+    if timing and waiting:
+        takes, failed = _timed(runner, list(reversed(waiting.values())), takes, jobs, console)
+    for step in steps:
+        what, found = "train" if step.job.test is None else "train and test", takes.get(id(step.cell))
+        seconds = None if found is None else found.run + (found.test if step.job.test is not None else 0.0)
+        console.print(
+            f"{step.said()}  {what}{'' if seconds is None else f'  about {duration(seconds)}'}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    search, plan = "", runner.plan
+    if plan.search is None and plan.further_rates:
+        search = f"; searches may go on by {plan.further_rates} rates each"
+    done = f"{runner.done()} runs are done, {sum(each.steps for each in left)} left{search if left else ''}"
+    known = [each for each in left if id(each.cell) in takes]
+    seconds = sum(takes[id(each.cell)].of(each) for each in known) / jobs
+    said = [f"{done}: all is done" if not left else f"{done}: no run was timed, and none is finished on this machine"]
+    if known:
+        unknown = sum(each.steps for each in left) - sum(each.steps for each in known)
+        of_all = f", without {unknown} of which nothing is known" if unknown else ""
+        said = [f"{done}: about {duration(seconds)} at {jobs} at a time{of_all}"]
+        cost = "" if price is None else f", which cost {price * seconds / 3600:,.2f} at {price:g} an hour"
+        said.append(f"{seconds / 3600:.2f} hours of this machine{cost}")
+    console.print("\n".join(said), soft_wrap=True, highlight=False)
+    if failed:
+        raise UserError("\n".join(["these would fail:", *failed]))
+
+
+def _finished(cell: Cell) -> Takes | None:
+    """As its runs took that were finished on this machine; None: there are none."""
+    here = {"platform": platform.platform(), "cpu": platform.processor() or platform.machine()}
+    seconds = [
+        result["train_seconds"]
+        for result in cell.results.values()
+        if result is not None and "train_seconds" in result and here.items() <= result["versions"].items()
+    ]
+    return Takes(statistics.mean(seconds)) if seconds else None
+
+
+def _timed(
+    runner: Runner, steps: list[Step], takes: dict[int, Takes], jobs: int, console: Console
+) -> tuple[dict[int, Takes], list[str]]:
+    """A few steps of one run of each cell, thrown away. Returns what each takes, and why some would fail."""
+    takes, failed, begun = dict(takes), [], time.monotonic()
+    console.print(f"timing a few steps of {len(steps)} methods on tasks", highlight=False)
+    waiting, by_name = list(reversed(steps)), {step.name: step for step in steps}
+    with Workers(jobs) as workers:
+        done = 0
+        while True:
+            while waiting and workers.free and not workers.signals:
+                step = waiting.pop()
+                workers.start(step.name, Job(step.job.recipe, timed=True))
+            if not (ended := workers.wait()):
+                break
+            for name, outcome in ended:
+                step, done = by_name[name], done + 1
+                if outcome.kind == "finished" and outcome.timed is not None:
+                    found = outcome.timed
+                    per_example = found.evaluation / found.examples
+                    takes[id(step.cell)] = Takes(found.run, per_example * runner.parts[step.cell.task].count("test"))
+                    said = f"{found.step:.3g} s a step, about {duration(found.run)} a run"
+                elif outcome.kind == "interrupted":
+                    continue
+                else:
+                    failed.append(f"{name}: {outcome.reason}")
+                    said = f"[red]{outcome.kind}:[/] {escape(outcome.reason)}"
+                rest = (time.monotonic() - begun) / done * (len(steps) - done)
+                left = f"  [dim]about {duration(rest)} left[/]" if rest else ""
+                console.print(
+                    f"{done}/{len(steps)}  {escape(step.cell.task)}  {escape(step.cell.label)}  {said}{left}",
+                    highlight=False, soft_wrap=True,
+                )  # fmt: skip
+        if workers.signals:
+            stop_if_interrupted(Outcome("interrupted", number=workers.signals[0]), "the same command begins anew")
+    return takes, failed
