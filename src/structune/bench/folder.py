@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 SUITES = (
-    *("layer", "model", "memory", "inference", "growth", "factored", "compiled"),
+    *("layer", "model", "memory", "c3a-memory", "inference", "growth", "factored", "compiled"),
     *("widths", "widths-inference", "calibrate", "calibrate-cuda"),
 )
 
