@@ -45,7 +45,7 @@ class MadeUp:
         """Write the result of a run; without a validation score its numbers ran away."""
         method = self.plan.settings()[label]
         key = self.plan.scores()[task].key
-        numbers = {"hydra": 13, "lora": 73_728, "c3a": 4_608}.get(method.name, 0)
+        numbers = {"lora": 73_728, "c3a": 4_608}.get(method.name) or method.pool_size
         content: dict[str, Any] = {
             "task": task, "method": label, "rate": rate, "seed": seed, "validation": None, "test": None,
             "settings": {"data": ["d"], "method": method.model_dump(mode="json", exclude_none=True)},
