@@ -244,15 +244,19 @@ def _cores() -> int:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started inside do not hear Ctrl-C, and this one hears it afterwards."""
-    if threading.current_thread() is not threading.main_thread():
+    """Processes that are started inside do not hear Ctrl-C, and this one hears afterwards what came meanwhile.
+
+    A fork server takes seconds to start, so that a Ctrl-C must not be lost: it is blocked, which processes inherit, and
+    not ignored.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
