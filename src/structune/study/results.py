@@ -84,11 +84,15 @@ class Results:
         return _better(contents)
 
     def all(self) -> list[dict[str, Any]]:
-        """Every result, in the order of the files' names."""
+        """Every result, in the order of the files' names. Raises `UserError` where a file is damaged."""
         found: dict[str, list[dict[str, Any]]] = {}
         for folder in (self.folder, *self.others):
             for file in folder.glob("*/*.json"):
-                content = json.loads(file.read_text(encoding="utf-8"))
+                try:
+                    content = json.loads(file.read_text(encoding="utf-8"))
+                    _ = [content[key] for key in ("task", "method", "rate", "seed", "validation", "test")]
+                except (ValueError, KeyError, TypeError, OSError) as error:
+                    raise _damaged(file, error) from None
                 found.setdefault(file.relative_to(folder).as_posix(), []).append(content)
         return [better for _, contents in sorted(found.items()) if (better := _better(contents)) is not None]
 
@@ -107,7 +111,7 @@ def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
         absent = "weights" in stored.get("base", ()) and not Path(recipe.model.name).is_dir()
         same = _agree(stored, settings(recipe), given)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{file}: not a result of a study ({error}); restore or delete it") from None
+        raise _damaged(file, error) from None
     if absent:
         raise UserError(f"{file}: is of a model in a folder, and model.name = {recipe.model.name!r} is no folder here")
     if not same:
@@ -115,6 +119,10 @@ def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
             f"{file}: was run with other settings than the study has now; take another --out, or delete the file"
         )
     return content
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file}: not a result of a study ({error}); restore or delete it")
 
 
 def _says_too_little(content: dict[str, Any], recipe: ResolvedRecipe) -> bool:

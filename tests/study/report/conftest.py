@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from structune.study.points import Point
 from structune.study.report import page
 from structune.study.report.figures.drawn import Drawn
 from structune.study.report.page import write_report
@@ -60,7 +61,7 @@ class MadeUp:
             }  # fmt: skip
         if test is not None:
             content["test"] = {key: test, "loss": 0.5, "examples": 1000}
-        path = self.results.file(Wanted(task, label, method, rate, seed))
+        path = self.results.file(Wanted(task, label, method, Point.of({"rate": rate, **more.get("tried", {})}), seed))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content | more), encoding="utf-8")
 

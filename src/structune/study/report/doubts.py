@@ -9,22 +9,24 @@ from structune.study.report.cells import Cell
 from structune.study.results import Results
 from structune.study.study_file import Study
 
-_OF_ONE_RUN = ("seed", "method", "train.learning_rate", "train.head_learning_rate")
+_OF_ONE_RUN = {"seed", "method", "train.learning_rate", "train.head_learning_rate"}
 _SHOWN = 5
 
 
 def doubts(plan: Study, cells: Sequence[Cell], results: Results) -> Iterator[str]:
     """Results that the study does not name, and settings in which runs differ that should be alike."""
     yield from _strangers(plan, results)
+    searched = set() if plan.search is None else set(plan.search.ranges)
     for task in plan.tasks:
         runs = [run for cell in cells if cell.task == task for run in cell.runs]
-        if found := _differing([_flat(run["settings"]) for run in runs if "settings" in run]):
+        if found := _differing([_flat(run["settings"]) for run in runs if "settings" in run], searched):
             yield f"{task}: runs differ in {_listed(found)}, so that their scores are no comparison of methods alone."
     methods = plan.settings()
     for label, method in methods.items():
-        stored = [run["settings"]["method"] for cell in cells if cell.label == label for run in cell.runs
-                  if "method" in run.get("settings", {})]  # fmt: skip
-        if found := _differing([_flat(each) for each in [*stored, method.model_dump(mode="json", exclude_none=True)]]):
+        stored = [run["settings"] for cell in cells if cell.label == label for run in cell.runs if "settings" in run]
+        now = {"method": method.model_dump(mode="json", exclude_none=True)}
+        own = [_flat({"method": settings.get("method", {})}) for settings in (*stored, now)]
+        if found := [key.removeprefix("method.") for key in _differing(own, searched, of_method=True)]:
             yield f"{label}: some runs have another {_listed(found)} than the study's file has now."
 
 
@@ -39,12 +41,13 @@ def _strangers(plan: Study, results: Results) -> Iterator[str]:
         )
 
 
-def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+def _differing(settings: Sequence[dict[str, Any]], searched: set[str], of_method: bool = False) -> list[str]:
     """Keys that have several values; what only some have came with a later version, or is of another kind."""
+    differ = searched if of_method else searched | _OF_ONE_RUN
     values: dict[str, set[str]] = {}
     for each in settings:
         for key, value in each.items():
-            if not any(key == own or key.startswith(f"{own}.") for own in _OF_ONE_RUN):
+            if not any(key == own or key.startswith(f"{own}.") for own in differ):
                 values.setdefault(key, set()).add(repr(value))
     return [key for key, found in values.items() if len(found) > 1]
 

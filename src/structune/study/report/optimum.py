@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from structune.study.report.cells import Try, said
 from structune.tasks.task import Metric
 
 INSIDE, LARGEST, SMALLEST = "inside", "at the largest rate", "at the smallest rate"
@@ -15,12 +16,12 @@ class Optimum(NamedTuple):
     """Where the best rate lies.
 
     Attributes:
-        rate: the best one on the validation part; None where there is none.
+        rate: the best one on the validation part, with what else was searched; empty where there is none.
         where: in a word or two.
         ran_away: rates at which numbers ran away.
     """
 
-    rate: float | None
+    rate: str
     where: str
     ran_away: list[float]
 
@@ -31,14 +32,13 @@ class Optimum(NamedTuple):
 
     def said(self) -> str:
         """A sentence or two."""
-        rate = "" if self.rate is None else f"{self.rate:.3g}"
         words = {
-            INSIDE: f"{rate} is best, inside the rates that were tried.",
-            LARGEST: f"{rate} is best, the largest that was tried: a larger one may be better.",
-            SMALLEST: f"{rate} is best, the smallest that was tried: a smaller one may be better.",
+            INSIDE: f"{self.rate} is best, inside the rates that were tried.",
+            LARGEST: f"{self.rate} is best, the largest that was tried: a larger one may be better.",
+            SMALLEST: f"{self.rate} is best, the smallest that was tried: a smaller one may be better.",
             LEVEL: "All rates that were tried score the same: none of them changes anything, or all break it.",
-            FIXED: f"{rate} is what the study's file says; nothing was searched.",
-            ONE: f"Only {rate} was tried so far.",
+            FIXED: f"{self.rate} is what the study's file says; nothing was searched.",
+            ONE: f"Only {self.rate} was tried so far.",
             AWAY: "Numbers ran away at every rate that was tried.",
             NONE: "No rate was tried yet.",
         }[self.where]
@@ -46,22 +46,24 @@ class Optimum(NamedTuple):
         return words if not rates or self.where == AWAY else f"{words} Numbers ran away at {rates}."
 
 
-def optimum(tried: Mapping[float, float | None], metric: Metric, fixed: bool = False) -> Optimum:
+def optimum(tries: Sequence[Try], metric: Metric, fixed: bool = False) -> Optimum:
     """Where the best of these rates lies.
 
     Args:
-        tried: validation scores by rate; None: numbers ran away there.
-        metric: what they are.
+        tries: what was tried.
+        metric: of the scores.
         fixed: whether the study's file says the rate.
     """
-    fine = {rate: value for rate, value in sorted(tried.items()) if value is not None}
-    away = [rate for rate, value in sorted(tried.items()) if value is None]
+    sign = 1 if metric.greater_is_better else -1
+    fine = [(sign * one.score, -one.point.rate, one.point) for one in tries if one.score is not None]
+    away = sorted(one.point.rate for one in tries if one.score is None)
     if not fine:
-        return Optimum(None, AWAY if away else NONE, away)
-    best = max(fine, key=lambda rate: (fine[rate] if metric.greater_is_better else -fine[rate], -rate))
-    if len(tried) == 1:
-        return Optimum(best, FIXED if fixed else ONE, away)
-    if len(fine) > 1 and len(set(fine.values())) == 1:
-        return Optimum(best, LEVEL, away)
-    where = SMALLEST if best == min(tried) else LARGEST if best == max(tried) else INSIDE
-    return Optimum(best, where, away)
+        return Optimum("", AWAY if away else NONE, away)
+    rates = {one.point.rate for one in tries}
+    best = max(fine, key=lambda each: each[:2])[2]
+    if len(rates) == 1:
+        return Optimum(said(best), FIXED if fixed else ONE, away)
+    if len(fine) > 1 and len({score for score, _, _ in fine}) == 1:
+        return Optimum(said(best), LEVEL, away)
+    where = SMALLEST if best.rate == min(rates) else LARGEST if best.rate == max(rates) else INSIDE
+    return Optimum(said(best), where, away)

@@ -91,7 +91,7 @@ def _content(plan: Study, results: Results, known: list[Cell], reference: str | 
     metrics, looks, tasks = plan.scores(), line_looks(plan), list(plan.tasks)
     compared = None if reference is None else against(known, reference)
     ranks = ranked(known)
-    found = {(cell.task, cell.label): optimum(cell.tried, cell.metric, cell.fixed) for cell in known if cell.tried}
+    found = {(cell.task, cell.label): optimum(cell.tries, cell.metric, cell.fixed) for cell in known if cell.tries}
     names = _Names()
     rows = list(summaries(plan, results))
     scores = []
@@ -175,10 +175,10 @@ def _rates(
     """A panel for each method and unit of scores; all panels of a unit have one axis."""
     units: dict[str, list[Cell]] = {}
     for cell in known:
-        if cell.tried:
+        if cell.tries:
             units.setdefault("× 100" if factor(cell.metric) > 1 else titled(cell.metric), []).append(cell)
     for unit, own in units.items():
-        fine = [factor(cell.metric) * value for cell in own for value in cell.tried.values() if value is not None]
+        fine = [factor(cell.metric) * one.score for cell in own for one in cell.tries if one.score is not None]
         height = limits(fine) if fine else (0.0, 1.0)
         for label, group in _by_label(own).items():
             sentences: dict[str, list[str]] = {}

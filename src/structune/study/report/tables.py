@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from structune.finetune.markdown import markdown_table
 from structune.study.line_looks import Line
 from structune.study.report.against import Against, Compared
-from structune.study.report.cells import Cell
+from structune.study.report.cells import Cell, said
 from structune.study.report.machines import Machine, device
 from structune.study.report.ranks import Ranks
 from structune.study.report.score_text import factor, number, spread
@@ -95,7 +95,7 @@ def _row(cell: Cell, against: Against | None) -> list[Entry]:
         *verdict,
         Entry(f"{cell.numbers:,}", cell.numbers),
         Entry(NOTHING) if kept is None else Entry(f"{kept / 1e3:,.1f}", kept),
-        Entry(f"{cell.rate:.3g}", cell.rate),
+        Entry(said(cell.point), cell.scored[0]["rate"]),
         Entry(spread(validation, cell.metric), factor(cell.metric) * statistics.fmean(validation)),
         Entry(NOTHING) if not seconds else Entry(f"{statistics.median(seconds):.3f}", statistics.median(seconds)),
         Entry(NOTHING) if not memory else Entry(f"{statistics.median(memory):,.0f}", statistics.median(memory)),

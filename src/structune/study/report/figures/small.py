@@ -43,17 +43,21 @@ def draw_rates(cells: Sequence[Cell], tasks: Sequence[str], height: Limits, name
         looks = task_looks(tasks)
         for cell in cells:
             colour, marker = looks[cell.task]
-            fine = {rate: factor(cell.metric) * value for rate, value in cell.tried.items() if value is not None}
-            axes.plot(list(fine), list(fine.values()), color=colour, marker=marker, markersize=3.5, linewidth=1.2)
-            away = [rate for rate, value in cell.tried.items() if value is None]
+            times = factor(cell.metric)
+            fine = [(one.point, times * one.score) for one in cell.tries if one.score is not None]
+            rates, scores = [point.rate for point, _ in fine], [score for _, score in fine]
+            line = "" if cell.drawn else "-"  # more than the rate may differ between what was drawn
+            axes.plot(rates, scores, line, color=colour, marker=marker, markersize=3.5, linewidth=1.2)
+            away = [one.point.rate for one in cell.tries if one.score is None]
             at_the_foot: Any = axes.get_xaxis_transform()
             axes.plot(away, [0.04] * len(away), "x", color=colour, markersize=6, transform=at_the_foot)
-            if cell.rate in fine:
-                axes.plot(
-                    [cell.rate], [fine[cell.rate]], marker=marker, color=colour, markersize=8, markeredgecolor=INK,
-                    markeredgewidth=0.8,
-                )  # fmt: skip
-        log_axis(axes, [rate for cell in cells for rate in cell.tried], "{:.3g}")
+            for point, score in fine:
+                if point == cell.point:
+                    axes.plot(
+                        [point.rate], [score], marker=marker, color=colour, markersize=8, markeredgecolor=INK,
+                        markeredgewidth=0.8,
+                    )  # fmt: skip
+        log_axis(axes, [one.point.rate for cell in cells for one in cell.tries], "{:.3g}")
         axes.set_ylim(height)
         return drawn(figure, name, words)
 
