@@ -16,16 +16,14 @@ from safetensors.torch import load_file
 
 from structune.doubt import DataWarning
 from structune.errors import UserError
-from structune.finetune.adapters import apply_method
 from structune.finetune.chat import Chat
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.predict import predict
 from structune.finetune.recipe import Recipe
 from structune.finetune.task_data import load_data
-from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
 
-from .whole_run import SETTINGS, straight_and_resumed
+from .whole_run import SETTINGS, made_ready, straight_and_resumed, trainer_of
 
 Pairs = list[dict[str, Any]]
 
@@ -83,16 +81,7 @@ def of_model(recipe: Recipe, folder: Path) -> Recipe:
 
 def ready(recipe: Recipe) -> tuple[Any, Any, Any]:
     """Base, adapted model with numbers that change it, and encoded pairs."""
-    task = recipe.task
-    data = load_data(task, recipe.data)
-    base = task.load(recipe.model, data.targets, 0)
-    encoded = task.encode(data.train, base, data.targets, recipe.data)
-    model = apply_method(base, recipe.method, task)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(0, 0.3)
-    return base, model.eval(), encoded
+    return made_ready(recipe)[:3]
 
 
 def log_probability(model: Any, prompt: list[int], response: list[int]) -> float:
@@ -143,11 +132,6 @@ def test_the_loss_is_that_of_the_paper(recipe: Callable[..., Recipe], method: An
     trainer = trainer_of(made, base, model, encoded)
     model.train()
     assert float(trainer.compute_loss(model, dict(batch)).detach()) == pytest.approx(expected, rel=1e-4)
-
-
-def trainer_of(recipe: Recipe, base: Any, model: Any, encoded: Any) -> RecipeTrainer:
-    beneath = recipe.task.trainer(base, recipe.data)
-    return RecipeTrainer.standing_on(beneath, model, base, recipe.resolved(), {}, Path(recipe.output or ""), encoded)
 
 
 def test_the_gradient_is_that_of_the_loss(recipe: Callable[..., Recipe]) -> None:

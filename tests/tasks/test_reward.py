@@ -11,16 +11,14 @@ import pytest
 import torch
 
 from structune.errors import UserError
-from structune.finetune.adapters import apply_method
 from structune.finetune.check import check
 from structune.finetune.predict import predict
 from structune.finetune.recipe import Recipe
 from structune.finetune.task_data import load_data
-from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
 
 from .test_preference import POOL
-from .whole_run import SETTINGS, straight_and_resumed
+from .whole_run import SETTINGS, made_ready, straight_and_resumed, trainer_of
 
 LETTERS = "def score(completion, row):\n    return sum(letter in row['wanted'] for letter in completion) / 6\n"
 
@@ -52,21 +50,6 @@ def recipe(tiny_writer: Path, tmp_path: Path) -> Callable[..., Recipe]:
     return make
 
 
-def trainer_of(recipe: Recipe) -> tuple[Any, RecipeTrainer]:
-    task = recipe.task
-    data = load_data(task, recipe.data)
-    base = task.load(recipe.model, data.targets, 0)
-    encoded = task.encode(data.train, base, data.targets, recipe.data)
-    model = apply_method(base, recipe.method, task)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(0, 0.3)
-    beneath = task.trainer(base, recipe.data)
-    folder = Path(recipe.output or "")
-    return model, RecipeTrainer.standing_on(beneath, model, base, recipe.resolved(), data.targets, folder, encoded)
-
-
 def log_probabilities(model: Any, prompt: list[int], written: list[int]) -> list[torch.Tensor]:
     """Of each token from all before it, unpadded and alone."""
     logits = [model(input_ids=torch.tensor([prompt + written[:place]])).logits[0, -1] for place in range(len(written))]
@@ -81,7 +64,8 @@ def test_the_gradient_is_that_of_the_paper(recipe: Callable[..., Recipe], beta: 
     divergence from the model without its adapter is weighted by the ratio, whose value is 1 (arXiv 2512.02556).
     """
     made = recipe(task={"beta": beta}, batch_size=8)
-    model, trainer = trainer_of(made)
+    base, model, encoded, targets = made_ready(made)
+    trainer = trainer_of(made, base, model, encoded, targets)
     model.train()
     assert list(model.peft_config) == ["default"]
     torch.manual_seed(3)

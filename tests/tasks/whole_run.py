@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from structune.finetune.adapters import apply_method
 from structune.finetune.evaluate import Evaluation, evaluate
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
+from structune.finetune.task_data import load_data
+from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
+from structune.tasks.task import Base, Targets
 from structune.testing.tasks import stopped_after
 
 METHOD = {"name": "c3a", "block_size": 8}
@@ -38,6 +42,27 @@ def recipe_of(
             "train": SETTINGS | settings,
         }
     )
+
+
+def made_ready(recipe: Recipe) -> tuple[Base, Any, Sequence[Mapping[str, Any]], Targets]:
+    """Base, adapted model with numbers that change it, the encoded examples to train on, and the targets."""
+    task = recipe.task
+    data = load_data(task, recipe.data)
+    base = task.load(recipe.model, data.targets, 0)
+    encoded = task.encode(data.train, base, data.targets, recipe.data)
+    model: Any = apply_method(base, recipe.method, task)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.3)
+    return base, model.eval(), encoded, data.targets
+
+
+def trainer_of(recipe: Recipe, base: Base, model: Any, encoded: Any, targets: Targets | None = None) -> RecipeTrainer:
+    """What would train it, standing on the task's own trainer."""
+    beneath = recipe.task.trainer(base, recipe.data)
+    folder = Path(recipe.output or "")
+    return RecipeTrainer.standing_on(beneath, model, base, recipe.resolved(), targets or {}, folder, encoded)
 
 
 def straight_and_resumed(make: Callable[[str], Recipe], monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Evaluation]:
