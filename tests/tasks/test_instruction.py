@@ -149,6 +149,18 @@ def test_an_evaluation_shows_answers_with_and_without_the_adapter(learned: Run) 
     assert [row["answer"] for row in predictor(asked)] == [row["after"] for row in samples.values()]
 
 
+def test_a_text_file_has_a_prompt_on_each_line(learned: Run, make: Make, tmp_path: Path) -> None:
+    """To be answered; it is nothing to learn from."""
+    (tmp_path / "prompts.txt").write_text("what is one and two\n\nsay hello\n")
+    predictor = Predictor(learned.folder)
+    asked = ["what is one and two", "say hello"]
+    found = predictor(tmp_path / "prompts.txt")
+    assert [row["prompt"] for row in found] == asked
+    assert [row["answer"] for row in found] == [row["answer"] for row in predictor(asked)]
+    with pytest.raises(UserError, match=r"cannot tell the kind of file from its ending '\.txt'"):
+        load_data(make().task, make(data={"train": str(tmp_path / "prompts.txt")}).data)
+
+
 def test_chatting_remembers_and_streams(learned: Run) -> None:
     told: list[str] = []
     talk = Chat(learned.folder)

@@ -126,6 +126,10 @@ def test_a_stopped_run_goes_on(recipe: Callable[..., Recipe], monkeypatch: pytes
     assert found.details["completions"].keys() == {str(number) for number in range(1, 11)}
     said = predict(run.folder, ["good 1? ", "a film 2? "])
     assert [set(row) for row in said] == [{"question", "completion"}] * 2
+    (run.folder / "prompts.txt").write_text("good 1? \n\na film 2? \n")
+    lines = predict(run.folder, run.folder / "prompts.txt")
+    assert [row["question"] for row in lines] == ["good 1?", "a film 2?"]  # spaces at the ends of lines are none
+    assert all(row["completion"] for row in lines)
 
 
 def test_rewards_grow(recipe: Callable[..., Recipe]) -> None:

@@ -13,6 +13,9 @@ from structune.section import Section, wrong_text
 
 Positive = Annotated[int, Field(ge=1)]
 
+TO_PREDICT = "given"
+"""For `DataSection.read`, in place of a field: what is read is to be predicted, and needs no labels."""
+
 
 class DataSection(Section):
     """Which examples: exactly one of `train` (a file, or several), `hub` and `embedded`.
@@ -122,6 +125,8 @@ class DataSection(Section):
 
     def read(self, path: str | Path, field: str) -> Any:
         """The table of what only tasks with this section read, such as a folder of images; None for any other file.
+
+        `field` is `TO_PREDICT` where rows need no labels.
 
         Raises:
             UserError: it is theirs, and cannot be read; `field` names it in messages.

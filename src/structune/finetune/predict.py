@@ -16,6 +16,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from structune.data.examples import Examples
 from structune.data.pieces import ENDINGS, cut, file_pieces, is_data_file, line_pieces
+from structune.data.section import TO_PREDICT
 from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
@@ -139,7 +140,7 @@ class Predictor:
         elif is_data_file(str(given), data):
             yield from file_pieces(str(given), data, rows)
         elif not task.reads_files and (isinstance(given, Path) or os.path.exists(given)):
-            own: Table | None = data.read(str(given), "given")
+            own: Table | None = data.read(str(given), TO_PREDICT)
             if own is not None:
                 yield from cut(own, rows)
                 return

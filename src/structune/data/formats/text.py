@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
 from structune.doubt import say
 from structune.errors import UserError
@@ -31,6 +32,19 @@ def decode(raw: bytes, where: str, encoding: str | None = None) -> str:
     if not text.strip():
         raise UserError(f"{where}: the file is empty")
     return text
+
+
+def lines_of(path: str | Path) -> dict[int, str] | None:
+    """What stands on the lines of a `.txt` file, by their numbers, without those that are empty; None of other files.
+
+    Raises:
+        UserError: see `decode`.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return None
+    lines = enumerate(decode(path.read_bytes(), str(path)).splitlines(), start=1)
+    return {number: line.strip() for number, line in lines if line.strip()}
 
 
 def marked_encoding(raw: bytes) -> str | None:

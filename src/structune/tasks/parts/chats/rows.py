@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from structune.data.cells import as_text
 from structune.data.examples import Examples
-from structune.data.section import DataSection
+from structune.data.formats.text import lines_of
+from structune.data.section import TO_PREDICT, DataSection
 from structune.data.table import Table
 from structune.errors import UserError
 from structune.files import write_text
@@ -57,6 +58,13 @@ class ChatData(DataSection):
         if self.embedded is not None:
             raise ValueError("the embedded data has no conversations; give train, a file, or hub")
         return self
+
+    def read(self, path: str | Path, field: str) -> Table | None:
+        """A text file with a prompt on each line, to be answered."""
+        prompts = lines_of(path) if field == TO_PREDICT else None
+        if prompts is None:
+            return None
+        return replace(line_table([*prompts.values()], self), source=str(path), lines=[*prompts])
 
 
 @dataclass(frozen=True)

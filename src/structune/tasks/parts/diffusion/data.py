@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from structune.data.captioned_folder import read_captioned_folder
 from structune.data.formats.image_arrays import read_image_arrays
 from structune.data.formats.image_folder import read_image_folder
-from structune.data.formats.text import decode
+from structune.data.formats.text import lines_of
 from structune.data.image_cells import image_cells
 from structune.data.images import ImageRef
 from structune.data.section import DataSection
@@ -59,9 +59,8 @@ class CaptionedImages(DataSection):
             return read_captioned_folder(path, field, self.image, self.caption)
         if path.suffix.lower() == ".npz":
             return read_image_arrays(path, field, self.image, self.caption)
-        if path.suffix.lower() == ".txt" and path.is_file():
-            return prompt_lines(decode(path.read_bytes(), str(path)).splitlines(), self, str(path))
-        return None
+        prompts = lines_of(path)
+        return None if prompts is None else Table(str(path), {self.caption: [*prompts.values()]}, [*prompts])
 
 
 def captions_of(table: Table, data: CaptionedImages) -> list[str]:
@@ -110,10 +109,10 @@ def digest_of(images: Sequence[ImageRef]) -> str:
     return hashlib.blake2b("".join(sorted(image.digest for image in images)).encode(), digest_size=8).hexdigest()
 
 
-def prompt_lines(lines: Sequence[str], data: CaptionedImages, source: str = "what was given") -> Table:
+def prompt_lines(lines: Sequence[str], data: CaptionedImages) -> Table:
     """A table with a row for each prompt; empty lines are passed over."""
     kept = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    return Table(source, {data.caption: [line for _, line in kept]}, [number for number, _ in kept])
+    return Table("what was given", {data.caption: [line for _, line in kept]}, [number for number, _ in kept])
 
 
 def seeds_of(table: Table, data: CaptionedImages) -> list[int | None]:

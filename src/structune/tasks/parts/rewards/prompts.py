@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from structune.data.cells import is_binary
 from structune.data.examples import Examples
-from structune.data.section import DataSection
+from structune.data.formats.text import lines_of
+from structune.data.section import TO_PREDICT, DataSection
 from structune.data.table import Table
 from structune.errors import UserError
 from structune.section import wrong_text
@@ -42,6 +44,11 @@ class PromptData(DataSection):
         if self.embedded is not None:
             raise ValueError("the embedded data has no prompts; give train, a file, or hub")
         return self
+
+    def read(self, path: str | Path, field: str) -> Table | None:
+        """A text file with a prompt on each line, to be answered."""
+        prompts = lines_of(path) if field == TO_PREDICT else None
+        return None if prompts is None else Table(str(path), {self.prompt: [*prompts.values()]}, [*prompts])
 
 
 def prompts_of(table: Table, data: PromptData) -> Examples:
