@@ -5,10 +5,13 @@ And a tiny pretrained model, tiny files and a recipe for them: everything offlin
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import random
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,34 @@ torch.set_num_threads(1)
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "structune-hypothesis")
 hypothesis.settings.register_profile("structune", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("structune")
+
+
+def pytest_collection_finish() -> None:
+    """What every run would pay for again: looking for garbage in all modules and tests, and drawing its curve."""
+    gc.collect()
+    gc.freeze()
+    if training := sys.modules.get("structune.finetune.training"):
+        vars(training)["draw_curve"] = drawn_once(vars(training)["draw_curve"])
+
+
+def drawn_once(draw: Callable[..., None]) -> Callable[..., None]:
+    """`draw_curve`, that draws one curve of each kind and copies it for the others."""
+    drawn: dict[Any, bytes] = {}
+
+    def draw_or_copy(
+        history: Sequence[dict[str, Any]], metric: Any, title: str, path: Path, chosen: int | None = None
+    ) -> None:
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        scores = [entry[f"eval_{metric.key}"] for entry in history if f"eval_{metric.key}" in entry]
+        counts = tuple(min(len(numbers), 2) for numbers in (losses, scores))
+        kind = (metric, title, counts, all(map(math.isfinite, losses + scores)), chosen is None)
+        if kind in drawn:
+            path.write_bytes(drawn[kind])
+        else:
+            draw(history, metric, title, path, chosen)
+            drawn[kind] = path.read_bytes()
+
+    return draw_or_copy
 
 
 @pytest.fixture(autouse=True)
