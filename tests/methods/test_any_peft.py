@@ -36,7 +36,7 @@ def test_a_type_may_be_written_small(recipe: MakeRecipe) -> None:
     ("settings", "expected"),
     [
         ({"type": "MSS"}, r"type = 'MSS': unknown to PEFT \(did you mean 'MISS'\?\); known: .*LORA"),
-        ({"type": "LORA", "rank": 4}, r"rank: LORA takes no such option"),
+        ({"type": "LORA", "rank": 4}, r"rank: LORA takes no such option.*; it takes .*lora_alpha, .*r, "),
         ({"type": "LORA", "lora_alhpa": 4}, r"lora_alhpa: LORA takes no such option \(did you mean 'lora_alpha'\?\)"),
         ({"type": "PROMPT_TUNING", "num_virtual_tokens": 4}, r"type = 'PROMPT_TUNING': adapts no layers"),
     ],

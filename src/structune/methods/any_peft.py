@@ -74,7 +74,8 @@ class AnyPeft(PeftMethod):
             raise ValueError(f"type = {self.type!r}: adapts no layers, and methods here do; choose another type")
         for key in self.options():
             if key not in known:
-                raise ValueError(f"{key}: {self.type} takes no such option{closest(key, sorted(known))}")
+                near = closest(key, sorted(known))
+                raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
         config: peft.PeftConfig = make(**self.options(), **common)
         return config
 
