@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +98,32 @@ def test_the_loss_of_trl_is_that_of_the_task(make: Make, tmp_path: Path) -> None
         assert loss is not None
         torch.testing.assert_close(loss, expected)
         assert task.weight({"labels": labels}) == float((labels[:, 1:] != IGNORED).sum())
+
+
+def test_only_tokens_that_are_learned_are_scored(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their hidden states alone meet the vocabulary, and what is found is what scoring all tokens finds."""
+    from trl.trainer import utils
+
+    from structune.tasks.parts.chats.model import log_likelihoods
+
+    ready = make_ready(make(), resume=False, overwrite=True, console=None, recipe_file=None)
+    batch = ready.settings.task.collator(ready.base, True)(list(ready.encoded.train[:5]))
+    scored: list[int] = []
+    theirs = utils._ChunkedLogProbFunction
+
+    def watched(hidden: torch.Tensor, *more: Any) -> Any:
+        scored.append(len(hidden))
+        return theirs.apply(hidden, *more)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=watched))
+    found = log_likelihoods(ready.model.eval(), batch)
+    monkeypatch.setattr(utils, "_use_triton", lambda device: False)
+    expected = log_likelihoods(ready.model, batch)
+    places = batch["labels"][:, 1:]
+    assert scored == [int((places != IGNORED).sum()), places.numel()]
+    assert scored[0] < 0.6 * scored[1]
+    for ours, all_of_them in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, all_of_them)
 
 
 def test_scores_against_a_plain_loop(make: Make, learned: Run) -> None:

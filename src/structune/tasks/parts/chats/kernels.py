@@ -26,6 +26,7 @@ def use_what_compiles() -> None:
     own = int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())  # of several processes
     device = torch.device("cuda", own)
     if not torch.cuda.is_available() or not chunked_logprob._use_triton(device):
+        _score_what_is_learned()
         return
     try:
         with torch.cuda.device(device):  # Triton takes the current one
@@ -40,6 +41,15 @@ def use_what_compiles() -> None:
         )
         chunked_logprob._TRITON_AVAILABLE = False
         vars(utils)["is_triton_available"] = lambda: False  # the name under which it was imported there
+        _score_what_is_learned()
+
+
+def _score_what_is_learned() -> None:
+    """Have TRL pass over tokens without a label where it does without Triton, too.
+
+    It would score them all, for compilers that want the same sizes in every batch; torch's operations do not.
+    """
+    vars(utils)["_use_triton"] = lambda device: True  # what is asked there decides that alone
 
 
 def _score_a_token(device: torch.device) -> None:
