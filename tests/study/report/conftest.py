@@ -16,7 +16,7 @@ from structune.study.report.page import write_report
 from structune.study.results import Results, Wanted
 from structune.study.study_file import Study
 
-HOSTILE = '<b>&" $x_1$ {{ 7*7 }}'
+HOSTILE = '<b>&" $x_1$ {{ 7*7 }}, a label that is by far longer than the screen of any phone is wide'
 """A label that nothing may take for anything but text."""
 
 

@@ -13,6 +13,7 @@ from structune.study.report.machines import Cost
 from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, SMALLEST, Optimum
 from structune.study.report.score_text import factor, number, titled
 from structune.study.report.statistics import FEW, bootstrap_holds_at_most
+from structune.tasks.task import Metric
 
 
 def counted(count: int, what: str, several: str = "") -> str:
@@ -44,8 +45,7 @@ def best(task: str, cells: Sequence[Cell], reference: str | None) -> str:
     own = [cell for cell in cells if cell.task == task and cell.seeds]
     if not own:
         return f"{task}: no test score yet"
-    sign = 1 if own[0].metric.greater_is_better else -1
-    first = max(own, key=lambda cell: sign * cell.score)
+    first = _first(own)
     said = f"{task}: {first.label} has the best mean, {number(first.score, first.metric)} {titled(first.metric)}"
     beaten = next((cell for cell in own if cell.label == reference), None)
     if len(own) == 1:
@@ -55,6 +55,21 @@ def best(task: str, cells: Sequence[Cell], reference: str | None) -> str:
     if beaten is None or beaten is first:
         return said
     return f"{said}; {beaten.label} has {number(beaten.score, beaten.metric)}"
+
+
+def leaders(cells: Sequence[Cell]) -> list[str]:
+    """Which methods have the best mean scores, and on which tasks."""
+    by_method: dict[str, list[str]] = {}
+    for task in dict.fromkeys(cell.task for cell in cells):
+        own = [cell for cell in cells if cell.task == task and cell.seeds]
+        if len(own) > 1:
+            first = _first(own)
+            by_method.setdefault(first.label, []).append(f"{task} ({number(first.score, first.metric)})")
+    return [f"{label} has the best mean score on {', '.join(tasks)}" for label, tasks in by_method.items()]
+
+
+def _first(cells: Sequence[Cell]) -> Cell:
+    return max(cells, key=lambda cell: cell.score if cell.metric.greater_is_better else -cell.score)
 
 
 def verdicts(found: Sequence[Compared], reference: str, where: str) -> str:
@@ -125,7 +140,19 @@ def _errors_of_examples(cells: Sequence[Cell]) -> list[str]:
     if not found:
         return []
     each = ", ".join(f"{error:.1f} on {task}" for task, error in found.items())
+    if len(found) > 3:
+        each = f"{min(found.values()):.1f} to {max(found.values()):.1f}, by task"
     return [f"That the test part is a sample counts in none of this; one score has a standard error of up to {each}."]
+
+
+def units(metrics: Mapping[str, Metric]) -> str:
+    """What scores are, and on which tasks where they differ."""
+    by_title: dict[str, list[str]] = {}
+    for task, metric in metrics.items():
+        by_title.setdefault(titled(metric), []).append(task)
+    if len(by_title) == 1:
+        return next(iter(by_title))
+    return "; ".join(f"{title} on {', '.join(tasks)}" for title, tasks in by_title.items())
 
 
 def rates(found: Mapping[tuple[str, str], Optimum]) -> str:

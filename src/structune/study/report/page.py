@@ -16,7 +16,7 @@ from structune.study.report import findings
 from structune.study.report.against import Against, against
 from structune.study.report.cells import Cell, cells
 from structune.study.report.doubts import doubts
-from structune.study.report.figures.axes import task_looks
+from structune.study.report.figures.axes import sign, task_looks
 from structune.study.report.figures.contrast import readable
 from structune.study.report.figures.costs import draw_costs
 from structune.study.report.figures.critical_difference import draw_critical_difference
@@ -109,13 +109,12 @@ def _content(plan: Study, results: Results, known: list[Cell], reference: str | 
     spent = list(_costs(known, tasks, reference, names))
     figures = [one.figure for one in (*scores, *rates, *losses, *spent) if one.figure is not None]
     figures += [] if diagram is None else [diagram]
-    legend = [(task, variable(colour.lower())) for task, (colour, _) in task_looks(tasks).items()]
+    legend = [(task, variable(colour.lower()), sign(marker)) for task, (colour, marker) in task_looks(tasks).items()]
     colours = {colour.lower() for colour, _ in task_looks(tasks).values()}.union(*(one.colours for one in figures))
     overall = _overall(compared)
-    lead = [one.heading for one in scores]
-    lead += [heading for heading, _, _ in overall[:1]] + [findings.rates(found)]
+    lead = [*findings.leaders(known), *(heading for heading, _, _ in overall[:1]), findings.rates(found)]
     return {
-        "lead": lead, "plan": plan, "metrics": {task: titled(metric) for task, metric in metrics.items()},
+        "lead": lead, "plan": plan, "units": findings.units(metrics), "task_names": tasks,
         "reference": reference, "progress": findings.progress(known), "done": all(cell.done for cell in known),
         "uneven": findings.uneven_seeds(known), "doubts": list(doubts(plan, known, results)),
         "states": state_table(known), "scores": scores,

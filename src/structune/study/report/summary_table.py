@@ -9,6 +9,7 @@ from structune.errors import UserError
 from structune.files import write_text
 from structune.finetune.markdown import markdown_row
 from structune.study.engine import summaries
+from structune.study.report.cells import point_of, said
 from structune.study.report.score_text import number, spread, titled
 from structune.study.results import Results
 from structune.study.study_file import Study
@@ -28,7 +29,7 @@ def table(plan: Study, results: Results) -> str:
         text += [
             markdown_row(
                 [
-                    row["method"], f"{row['numbers']:,}", f"{row['rate']:.3g}", spread(row["validation"], metric),
+                    row["method"], f"{row['numbers']:,}", said(point_of(row)), spread(row["validation"], metric),
                     spread(row["test"], metric), ", ".join(map(str, row["seeds"])),
                 ]
             )

@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 _COLOURS = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK]
 _MARKERS = ["o", "s", "^", "D", "v", "P"]  # not as many as colours, so that pairs repeat late
+_SIGNS = dict(zip(_MARKERS, "●■▲◆▼✚", strict=True))
 
 
 def task_looks(tasks: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each task, in figures whose lines are tasks."""
     return {task: (_COLOURS[n % len(_COLOURS)], _MARKERS[n % len(_MARKERS)]) for n, task in enumerate(tasks)}
+
+
+def sign(marker: str) -> str:
+    """The letter that looks like one of these markers."""
+    return _SIGNS[marker]
 
 
 def log_axis(axes: Axes, values: Sequence[float], text: str = "{:,.0f}") -> None:

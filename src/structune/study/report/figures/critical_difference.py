@@ -45,7 +45,7 @@ def draw_critical_difference(found: Ranks, name: str, words: str) -> Drawn:
             axes.plot([rank, rank, end], [0, y, y], color=INK, linewidth=0.8)
             text = f"{label}  {rank:.2f}" if left else f"{rank:.2f}  {label}"
             axes.text(end, y, f" {text} ", ha="right" if left else "left", va="center", color=INK)
-        return drawn(figure, name, words)
+        return drawn(figure, name, words, whole=True)
 
 
 def _scale(axes: Axes, difference: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structune.palette import BLACK, GREY, GRID, INK
 
@@ -49,13 +49,14 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-def drawn(figure: Figure, name: str, words: str) -> Drawn:
+def drawn(figure: Figure, name: str, words: str, whole: bool = False) -> Drawn:
     """Draw a figure, inside the same `plain_text` in which it was made.
 
     Args:
         figure: what is drawn.
         name: for files and ids: letters, digits, `.`, `=`, `_` and `-`.
         words: what it shows, for those who do not see it.
+        whole: whether it is as large as what is in it, and not as it was made.
     """
     import matplotlib
 
@@ -63,9 +64,11 @@ def drawn(figure: Figure, name: str, words: str) -> Drawn:
     figure.set_facecolor("none")
     for axes in figure.axes:
         axes.set_facecolor("none")
+    cut: dict[str, Any] = {"bbox_inches": "tight"} if whole else {}
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    figure.savefig(picture, format="png", dpi=160, facecolor="white")
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(page, format="svg", metadata=nothing, **cut)
+    figure.savefig(picture, format="png", dpi=160, facecolor="white", **cut)
     svg = page.getvalue()
     head = _HEAD.search(svg)
     assert head is not None
