@@ -114,8 +114,10 @@ INSIDE = {
     "methods": "method | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": """
-        base_model labels own_process parts points rates results sampled spectrum style study_file
+        base_model inputs labels measured own_process parts points rates results sampled spectrum style study_file
         | workers
+        | ray_task
+        | ray_workers
         | cell
         | runner
         | clock dry_run

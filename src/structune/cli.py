@@ -429,7 +429,19 @@ def study(
         typer.Option(metavar="NAME", help="Only this task.", show_default=False),
     ] = None,
     first_seed: Annotated[bool, typer.Option("--first-seed", help="Leave out all seeds but the first.")] = False,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Runs at a time, each a process of its own.")] = 1,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Runs at a time, each a process of its own; 1 by default, with --ray as many as there is room for.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: its address, auto, or local.", show_default=False),
+    ] = None,
+    gpus: Annotated[float, typer.Option(metavar="X", help="With --ray: GPUs of a run, or a share of one.")] = 0.0,
     hours: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(metavar="H", help="Stop after that time; the same command goes on.", show_default=False),
@@ -495,8 +507,9 @@ def study(
             return
         folder = _path_if_given("--work", work) or Path("runs") / plan.name
         run_study(
-            plan, results, folder, only=only, task=task, first_seed_only=first_seed, jobs=jobs, hours=hours,
-            keep_runs=keep_runs, dry_run=dry_run, timing=timing, price_per_hour=price_per_hour, console=console,
+            plan, results, folder, only=only, task=task, first_seed_only=first_seed, jobs=jobs, ray=ray, gpus=gpus,
+            hours=hours, keep_runs=keep_runs, dry_run=dry_run, timing=timing, price_per_hour=price_per_hour,
+            console=console,
         )  # fmt: skip
 
 

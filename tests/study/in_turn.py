@@ -11,6 +11,7 @@ class InTurn:
     """Stands for `Workers`: a job is done when it is started."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self.signals: list[int] = []
         self._ended: list[tuple[str, Outcome]] = []
 

@@ -31,13 +31,14 @@ def base_model(model: ModelSection, *, exclude_defaults: bool = False) -> dict[s
     written = model.model_dump(mode="json", exclude_none=True, exclude={"name"}, exclude_defaults=exclude_defaults)
     folder = Path(model.name)
     if folder.is_dir():
-        return {"weights": _hash_of_folder(folder.resolve())} | written
+        return {"weights": hash_of_weights(folder)} | written
     return ({} if model.name == "embedded" else {"id": model.name}) | written
 
 
-def _hash_of_folder(folder: Path) -> str:
+def hash_of_weights(folder: Path) -> str:
     """Of the names and all bytes of what is loaded: a sample of them would miss a layer that was fine-tuned."""
-    states = [_State.of(file) for file in sorted(_loaded_files(folder))]
+    folder = folder.resolve()
+    states = [_State.of(file) for file in sorted(loaded_files(folder))]
     with ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(_hash_of_file, states))
     names = (state.file.relative_to(folder).as_posix() for state in states)
@@ -59,7 +60,7 @@ class _State(NamedTuple):
         return cls(file, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
 
 
-def _loaded_files(folder: Path) -> Iterator[Path]:
+def loaded_files(folder: Path) -> Iterator[Path]:
     """Weights in one format for each folder, and what is beside them; nothing hidden, no card, no checkpoints."""
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
     yield from (file for file in files if file.suffix in _LOADED and file.is_file())
@@ -69,7 +70,7 @@ def _loaded_files(folder: Path) -> Iterator[Path]:
             break
     for inner in files:
         if inner.is_dir() and not inner.name.startswith("checkpoint-"):
-            yield from _loaded_files(inner)
+            yield from loaded_files(inner)
 
 
 @cache

@@ -22,6 +22,7 @@ from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
 from structune.study.dry_run import tell
 from structune.study.own_process import Outcome, stop_if_interrupted
+from structune.study.ray_workers import RayWorkers
 from structune.study.results import Results
 from structune.study.runner import Runner
 from structune.study.study_file import Study
@@ -36,7 +37,9 @@ def run_study(
     only: str = "",
     task: str | None = None,
     first_seed_only: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0.0,
     hours: float | None = None,
     keep_runs: bool = False,
     dry_run: bool = False,
@@ -59,7 +62,9 @@ def run_study(
         only: an expression that a method's label must contain a match of.
         task: the only task; all of them by default.
         first_seed_only: whether to leave out the other seeds.
-        jobs: how many processes run at a time.
+        jobs: how many processes run at a time: 1 by default, with Ray as many as there is room for.
+        ray: the address of a Ray cluster whose machines run them, or `local`.
+        gpus: of a run on it.
         hours: after which runs are stopped as by a signal, without an error; None: never.
         keep_runs: whether to keep the folders of runs whose rate was not chosen.
         dry_run: whether to say what is left instead, how long that takes and what it costs.
@@ -73,8 +78,12 @@ def run_study(
     """
     console = console or Console(quiet=True)
     refuse_several_processes()
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: at least one process has to run")
+    if gpus < 0 or (gpus and ray is None):
+        raise UserError(
+            f"--gpus {gpus:g}: give a number above 0, and --ray; without it, runs use the GPU that is there"
+        )
     if hours is not None and not hours > 0:
         raise UserError(f"--hours {hours}: give a time above 0, or leave it out")
     if price_per_hour is not None and not (price_per_hour > 0 and dry_run):
@@ -89,22 +98,23 @@ def run_study(
         cells = [Cell(name, label, method) for (label, method), name in product(chosen.items(), tasks)]
         runner = Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
         if dry_run:
-            tell(runner, jobs, console, timing=timing, price=price_per_hour)
+            tell(runner, jobs or 1, console, timing=timing, price=price_per_hour)
         else:
-            _carry_out(runner, jobs, until, console)
+            places = Workers(jobs or 1) if ray is None else RayWorkers(ray, work, jobs, gpus)
+            _carry_out(runner, places, until, console)
 
 
-def _carry_out(runner: Runner, jobs: int, until: float, console: Console) -> None:
-    """Run what is left, so many processes at a time. Raises `UserError` at the end where some failed."""
+def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, console: Console) -> None:
+    """Run what is left. Raises `UserError` at the end where some failed."""
     steps = runner.steps()
     if not steps:
         return
     begun: dict[str, tuple[Step, float]] = {}
-    clock = Clock(runner, jobs)
-    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
-    console.print(f"{clock.done} runs are done, about {clock.left()} left{at_a_time}", highlight=False)
     interrupted, over = None, False
-    with Workers(jobs) as workers:
+    with places as workers:
+        clock = Clock(runner, workers.count)
+        at_a_time = f", {workers.count} at a time" if workers.count > 1 else ""
+        console.print(f"{clock.done} runs are done, about {clock.left()} left{at_a_time}", highlight=False)
         while True:
             if not over and time.monotonic() >= until:
                 over = True

@@ -54,6 +54,7 @@ class Outcome:
         number: of the signal that interrupted it.
         test: its scores on the test part, if it was to be scored.
         timed: what it would take, if that was all that was asked.
+        measured: what its folder says, if that is on another machine.
     """
 
     kind: Literal["finished", "interrupted", "failed", "diverged"]
@@ -62,6 +63,7 @@ class Outcome:
     number: int = signal.SIGINT
     test: dict[str, Any] | None = None
     timed: Timed | None = None
+    measured: dict[str, Any] | None = None
 
 
 def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:

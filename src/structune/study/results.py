@@ -145,11 +145,11 @@ def settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any
 
 def _sources(recipe: Recipe) -> dict[str, Any]:
     """What a run reads: its data by their hash."""
-    hashes = [_hash(Path(file)) for file in recipe.data.files().values()]
+    hashes = [hash_of(Path(file)) for file in recipe.data.files().values()]
     return {"data": hashes, "model": Path(recipe.model.name).name}
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: Path) -> str:
     """Of a file; of a folder the names and contents of all files in it."""
     return _hash_at(path, path.stat().st_mtime_ns)
 
@@ -161,7 +161,7 @@ def _hash_at(path: Path, time: int) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     whole = hashlib.sha256()
     for file in sorted(found for found in path.rglob("*") if found.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()}\0{_hash(file)}\0".encode())
+        whole.update(f"{file.relative_to(path).as_posix()}\0{hash_of(file)}\0".encode())
     return whole.hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ from structune.files import write_json
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.study.cell import Cell, Step
+from structune.study.measured import measured
 from structune.study.own_process import Outcome
 from structune.study.parts import Parts
 from structune.study.points import Point, SearchSection
@@ -175,7 +176,9 @@ class Runner:
             numbers = {point: number for number, point in cell.tries.items()}
             content |= {"try": numbers[wanted.point], "tried": dict(wanted.point.more)}
         content |= {"validation": None, "test": None, "settings": settings(recipe)}
-        return content | (measured(recipe, step.job.run) if outcome.kind == "finished" else {})
+        if outcome.kind != "finished":
+            return content
+        return content | (measured(recipe, step.job.run) if outcome.measured is None else outcome.measured)
 
     def _remove_others(self, cell: Cell, best: Point) -> None:
         """Delete the runs of what was not chosen: what they say is in their results."""
@@ -208,19 +211,3 @@ class Runner:
             },
             where=wanted.name,
         ).resolved()
-
-
-def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
-    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, the losses."""
-    metrics = run.metrics()
-    scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
-    content: dict[str, Any] = {"validation": {key: metrics[f"eval_{key}"] for key in scores}}
-    if recipe.train.evaluate_first:
-        first = next(entry for entry in run.history() if "eval_loss" in entry)
-        content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
-    kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
-    taken = ("seconds_per_step", "peak_memory_bytes", "peak_memory_kind", "device")
-    content |= {key: metrics[key] for key in (*kept, *taken) if key in metrics}
-    content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
-    content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
-    return content

@@ -113,7 +113,7 @@ class Workers:
         self.count = count
         self.threads = None
         if count > 1 and not os.environ.get("OMP_NUM_THREADS"):
-            self.threads = max(1, _cores() // count)
+            self.threads = max(1, cores() // count)
         self.signals: list[int] = []
         self._method = os.environ.get(_METHOD) or ("forkserver" if sys.platform == "linux" else "spawn")
         self._busy: dict[str, tuple[Job, BaseProcess, Connection]] = {}
@@ -237,7 +237,7 @@ def _wait_for(run: Run) -> None:
     run.refuse_locked()
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -1,0 +1,24 @@
+"""What the folder of a finished run says of it, for the file of its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.run import Run
+
+
+def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
+    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, the losses."""
+    metrics = run.metrics()
+    scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
+    content: dict[str, Any] = {"validation": {key: metrics[f"eval_{key}"] for key in scores}}
+    if recipe.train.evaluate_first:
+        first = next(entry for entry in run.history() if "eval_loss" in entry)
+        content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
+    kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
+    taken = ("seconds_per_step", "peak_memory_bytes", "peak_memory_kind", "device")
+    content |= {key: metrics[key] for key in (*kept, *taken) if key in metrics}
+    content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
+    content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
+    return content

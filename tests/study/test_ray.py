@@ -1,0 +1,210 @@
+"""Runs on a Ray cluster, here one of this machine: the same results, through Ctrl-C and a lost process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from structune.errors import Interrupted, UserError
+from structune.finetune.recipe import Recipe
+from structune.finetune.run import Run
+from structune.study import engine as engines
+from structune.study import inputs as inputs_module
+from structune.study import ray_task, workers
+from structune.study.engine import run_study
+from structune.study.inputs import Input
+from structune.study.own_process import Outcome
+from structune.study.ray_task import MARK, Errand, run_errand
+from structune.study.results import Results
+from structune.study.study_file import Study
+from structune.study.workers import Job
+
+from .in_turn import InTurn
+
+
+@pytest.fixture
+def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
+    rows = "".join(f"a {word} film {n},{word}\n" for n in range(60) for word in ("good", "bad"))
+    (tmp_path / "films.csv").write_text(f"text,label\n{rows}")
+    data = {"train": str(tmp_path / "films.csv"), "evaluation_examples": 40}
+    train = {"max_steps": 60, "save_steps": 10, "batch_size": 8, "device": "cpu"}
+    return {
+        "name": "tiny",
+        "seeds": [3, 4],
+        "rates": [0.01, 0.04],
+        "further_rates": 0,
+        "model": {"name": str(tiny_model)},
+        "tasks": {"films": {"data": data, "validation_examples": 20, "train": train}},
+        "methods": [{"label": "pool", "method": {"name": "hydra", "pool_size": 13, "pool_map": "signed"}}],
+    }
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    return {f"{r['rate']:.3g} {r['seed']}": (r["validation"], r["test"]) for r in Results(folder).all()}
+
+
+def wait_until(there: Callable[[], object]) -> None:
+    until = time.monotonic() + 120
+    while not there() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def on_ray() -> list[psutil.Process]:
+    """The processes in which Ray has runs."""
+    mine = psutil.Process().children(recursive=True)
+    return [each for each in mine if any("errand_of_ray" in word for word in each.cmdline())]
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """A short name: there are sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_lost_stopped_and_gone_on_with(
+    content: dict[str, Any], tmp_path: Path, ray_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that loses its process goes on in another; after Ctrl-C other processes go on with what Ray has begun."""
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps the token of clusters that it starts
+    monkeypatch.setenv("RAY_TMPDIR", ray_folder)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    runs = tmp_path / "work" / "runs" / "films"
+
+    def begun() -> list[Path]:
+        return list(runs.glob("*/checkpoints/checkpoint-*/trainer_state.json"))
+
+    def disturb() -> None:
+        wait_until(lambda: begun() and on_ray())
+        on_ray()[0].kill()
+        wait_until(lambda: results.all() and begun())
+        happened.append(len(results.all()))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    happened: list[int] = []
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    watching = threading.Thread(target=disturb)
+    watching.start()
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        run_study(plan, results, Path("work"), ray="local", jobs=1)
+    watching.join()
+    assert happened == [1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert len(results.all()) < 3
+    trained: list[str] = []
+    carry_out = workers.carry_out
+
+    def told(job: Job) -> Outcome:
+        trained.append(job.run.state())
+        return carry_out(job)
+
+    monkeypatch.setattr(workers, "carry_out", told)
+    monkeypatch.setattr(engines, "Workers", InTurn)
+    run_study(plan, results, Path("work"))
+    assert trained[0] in ("unfinished", "finished")  # what was saved is taken up
+    run_study(plan, Results(tmp_path / "alone"), tmp_path / "other")
+    assert scores(results.folder) == scores(tmp_path / "alone")
+    assert len(results.all()) == 3
+
+
+@pytest.fixture
+def errand(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Errand:
+    """A run whose data, test part and model are in a folder that another machine does not have."""
+    monkeypatch.setattr(ray_task, "_in_own_process", workers.carry_out)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    here = tmp_path / "here"
+    shutil.copytree(content["model"]["name"], here / "bert")
+    for name in ("train", "validation", "test"):
+        shutil.copy(tmp_path / "films.csv", here / f"{name}.csv")
+    recipe = Recipe.parse(
+        {
+            "model": {"name": str(here / "bert")},
+            "data": {"train": str(here / "train.csv"), "evaluation": str(here / "validation.csv")},
+            "method": {"name": "c3a", "block_size": 8},
+            "train": {"max_steps": 2, "batch_size": 8, "device": "cpu"},
+            "output": str(here / "runs" / "films" / "one"),
+        }
+    ).resolved()
+    monkeypatch.chdir(here)
+    job = Job(recipe, Path("test.csv"))
+    (here / MARK).write_text("this disk")
+    (tmp_path / "scratch").mkdir()
+    errand = Errand.of(job, here)
+    monkeypatch.chdir(tmp_path)
+    return errand
+
+
+def nothing(_: Input) -> None:
+    """Nothing was sent."""
+
+
+def packed(errand: Errand) -> dict[str, bytes]:
+    return {each.key: each.packed() for each in errand.inputs}
+
+
+def test_a_machine_without_the_disk_gets_what_the_run_reads(errand: Errand, tmp_path: Path) -> None:
+    here, sent = tmp_path / "here", packed(errand)
+    shared = run_errand(errand, nothing, "n")
+    assert shared.outcome is not None
+    assert Run(here / "runs" / "films" / "one").state() == "finished"
+    here.rename(tmp_path / "elsewhere")
+    wants = run_errand(errand, nothing, "n")
+    assert wants.outcome is None
+    assert {Path(each.path).name for each in wants.missing} == {"train.csv", "validation.csv", "test.csv", "bert"}
+    for content_of in (lambda each: sent[each.key], nothing):  # then they are there
+        answer = run_errand(errand, content_of, "n")
+        assert answer.outcome is not None, answer
+        assert answer.outcome.kind == "finished", answer.outcome.reason
+        assert answer.outcome.test == shared.outcome.test
+        assert answer.outcome.measured is not None
+        assert shared.outcome.measured is not None
+        assert answer.outcome.measured["validation"] == shared.outcome.measured["validation"]
+    assert not here.exists()
+    assert not list((tmp_path / "scratch").glob("structune-*/runs/films/one"))
+
+
+def test_other_bytes_at_the_same_place_are_not_taken(errand: Errand, tmp_path: Path) -> None:
+    """Where the disk is not shared, a file of that name counts only if it is the same."""
+    (tmp_path / "here" / MARK).write_text("another disk")
+    with (tmp_path / "here" / "train.csv").open("a") as file:
+        file.write("a bad film,good\n")
+    config = tmp_path / "here" / "bert" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_act": "relu"}))
+    wants = run_errand(errand, nothing, "n")
+    assert {Path(each.path).name for each in wants.missing} == {"train.csv", "bert"}
+
+
+def test_what_is_told_where_it_cannot_be_done(
+    errand: Errand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
+) -> None:
+    answer = run_errand(replace(errand, version="0.0.1"), nothing, "n")
+    assert answer.outcome is not None
+    assert "is installed there and 0.0.1 here; install the same" in answer.outcome.reason
+    monkeypatch.setattr(inputs_module, "MOST", 10)
+    with pytest.raises(UserError, match=r"bert: has 0.0 GiB, .* is not sent; put a copy at that place"):
+        next(each for each in errand.inputs if each.model).packed()
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    with pytest.raises(UserError, match="--gpus 1: give a number above 0, and --ray"):
+        run_study(plan, results, tmp_path / "work", gpus=1)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"--ray: needs Ray; `pip install 'structune\[ray\]'` on every machine"):
+        run_study(plan, results, tmp_path / "work", ray="local")
