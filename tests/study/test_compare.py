@@ -10,29 +10,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from structune import cli
 from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
+from structune.finetune import training
 from structune.finetune.lock import locked
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.finetune.signals import Stopped
 from structune.finetune.training import train
 from structune.methods.hydra import Hydra
 from structune.methods.registry import preset
 from structune.study import compare as module
-from structune.study import own_process
 from structune.study.compare import compare
-from structune.study.own_process import Outcome, stop_if_interrupted, train_in_own_process
+from structune.study.own_process import Outcome, stop_if_interrupted
+from structune.study.workers import Job, Workers, carry_out, train_in_own_process
 
 Calls = list[tuple[str, bool]]
 
@@ -42,11 +42,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Runs take place in this process, which is quicker; the list tells (folder, resume) of each."""
     calls: Calls = []
 
-    def run(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
+    def noted(recipe: Recipe, resume: bool, **options: Any) -> Run:
         calls.append((Path(recipe.output or "").name, resume))
-        train(recipe, resume=resume, overwrite=overwrite)
-        return Outcome("finished")
+        return train(recipe, resume=resume, **options)
 
+    def run(recipe: ResolvedRecipe, overwrite: bool, quiet: bool) -> Outcome:
+        return carry_out(Job(recipe, overwrite=overwrite, quiet=True))
+
+    monkeypatch.setattr(training, "train", noted)
     monkeypatch.setattr(module, "train_in_own_process", run)
     return calls
 
@@ -109,11 +112,11 @@ def test_seeds_make_a_run_each(recipe_file: Path, tmp_path: Path, here: Calls, s
 def stop_in(name: str, how: Outcome | BaseException, run: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """A runner for which the run of this name ends so, after its folder was begun."""
 
-    def stopped(recipe: Recipe, resume: bool, overwrite: bool, quiet: bool) -> Outcome:
-        folder = Run(Path(recipe.output or ""))
+    def stopped(recipe: ResolvedRecipe, overwrite: bool, quiet: bool) -> Outcome:
+        folder = Run(Path(recipe.output))
         if folder.folder.name != name:
-            return run(recipe, resume, overwrite, quiet)
-        folder.begin(recipe, resume)
+            return run(recipe, overwrite, quiet)
+        folder.begin(recipe, resume=False)
         if isinstance(how, BaseException):
             raise how
         return how
@@ -210,13 +213,13 @@ def test_resuming_another_recipe_is_refused(recipe_file: Path, tmp_path: Path, h
     assert Run(tmp_path / "out" / "head").recipe().train.batch_size == 4
 
 
-def planned(recipe_file: Path, folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+def planned(recipe_file: Path, folder: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
     return Recipe.load(recipe_file, [*overrides, f"output={folder}"]).resolved()
 
 
 def test_own_process_trains(recipe_file: Path, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), False, False, quiet=True)
+    outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), overwrite=False, quiet=True)
     assert outcome == Outcome("finished")
     assert Run(tmp_path / "run").state() == "finished"
     assert signal.getsignal(signal.SIGINT) is handler
@@ -226,14 +229,15 @@ def test_a_signal_as_a_run_ends_stops_what_would_follow(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It came too late for the run, which is finished; the next one is not begun."""
+    wait = Workers.wait
 
-    @contextmanager
-    def too_late(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
-        child.start()
-        yield [signal.SIGTERM]
+    def too_late(self: Workers) -> list[tuple[str, Outcome]]:
+        ended = wait(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ended
 
-    monkeypatch.setattr(own_process, "_passing_signals_to", too_late)
-    outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), False, False, quiet=True)
+    monkeypatch.setattr(Workers, "wait", too_late)
+    outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), overwrite=False, quiet=True)
     assert outcome == Outcome("interrupted", number=signal.SIGTERM)
     assert Run(tmp_path / "run").state() == "finished"
     with pytest.raises(Stopped, match="SIGTERM"):
@@ -242,12 +246,12 @@ def test_a_signal_as_a_run_ends_stops_what_would_follow(
 
 def test_own_process_brings_back_the_mistake(recipe_file: Path, tmp_path: Path) -> None:
     recipe = planned(recipe_file, tmp_path / "run", ["model.name=./nowhere"])
-    outcome = train_in_own_process(recipe, False, False, quiet=True)
+    outcome = train_in_own_process(recipe, overwrite=False, quiet=True)
     assert outcome.kind == "failed"
     assert outcome.reason.startswith("model.name = './nowhere': cannot be loaded")
 
 
-def test_ctrl_c_saves_and_resume_finishes(recipe_file: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_resume_finishes(recipe_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The whole command, in its own process group, as a terminal would have it."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "structune.cli", "compare", str(recipe_file), "--methods", "c3a,head"]
@@ -266,9 +270,10 @@ def test_ctrl_c_saves_and_resume_finishes(recipe_file: Path, tmp_path: Path) -> 
     assert 0 < int(stopped[1]) < 300
     assert not (out / "head").exists()
     assert (out / "c3a" / "checkpoints" / f"checkpoint-{stopped[1]}").is_dir()
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"resuming from {out}/c3a/checkpoints/checkpoint-{stopped[1]}" in done.stdout.replace("\n", "")
+    done = CliRunner().invoke(cli.app, [*command[3:], "--resume"])
+    assert done.exit_code == 0, done.stderr
+    shown = capfd.readouterr().out.replace("\n", "")  # by the runs
+    assert f"resuming from {out}/c3a/checkpoints/checkpoint-{stopped[1]}" in shown
     assert {name: Run(out / name).metrics()["steps"] for name in ("c3a", "head")} == {"c3a": 300, "head": 300}
     assert list(table(out)) == ["c3a", "head"]
 
@@ -338,7 +343,7 @@ def test_runs_on_different_data_get_no_table(
     """The file changes while the runs are under way."""
     run = module.train_in_own_process
 
-    def changing(recipe: Recipe, *rest: bool) -> Outcome:
+    def changing(recipe: ResolvedRecipe, *rest: bool) -> Outcome:
         outcome = run(recipe, *rest)
         films = tmp_path / "films.csv"
         films.write_text(films.read_text().replace("a good film 7,", "a good film 77,"))

@@ -27,8 +27,9 @@ from structune.finetune.tables import print_table
 from structune.finetune.task_data import load_data
 from structune.methods.registry import preset
 from structune.study.comparison import RESULTS, Comparison, is_comparison
-from structune.study.own_process import Outcome, stop_if_interrupted, train_in_own_process
+from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.tradeoff_figure import draw_tradeoff
+from structune.study.workers import train_in_own_process
 from structune.tasks.task import Base
 
 
@@ -107,7 +108,7 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, where):
         try:
-            ended = _carry_out(plan, resume, overwrite, go_on, console)
+            ended = _carry_out(plan, overwrite, go_on, console)
         except KeyboardInterrupt:
             console.print(escape(go_on), soft_wrap=True, highlight=False)
             raise
@@ -213,9 +214,7 @@ def _plan(
     return plan
 
 
-def _carry_out(
-    plan: Sequence[_Planned], resume: bool, overwrite: bool, go_on: str, console: Console
-) -> dict[str, Outcome]:
+def _carry_out(plan: Sequence[_Planned], overwrite: bool, go_on: str, console: Console) -> dict[str, Outcome]:
     """Train what is not finished, one after the other. Returns, by name, how each ended that did not finish."""
     ended = {}
     begun, trained = time.monotonic(), 0
@@ -228,8 +227,7 @@ def _carry_out(
         left = (time.monotonic() - begun) / trained * (waiting - trained) if trained else None
         estimate = "" if left is None else f"  [dim]about {duration(left)} left in all[/]"
         console.print(f"{heading}{estimate}", highlight=False)
-        going_on = resume and planned.run.state() == "unfinished"
-        outcome = train_in_own_process(planned.recipe, going_on, overwrite, console.quiet)
+        outcome = train_in_own_process(planned.recipe, overwrite, console.quiet)
         trained += 1
         stop_if_interrupted(outcome, go_on)
         if outcome.kind != "finished":

@@ -1,29 +1,16 @@
-"""One training run in a process of its own: its peak memory and time are its own, and it takes nothing down with it."""
+"""How a run ended that has a process of its own: it takes nothing down with it."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from types import FrameType
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.console import Console
-
-from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
-from structune.finetune.importing import without_remarks
-from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.signals import Stopped, stop_signals, taken
-
-_READY = "ready"
+from structune.finetune.signals import Stopped
 
 
 @dataclass(frozen=True)
@@ -66,29 +53,6 @@ class Outcome:
     measured: dict[str, Any] | None = None
 
 
-def train_in_own_process(recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool = False) -> Outcome:
-    """`structune.finetune.training.train` in a fresh process that shows its progress on this one's terminal.
-
-    Ctrl-C reaches both processes, and SIGTERM and SIGHUP are passed on: the run saves a checkpoint and ends, and this
-    process waits for it. When this process is killed, the run saves and ends too.
-    """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    hears = signal.SIGINT in stop_signals()
-    child = context.Process(target=_train, args=(sender, recipe, resume, overwrite, quiet, hears), daemon=True)
-    with _passing_signals_to(child, receiver) as received:
-        sender.close()
-        child.join()
-    try:
-        receiver.recv()
-        outcome: Outcome = receiver.recv()
-    except EOFError:
-        outcome = outcome_of_exit_code(child.exitcode or 0)
-    if received and outcome.kind in ("finished", "diverged"):
-        outcome = Outcome("interrupted")  # the signal came when there was nothing left to stop but the next run
-    return replace(outcome, number=received[0]) if received and outcome.kind == "interrupted" else outcome
-
-
 def stop_if_interrupted(outcome: Outcome, go_on: str) -> None:
     """Raises `Interrupted`, or `KeyboardInterrupt` where nothing was saved, if a signal asked for the end.
 
@@ -101,27 +65,6 @@ def stop_if_interrupted(outcome: Outcome, go_on: str) -> None:
     if outcome.step is not None:
         raise Interrupted(outcome.step, go_on, outcome.number)
     raise KeyboardInterrupt if outcome.number == signal.SIGINT else Stopped(outcome.number)
-
-
-def _train(sender: Connection, recipe: ResolvedRecipe, resume: bool, overwrite: bool, quiet: bool, hears: bool) -> None:
-    """What the new process does. An error that is no `UserError` ends it with its traceback."""
-    if hears:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    sender.send(_READY)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
-    warnings.filterwarnings("ignore", category=DataWarning)  # the first process told
-
-    def trained() -> Outcome:
-        with without_remarks():
-            from structune.finetune.training import train
-
-        train(recipe, resume=resume, overwrite=overwrite, console=Console(quiet=quiet))
-        return Outcome("finished")
-
-    outcome = outcome_of(trained)
-    with suppress(BrokenPipeError):  # the parent was killed
-        sender.send(outcome)
 
 
 def outcome_of(do: Callable[[], Outcome]) -> Outcome:
@@ -144,33 +87,6 @@ def end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _passing_signals_to(child: BaseProcess, receiver: Connection) -> Iterator[list[int]]:
-    """Start the child, and leave signals to it: Ctrl-C reaches it anyway, others are passed on.
-
-    While it is starting up it is deaf to Ctrl-C, and is ended from here. Yields the list of the signals that came.
-    """
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if number != signal.SIGINT or not receiver.poll():
-            child.terminate()
-
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        child.start()
-        yield received
-        return
-    numbers = stop_signals()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the child until it says otherwise
-    try:
-        child.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with taken(on_signal, numbers):
-        yield received
 
 
 def outcome_of_exit_code(exitcode: int) -> Outcome:

@@ -1,5 +1,6 @@
 """What every run needs, imported once by the process that runs are forked from. It touches no device."""
 
+import gc
 import os
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is a GPU begins nothing on it
@@ -14,3 +15,6 @@ with without_remarks():
     import structune.finetune.check
     import structune.finetune.evaluate
     import structune.finetune.training  # noqa: F401
+
+gc.collect()
+gc.freeze()  # a run that asks for a collection of garbage looks through what is its own, and copies none of this

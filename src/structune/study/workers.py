@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from structune.doubt import DataWarning
 from structune.errors import UserError
 from structune.finetune.importing import without_remarks
@@ -49,11 +51,15 @@ class Job:
         recipe: of the run, which is trained unless it is finished.
         test: the file that it is scored on then; None: it is not.
         timed: whether to take a few steps that are thrown away instead, and say what the run would take.
+        overwrite: whether a run that is there is begun anew, also a finished one.
+        quiet: whether it shows no progress.
     """
 
     recipe: ResolvedRecipe
     test: Path | None = None
     timed: bool = False
+    overwrite: bool = False
+    quiet: bool = False
 
     @property
     def run(self) -> Run:
@@ -80,9 +86,10 @@ def carry_out(job: Job) -> Outcome:
             from structune.finetune.training import train
 
         _wait_for(job.run)
-        state = job.run.state()
+        state = "new" if job.overwrite else job.run.state()
         if state != "finished":
-            train(job.recipe, resume=state == "unfinished")
+            screen = Console(quiet=job.quiet)
+            train(job.recipe, resume=state == "unfinished", overwrite=job.overwrite, console=screen)
         if job.test is None:
             return Outcome("finished")
         scored = evaluate(job.run.folder, job.test)
@@ -93,6 +100,21 @@ def carry_out(job: Job) -> Outcome:
     except Exception as error:  # noqa: BLE001  (one run's defect is no reason to lose the others)
         traceback.print_exc()
         return Outcome("failed", f"{type(error).__name__}: {error}")
+
+
+def train_in_own_process(recipe: ResolvedRecipe, overwrite: bool, quiet: bool = False) -> Outcome:
+    """`carry_out` in a process of its own, whose peak memory and time are its own and which takes nothing down with it.
+
+    It shows its progress on this one's terminal, and ends as `Workers` say.
+    """
+    with Workers(1) as workers:
+        workers.start("", Job(recipe, overwrite=overwrite, quiet=quiet))
+        ((_, outcome),) = workers.wait()
+    if not workers.signals:
+        return outcome
+    if outcome.kind in ("finished", "diverged"):
+        outcome = Outcome("interrupted")  # the signal came when there was nothing left to stop but the next run
+    return replace(outcome, number=workers.signals[0])
 
 
 class Workers:
@@ -140,11 +162,12 @@ class Workers:
         if self._method == "forkserver":
             context.set_forkserver_preload([_PRELOADED])
         receiver, sender = context.Pipe(duplex=False)
-        arguments = (sender, job, self.threads, self._method == "forkserver")
-        process = context.Process(target=_work, args=arguments, daemon=True)
+        screen = _screen() if self._method == "forkserver" else None
+        process = context.Process(target=_work, args=(sender, job, self.threads, screen), daemon=True)
         with _deaf_to_interrupts(), _number_of_threads(self.threads):
             process.start()
-        sender.close()
+        for end in (sender, *(screen or ())):
+            end.close()
         self._busy[key] = (job, process, receiver)
         if self.signals:  # it came while that one was being started
             process.terminate()
@@ -190,9 +213,17 @@ class Workers:
             self.stop()
 
 
-def _work(sender: Connection, job: Job, threads: int | None, forked: bool) -> None:
-    """What a process does."""
+def _screen() -> list[Connection]:
+    """Where output and errors go now: a fork server has those of the time at which it began."""
+    return [Connection(os.dup(number), readable=False) for number in (1, 2)]
+
+
+def _work(sender: Connection, job: Job, threads: int | None, screen: list[Connection] | None) -> None:
+    """What a process does; `screen` is there if it was forked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number, end in enumerate(screen or (), start=1):
+        os.dup2(end.fileno(), number)
+        end.close()
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other
     warnings.filterwarnings("ignore", category=DataWarning)
@@ -200,7 +231,7 @@ def _work(sender: Connection, job: Job, threads: int | None, forked: bool) -> No
 
     if threads is not None:
         torch.set_num_threads(threads)
-    outcome = carry_out(job) if not forked or _has_cuda_if_there_is(job) else Outcome("failed", _NO_CUDA_HERE)
+    outcome = carry_out(job) if screen is None or _has_cuda_if_there_is(job) else Outcome("failed", _NO_CUDA_HERE)
     with suppress(BrokenPipeError):  # the parent was killed
         sender.send(outcome)
 
