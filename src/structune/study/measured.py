@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from structune.finetune.recipe import ResolvedRecipe
@@ -9,7 +10,7 @@ from structune.finetune.run import Run
 
 
 def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
-    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, the losses."""
+    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, day, losses."""
     metrics = run.metrics()
     scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
     content: dict[str, Any] = {"validation": {key: metrics[f"eval_{key}"] for key in scores}}
@@ -20,5 +21,7 @@ def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
     taken = ("seconds_per_step", "peak_memory_bytes", "peak_memory_kind", "device")
     content |= {key: metrics[key] for key in (*kept, *taken) if key in metrics}
     content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
+    ended = datetime.fromtimestamp(run.metrics_file.stat().st_mtime, timezone.utc)
+    content["date"] = ended.date().isoformat()
     content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
     return content

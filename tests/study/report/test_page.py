@@ -176,3 +176,17 @@ def test_the_command_writes_it(whole: MadeUp, tmp_path: Path, monkeypatch: pytes
     )
     assert done.exit_code == 0
     assert "All of the study is done" in Path("there/report.html").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_where_and_when_runs_were_made_is_said(made_up: MadeUp) -> None:
+    gpu = {"device": "cuda", "versions": {"torch": "2.11.0", "gpu": "NVIDIA H200", "cpu_threads": "8"}}
+    for seed, date in ((0, "2026-11-25"), (1, "2026-11-27"), (2, "2026-11-26")):
+        made_up.add("one", "LoRA r=8", 0.004, seed, 0.8, 0.8, date=date, train_seconds=3600.0, **gpu)
+    made_up.add("one", "LoRA r=8", 0.001, 0, 0.7)
+    made_up.add("one", "LoRA r=8", 0.016, 0, None)
+    page(made_up)
+    tables = (made_up.folder / "out" / "tables.md").read_text("utf-8")
+    assert "| NVIDIA H200 | 3 | 3.0 h | 2026-11-25 to 2026-11-27 | torch 2.11.0 |" in tables
+    assert "| CPU x86_64, 2 threads | 1 | 30 s | not recorded | torch 2.13.0 |" in tables
+    assert "| not recorded | 1 | 0 s | not recorded | not recorded |" in tables

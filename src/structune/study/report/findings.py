@@ -10,7 +10,7 @@ from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, Against
 from structune.study.report.cells import Cell
 from structune.study.report.figures.small import curves
 from structune.study.report.machines import Cost
-from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, SMALLEST, Optimum
+from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, ONE, SMALLEST, Optimum
 from structune.study.report.score_text import factor, number, titled
 from structune.study.report.statistics import FEW, bootstrap_holds_at_most
 from structune.tasks.task import Metric
@@ -40,21 +40,22 @@ def uneven_seeds(cells: Sequence[Cell]) -> str:
     return f"Test scores rest on different numbers of seeds: {each}."
 
 
-def best(task: str, cells: Sequence[Cell], reference: str | None) -> str:
-    """Which method has the best mean score on a task, beside the reference."""
+def best(task: str, cells: Sequence[Cell], against: Against | None) -> str:
+    """Which method has the best mean score on a task, beside the reference, and whether it is shown to be ahead."""
     own = [cell for cell in cells if cell.task == task and cell.seeds]
     if not own:
         return f"{task}: no test score yet"
     first = _first(own)
     said = f"{task}: {first.label} has the best mean, {number(first.score, first.metric)} {titled(first.metric)}"
-    beaten = next((cell for cell in own if cell.label == reference), None)
+    beaten = next((cell for cell in own if against is not None and cell.label == against.reference), None)
     if len(own) == 1:
         return (
             f"{task}: only {first.label} has a test score, {number(first.score, first.metric)} {titled(first.metric)}"
         )
-    if beaten is None or beaten is first:
+    compared = None if against is None else against.of(first)
+    if beaten is None or compared is None:
         return said
-    return f"{said}; {beaten.label} has {number(beaten.score, beaten.metric)}"
+    return f"{said}; {beaten.label} has {number(beaten.score, beaten.metric)}: {compared.verdict}"
 
 
 def leaders(cells: Sequence[Cell]) -> list[str]:
@@ -77,7 +78,7 @@ def verdicts(found: Sequence[Compared], reference: str, where: str) -> str:
     tested = Counter(one.verdict for one in found if one.p is not None)
     total = sum(tested.values())
     if not total:
-        return f"Against {reference} nothing can be tested yet"
+        return f"Against {reference}{where} nothing can be tested yet"
     rest = len(found) - total
     not_tested = f"; {rest} could not be tested" if rest else ""
     return (
@@ -167,6 +168,7 @@ def rates(found: Mapping[tuple[str, str], Optimum]) -> str:
     parts = [f"{where[INSIDE]} of {counted(searched, 'search', 'searches')} have the best rate inside what was tried"]
     parts += [f"{ends} at an end of it"] if ends else []
     parts += [f"{where[LEVEL]} score the same at every rate"] if where[LEVEL] else []
+    parts += [f"{where[ONE]} with one rate so far"] if where[ONE] else []
     away = sum(bool(one.ran_away) for one in found.values())
     parts += [f"in {away} numbers ran away somewhere"] if away else []
     return ", ".join(parts)

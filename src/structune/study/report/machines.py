@@ -22,12 +22,14 @@ class Machine:
         versions: of what matters, in words.
         runs: how many.
         seconds: they trained together.
+        dates: from when to when, as far as they are recorded.
     """
 
     name: str
     versions: str
     runs: int
     seconds: float
+    dates: str
 
     def time(self) -> str:
         """The training time of all runs together, in words."""
@@ -53,8 +55,19 @@ def machines(cells: Sequence[Cell]) -> list[Machine]:
     for cell in cells:
         for run in cell.runs:
             found.setdefault((device(run), _versions(run)), []).append(run)
-    each = [Machine(*key, len(runs), sum(run.get("train_seconds", 0.0) for run in runs)) for key, runs in found.items()]
+    each = [
+        Machine(*key, len(runs), sum(run.get("train_seconds", 0.0) for run in runs), _dates(runs))
+        for key, runs in found.items()
+    ]
     return sorted(each, key=lambda machine: -machine.runs)
+
+
+def _dates(runs: Sequence[dict[str, Any]]) -> str:
+    known = sorted(run["date"] for run in runs if "date" in run)
+    if not known:
+        return _NOT_SAID
+    said = known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+    return said if len(known) == len(runs) else f"{said}; {len(runs) - len(known)} {_NOT_SAID}"
 
 
 def _versions(run: dict[str, Any]) -> str:

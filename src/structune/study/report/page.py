@@ -97,7 +97,7 @@ def _content(plan: Study, results: Results, known: list[Cell], reference: str | 
     scores = []
     for task, metric in metrics.items():
         own = [row for row in rows if row["task"] == task]
-        heading = findings.best(task, known, reference)
+        heading = findings.best(task, known, compared)
         several = len(own) > 1
         figure = draw_scores(own, metric, looks, reference, names.of(f"scores {task}"), heading) if several else None
         scores.append(Shown(figure, heading, []))

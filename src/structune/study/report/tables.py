@@ -174,8 +174,8 @@ def machine_table(found: Sequence[Machine]) -> Table:
     rows = [
         [
             Entry(one.name), Entry(f"{one.runs:,}", one.runs), Entry(one.time(), one.seconds),
-            Entry(one.versions),
+            Entry(one.dates), Entry(one.versions),
         ]
         for one in found
     ]  # fmt: skip
-    return _table(["device", "runs", "training time in all", "versions"], rows)
+    return _table(["device", "runs", "training time in all", "dates", "versions"], rows)
