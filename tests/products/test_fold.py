@@ -95,16 +95,23 @@ def test_value_and_gradients(
 @pytest.mark.parametrize(("family", "way"), WAYS, indirect=["way"])
 @pytest.mark.parametrize("centred", [False, True])
 def test_second_derivatives(family: str, centred: bool, way: None) -> None:
+    """Those of the definition: the derivatives of a mixture of all first ones, by everything that these depend on."""
     structure, generators, start, x, weight, bias = _case(family, (2, 3), (5, 6))
-
-    def product(x: Tensor, weight: Tensor, bias: Tensor, *numbers: Tensor) -> Tensor:
-        named = dict(zip(generators, numbers, strict=True))
-        given = start if centred else None
-        return fold(structure, x, named, given, weight=weight, bias=bias, out_features=5, scale=0.5)
-
-    inputs = (x[:2].detach().requires_grad_(), weight, bias, *generators.values())
-    torch.autograd.gradcheck(product, inputs)
-    torch.autograd.gradgradcheck(product, inputs)
+    given = start if centred else None
+    grad = sample_inputs(T, 5, seed=8).requires_grad_()
+    inputs = {"x": x, "weight": weight, "bias": bias, **generators}
+    results = []
+    for y in (
+        fold(structure, x, generators, given, weight=weight, bias=bias, out_features=5, scale=0.5),
+        _definition(structure, generators, given, x, weight, bias, 0.5),
+    ):
+        first = torch.autograd.grad(y, tuple(inputs.values()), grad, create_graph=True)
+        mixture = sum((one * sample_inputs(*one.shape, seed=9)).sum() for one in first)
+        by = {name: one for name, one in {**inputs, "grad": grad}.items() if name != "bias"}  # y is linear in it
+        second = torch.autograd.grad(mixture, tuple(by.values()), materialize_grads=True)
+        results.append(dict(zip(by, second, strict=True)))
+    assert min(float(found.abs().max()) for name, found in results[0].items() if name in ("x", "weight", "grad")) > 0.1
+    assert_close(*results, 1e-12, family)
 
 
 @pytest.mark.parametrize(("family", "way"), WAYS, indirect=["way"])
