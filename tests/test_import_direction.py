@@ -111,7 +111,7 @@ INSIDE = {
         | reading
         | sources captioned_folder
         | pieces""",
-    "methods": "method | update | * | registry",
+    "methods": "method parts | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": """
         base_model inputs labels measured own_process parts points rates results sampled spectrum style study_file

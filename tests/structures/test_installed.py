@@ -81,7 +81,7 @@ def test_a_family_is_known_by_name_and_imported_when_asked_for(install: Install,
     assert structures.declared("diagonal", "learning_rate") == 0.125
     assert methods.preset("hydra-diagonal") == Hydra(structure="diagonal", num_splits=3)
     assert methods.preset("hydra-diagonal").rates().adapter == 0.125
-    with pytest.raises(UserError, match=r"known: bitfit, .*, hydra-diagonal"):
+    with pytest.raises(UserError, match=r"known: adalora, .*, hydra-diagonal"):
         methods.preset("hydra-diagonale")
     assert "outside_diagonal" not in sys.modules
     family = structures.get("diagonal")

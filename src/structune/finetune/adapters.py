@@ -65,6 +65,7 @@ def apply_method(base: Base, method: Method, task: Task) -> nn.Module:
         # With some task types PEFT trains what is called classifier or score, whatever the configuration says.
         task_type = None if base.frozen else task.peft_name
         model = peft.get_peft_model(base.model, _config(method, targets, base.head, task_type))
+        method.mend(model)
     if base.frozen and (hit := [name for name, part in model.named_parameters() if _changes(base.frozen, name, part)]):
         raise UserError(
             f"method.target_modules = {targets!r}: adapts {bare(hit[0])!r} of the pretrained head, which is kept as it "
@@ -129,7 +130,9 @@ def load_trained(base: Base, method: Method, folder: Path) -> nn.Module:
     weights = folder / WEIGHTS_FILE
     try:
         if isinstance(method, PeftMethod):
-            return peft.PeftModel.from_pretrained(base.model, str(folder), local_files_only=True).eval()
+            loaded = peft.PeftModel.from_pretrained(base.model, str(folder), local_files_only=True).eval()
+            method.mend(loaded)
+            return loaded
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{weights}: cannot be loaded ({error}); train again, or restore the file") from None

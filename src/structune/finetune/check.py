@@ -94,7 +94,12 @@ def check(
             ready.data.targets,
             Path(scratch),
             ready.encoded.train,
-            callbacks=[clock, few, *ready.settings.task.callbacks(ready.base)],
+            callbacks=[
+                clock,
+                few,
+                *ready.settings.task.callbacks(ready.base),
+                *ready.settings.method.callbacks(ready.model),
+            ],
         )
         trainer.args.save_strategy = SaveStrategy.NO
         with MemoryMeter(cuda=trainer.args.device.type == "cuda") as memory:

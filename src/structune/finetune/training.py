@@ -241,7 +241,16 @@ def _carry_out(ready: Ready, resume: bool, stop: StopOnInterrupt) -> None:
             run.checkpoints,
             encoded.train,
             encoded.evaluation,
-            [clock, LogFile(run.log_file), bar, stop, OwnNumbers(processes), shown, *recipe.task.callbacks(base)],
+            [
+                clock,
+                LogFile(run.log_file),
+                bar,
+                stop,
+                OwnNumbers(processes),
+                shown,
+                *recipe.task.callbacks(base),
+                *recipe.method.callbacks(ready.model),
+            ],
             processes,
         )
         shown.log = trainer.log

@@ -61,7 +61,8 @@ class AnyPeft(PeftMethod):
         return dict(self.__pydantic_extra__)
 
     def config(self, **common: Any) -> peft.PeftConfig:
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+        import peft
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
         types = {str(key.value): config for key, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         name = self.type.upper()
@@ -77,6 +78,13 @@ class AnyPeft(PeftMethod):
                 near = closest(key, sorted(known))
                 raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
         config: peft.PeftConfig = make(**self.options(), **common)
+        # Who allocates only if use_asa says so (AdaMSS) trains without it.
+        allocates = hasattr(PEFT_TYPE_TO_TUNER_MAPPING[peft.PeftType(name)], "update_and_allocate")
+        if allocates and getattr(config, "use_asa", True):
+            raise ValueError(
+                f"type = {self.type!r}: allocates ranks while it trains, which no run asks it to; of AdaLoRA there is "
+                f"{{name: adalora}}"
+            )
         return config
 
     @classmethod

@@ -17,6 +17,8 @@ from structune.section import Section
 
 if TYPE_CHECKING:
     import peft
+    from torch import nn
+    from transformers import TrainerCallback
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,6 +55,10 @@ class Method(Section):
         """Learning rates to start from when the recipe gives none."""
         return LearningRates()
 
+    def callbacks(self, model: nn.Module) -> list[TrainerCallback]:
+        """What it does while the adapted model trains, beside training. Default: nothing."""
+        return []
+
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
         """Sections by a short name, which a recipe may say in place of a section. Default: its own, with defaults."""
@@ -78,6 +84,9 @@ class PeftMethod(Method):
         Raises:
             ValueError, TypeError, KeyError, NotImplementedError: the settings do not go together.
         """
+
+    def mend(self, model: nn.Module) -> None:
+        """Put right what PEFT's model of it lacks, after it was made or loaded. Default: nothing."""
 
 
 class PartOfModel(Method):

@@ -14,7 +14,7 @@ from structune.methods.method import Method
 from structune.registry import Registry, section_name
 from structune.section import closest
 
-_NO_METHODS = {"method", "registry", "update"}
+_NO_METHODS = {"method", "parts", "registry", "update"}
 
 
 def _read_off_folder() -> list[type[Method]]:

@@ -1,0 +1,1 @@
+"""What methods do while they train: imports torch, and is imported when a model is adapted."""
