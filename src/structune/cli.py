@@ -258,7 +258,9 @@ def predict(
             count = prediction.write_predictions(
                 _path("RUN", run), source, target, overwrite=overwrite, overrides=overrides or (), console=console
             )
-            console.print(f"{count:,} rows in {escape(str(target))}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{count:,} {'row' if count == 1 else 'rows'} in {escape(str(target))}", highlight=False, soft_wrap=True
+            )
             return
         predictor = prediction.Predictor(_path("RUN", run), overrides or ())
         predictor.refuse_images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -122,6 +123,7 @@ class TextToImage(Task):
             )
 
     def processor(self, section: ModelSection) -> Any:
+        logging.getLogger("diffusers.quantizers").setLevel(logging.ERROR)  # it tells what of torchao it does without
         try:
             import diffusers  # noqa: F401
         except ModuleNotFoundError:
