@@ -120,7 +120,8 @@ INSIDE = {
         | ray_workers
         | cell
         | runner
-        | clock dry_run
+        | clock
+        | dry_run
         | engine
         | *
         | compare inspect""",

@@ -576,11 +576,15 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     assert "3 runs are done, 9 left: about 5 min at 2 at a time, without 8 of which nothing is known" in said(2)
     assert "0.08 hours of this machine, which cost 0.25 at 3 an hour" in said(2, price_per_hour=3.0)
     assert len(trained) == 2
+    run_study(plan, results, tmp_path / "work", only="pool", console=wide)
+    lines = screen.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]  # a StringIO
+    assert lines[0] == "3 runs are done, about 1 left: about 10 min"
+    assert re.fullmatch(r"4/4  films  pool  lr 0\.0[14]  seed 4  test accuracy [0-9.]+%  \d+ s  done", lines[1])
     for file in results.folder.glob("*/*.json"):
         elsewhere = json.loads(file.read_text())
         elsewhere["versions"]["platform"] = "another machine"
         file.write_text(json.dumps(elsewhere))
-    assert "3 runs are done, 9 left: no run was timed" in said(1)
+    assert "4 runs are done, 8 left: no run was timed" in said(1)
     with pytest.raises(UserError, match="--price-per-hour 0: give a price above 0"):
         said(1, price_per_hour=0)
 

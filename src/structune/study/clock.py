@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 from collections.abc import Sequence
 
@@ -10,11 +11,27 @@ from structune.study.cell import Cell, Step
 from structune.study.runner import Left, Runner
 
 
-class Times:
-    """How long steps take: as those of the same cell, else of the same task, else as all."""
+def finished_here(cell: Cell) -> float | None:
+    """Mean seconds of training of a cell's runs that were finished on this machine; None: there are none."""
+    here = {"platform": platform.platform(), "cpu": platform.processor() or platform.machine()}
+    seconds = [
+        result["train_seconds"]
+        for result in cell.results.values()
+        if result is not None and "train_seconds" in result and here.items() <= result["versions"].items()
+    ]
+    return statistics.mean(seconds) if seconds else None
 
-    def __init__(self) -> None:
+
+class Times:
+    """How long steps take: as those of the same cell, else of the same task, else as all.
+
+    Args:
+        cells: whose runs of earlier commands count, where there are no later ones of the cell.
+    """
+
+    def __init__(self, cells: Sequence[Cell] = ()) -> None:
         self._known: list[tuple[Cell, float]] = []
+        self._before = [(cell, seconds) for cell in cells if (seconds := finished_here(cell)) is not None]
 
     def add(self, cell: Cell, seconds: float) -> None:
         self._known.append((cell, seconds))
@@ -22,13 +39,14 @@ class Times:
     def of(self, cell: Cell) -> float | None:
         """Seconds of one step; None: nothing is known."""
         for alike in (lambda one: one is cell, lambda one: one.task == cell.task, lambda one: True):
-            if known := [seconds for one, seconds in self._known if alike(one)]:
-                return statistics.mean(known)
+            for source in (self._known, self._before):
+                if known := [seconds for one, seconds in source if alike(one)]:
+                    return statistics.mean(known)
         return None
 
     def left(self, left: Sequence[Left], jobs: int) -> float | None:
         """Seconds that what is left takes, so many steps at a time; None: nothing is known."""
-        if not self._known:
+        if not self._known and not self._before:
             return None
         return sum(each.steps * (self.of(each.cell) or 0.0) for each in left if each.steps) / jobs
 
@@ -39,7 +57,14 @@ class Clock:
     def __init__(self, runner: Runner, jobs: int) -> None:
         self.runner, self.jobs = runner, jobs
         self.done = runner.done()
-        self.times = Times()
+        self.times = Times(runner.cells)
+
+    def first_line(self) -> str:
+        """What is done and left before the first step."""
+        at_a_time = f", {self.jobs} at a time" if self.jobs > 1 else ""
+        seconds = self.times.left(self.runner.left(), self.jobs)
+        estimate = "" if seconds is None else f": about {duration(seconds)}"
+        return f"{self.done} runs are done, about {self.left()} left{at_a_time}{estimate}"
 
     def left(self) -> int:
         """How many steps are left, at least."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import statistics
 import time
 from dataclasses import dataclass
 
@@ -12,7 +10,8 @@ from rich.markup import escape
 
 from structune.duration import duration
 from structune.errors import UserError
-from structune.study.cell import Cell, Step
+from structune.study.cell import Step
+from structune.study.clock import finished_here
 from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.runner import Left, Runner
 from structune.study.workers import Job, Workers
@@ -50,7 +49,7 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
         Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end.
     """
     steps, left = runner.steps(), [each for each in runner.left() if each.steps]
-    takes = {id(cell): found for cell in runner.cells if (found := _finished(cell)) is not None}
+    takes = {id(cell): Takes(seconds) for cell in runner.cells if (seconds := finished_here(cell)) is not None}
     failed: list[str] = []
     waiting = {id(step.cell): step for step in reversed(steps) if id(step.cell) not in takes}
     if timing and waiting:
@@ -80,23 +79,14 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
         raise UserError("\n".join(["these would fail:", *failed]))
 
 
-def _finished(cell: Cell) -> Takes | None:
-    """As its runs took that were finished on this machine; None: there are none."""
-    here = {"platform": platform.platform(), "cpu": platform.processor() or platform.machine()}
-    seconds = [
-        result["train_seconds"]
-        for result in cell.results.values()
-        if result is not None and "train_seconds" in result and here.items() <= result["versions"].items()
-    ]
-    return Takes(statistics.mean(seconds)) if seconds else None
-
-
 def _timed(
     runner: Runner, steps: list[Step], takes: dict[int, Takes], jobs: int, console: Console
 ) -> tuple[dict[int, Takes], list[str]]:
     """A few steps of one run of each cell, thrown away. Returns what each takes, and why some would fail."""
     takes, failed, begun = dict(takes), [], time.monotonic()
-    console.print(f"timing a few steps of {len(steps)} methods on tasks", highlight=False)
+    console.print(
+        f"timing a few steps of each method on each task, {len(steps)} in all: this takes a while", highlight=False
+    )
     waiting, by_name = list(reversed(steps)), {step.name: step for step in steps}
     with Workers(jobs) as workers:
         done = 0

@@ -113,8 +113,7 @@ def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, conso
     interrupted, over = None, False
     with places as workers:
         clock = Clock(runner, workers.count)
-        at_a_time = f", {workers.count} at a time" if workers.count > 1 else ""
-        console.print(f"{clock.done} runs are done, about {clock.left()} left{at_a_time}", highlight=False)
+        console.print(clock.first_line(), highlight=False, soft_wrap=True)
         while True:
             if not over and time.monotonic() >= until:
                 over = True
