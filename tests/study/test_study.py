@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def test_the_rate_is_searched_once_and_its_choice_scored(plan: Study, tmp_path: 
         best = max(scores, key=lambda rate: (scores[rate], -rate))
         assert {(r["rate"], r["seed"]) for r in own if r["test"]} == {(best, 3), (best, 4)}
         assert all(r["trainable_adapter"] == 4 * rank * 64 for r in own)
+        assert all(date.fromisoformat(r["date"]) <= datetime.now(timezone.utc).date() for r in own)
     for row in summaries(plan, results):
         assert row["seeds"] == [3, 4]
         assert len(row["test"]) == 2

@@ -9,10 +9,14 @@ import pytest
 from PIL import Image
 
 from structune.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from structune.study.line_looks import Line
+from structune.study.report.figures.axes import task_looks
 from structune.study.report.figures.contrast import contrast, readable
 from structune.study.report.figures.critical_difference import draw_critical_difference
+from structune.study.report.figures.scores import draw_scores
 from structune.study.report.page import DARK, LIGHT
 from structune.study.report.ranks import Ranks
+from structune.tasks.task import Metric
 
 
 @pytest.mark.parametrize(
@@ -58,3 +62,35 @@ def test_a_diagram_s_ranks_lie_to_scale() -> None:
     with Image.open(io.BytesIO(drawn.png)) as picture:
         width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn.svg).groups())
         assert picture.width / picture.height == pytest.approx(width / height, rel=0.01)
+
+
+def test_what_trains_no_number_and_what_is_to_be_beaten_are_level_lines() -> None:
+    """A logarithmic axis has no place for zero numbers."""
+    rows = [
+        {"method": "head", "numbers": 0, "test": [0.5, 0.6]},
+        {"method": "LoRA", "numbers": 100, "test": [0.7, 0.8]},
+        {"method": "pool", "numbers": 10_000, "test": [0.9]},
+    ]
+    looks = {
+        row["method"]: Line(row["method"], colour, "o", "-", colour)
+        for row, colour in zip(rows, (SKY, GREEN, BLUE), strict=True)
+    }
+    svg = draw_scores(rows, Metric("accuracy", "accuracy", range=(0, 1)), looks, "LoRA", "scores", "").svg
+    assert {"head, no adapter", "to beat: LoRA, 75.0", "LoRA", "pool"} <= set(
+        re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+    )
+    levels = [
+        float(one)
+        for one, other in re.findall(r'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n"[^>]*stroke-dasharray', svg)
+        if one == other and float(one) < 300  # above the legend
+    ]
+    ticks = {
+        float(label): float(y) for y, label in re.findall(r'y="([\d.]+)"[^>]*>(\d\d)</text>', svg) if float(y) < 300
+    }
+    (low, at_low), *_, (high, at_high) = sorted(ticks.items())
+    heights = [low + (at - at_low) / (at_high - at_low) * (high - low) for at in levels]
+    assert sorted(heights) == pytest.approx([55.0, 75.0], abs=1.0)
+
+
+def test_many_tasks_are_told_apart() -> None:
+    assert len(set(task_looks([str(n) for n in range(42)]).values())) == 42

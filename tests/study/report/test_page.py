@@ -139,6 +139,14 @@ def test_nothing_is_no_report(made_up: MadeUp) -> None:
     assert not (made_up.folder / "out").exists()
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"task": "one"}'])
+def test_a_damaged_result_is_named(made_up: MadeUp, content: str) -> None:
+    made_up.add("one", "LoRA r=8", 0.001, 0, 0.5)
+    (made_up.results.folder / "one" / "half.json").write_text(content)
+    with pytest.raises(UserError, match=r"half\.json: not a result of a study"):
+        page(made_up)
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_what_does_not_belong_together_is_said(whole: MadeUp) -> None:
     assert "doubt" not in re.sub(r"<style.*?</style>", "", page(whole), flags=re.DOTALL)
