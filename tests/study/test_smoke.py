@@ -31,7 +31,9 @@ CONTENT: dict[str, Any] = {
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_study_is_tried_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen: Console) -> None:
+def test_a_study_is_tried_in_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     Path("tiny.yaml").write_text(yaml.safe_dump(CONTENT))
@@ -45,4 +47,5 @@ def test_a_study_is_tried_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [way[2][:5] for way in ways] == ["works", "works", "faile", "works"]
     assert "768 numbers beside the head" in said  # r = 4 of two layers' query and value, 24 wide
     assert "3 of 4 runs work" in said
+    assert capsys.readouterr().out == ""  # runs keep to themselves
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
