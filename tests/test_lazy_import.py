@@ -17,6 +17,8 @@ from transformers import BertConfig, BertForSequenceClassification
 import structune
 from structune.lazy import plain_attribute
 
+from . import forked
+
 HEAVY = ("torch", "peft", "transformers", "numpy", "datasets", "matplotlib", "pydantic", "typer", "rich", "yaml")
 
 
@@ -105,7 +107,10 @@ model = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretra
 )
 def test_every_order_finds_the_method(program: str, saved: tuple[Path, torch.Tensor]) -> None:
     folder, adapted = saved
-    text = python(f"import os; os.chdir({str(folder)!r})\n{program}\n{OUTPUT}")
+    if "transformers" in program and "PeftModel" not in program:  # which comes second there
+        text = python(f"import os; os.chdir({str(folder)!r})\n{program}\n{OUTPUT}")
+    else:
+        text = forked.python(program + OUTPUT, folder=folder)
     found = torch.tensor(json.loads(text.splitlines()[-1])).reshape(adapted.shape)
     torch.testing.assert_close(found, adapted)
 

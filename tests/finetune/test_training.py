@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +26,8 @@ from structune.finetune.run import Run
 from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.tasks.task import Base
+
+from ..forked import python
 
 MakeRecipe = Callable[..., Recipe]
 SMALL: dict[str, dict[str, Any]] = {
@@ -358,22 +358,18 @@ def test_the_card_loads_the_adapter_in_a_fresh_process(recipe: MakeRecipe, tmp_p
     run = train(recipe(SMALL["hydra"], max_steps=40, learning_rate=0.02, head_learning_rate=0.02))
     card = (run.adapter / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(run.adapter))
-    done = subprocess.run(
-        [sys.executable, "-c", code.replace("some text", "the film was superb")],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
+    answer = python(code.replace("some text", "the film was superb"), folder=tmp_path)
     loaded = load_run(run.folder)
     tokens = loaded.base.processor(["the film was superb"], return_tensors="pt")
     expected = loaded.targets["classes"][int(loaded.model(**tokens).logits.argmax())]
-    assert done.stdout.strip() == expected
+    assert answer == expected
     # Several texts, one of them too long for the model: padded, cut, and the labels are the run's own.
     texts = ["the film was superb", "dull", "a story with awful music " * 40]
     several = (
         code.replace('["some text"]', repr(texts))
         + "print(model.config.id2label)\nprint(tuple(tokens.input_ids.shape))\n"
     )
-    done = subprocess.run([sys.executable, "-c", several], capture_output=True, text=True, check=True, cwd=tmp_path)
-    lines = done.stdout.strip().splitlines()
+    lines = python(several, folder=tmp_path).splitlines()
     logits = [
         loaded.model(**loaded.base.processor([text], truncation=True, return_tensors="pt")).logits for text in texts
     ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,6 +14,8 @@ from transformers import BertForSequenceClassification, RobertaConfig, RobertaMo
 import structune
 from structune.identity import Identity
 from structune.peft import StructuneLayer
+
+from ..forked import python
 
 POOLED = {"pool_size": 20, "fixed_ratio": 0.3, "rank": 2}
 
@@ -82,7 +82,7 @@ difference = (model(torch.load(ids)).logits - torch.load(logits)).abs().max().it
 assert difference == 0, difference
 """
     arguments = [tmp_path / "base", folder, tmp_path / "ids.pt", tmp_path / "logits.pt"]
-    subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True)
+    python(program, *map(str, arguments))
 
 
 def test_peft_and_transformers_auto_classes_load_it(bert, ids, randomise, tmp_path) -> None:

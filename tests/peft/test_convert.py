@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from structune import StructuneConfig, convert, structures
 from structune.peft import StructuneLayer
 from structune.structures import registry
 from structune.structures.generator import zeros
+
+from ..forked import python
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -73,7 +73,7 @@ assert "structune" not in sys.modules
 torch.save(model.eval()(torch.load({str(tmp_path / "ids")!r})).logits.detach(), {str(tmp_path / "out")!r})
 """
     torch.save(ids, tmp_path / "ids")
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    python(code)
     torch.testing.assert_close(torch.load(tmp_path / "out"), ours(ids).logits, **CLOSE)
 
 
@@ -389,14 +389,8 @@ class TestLoading:
         assert card.startswith("---\n")
         assert card.index("## Load this adapter") < card.index("Model Card for")
         (code,) = re.findall(r"```python\n(.*?)```", card.split("Model Card for")[0], re.DOTALL)
-        run = subprocess.run(
-            [sys.executable, "-c", code + "\nprint(type(model).__name__)"],
-            cwd=tmp_path / "adapter",
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert run.stdout.split() == ["PeftModelForCausalLM"]
+        shown = python(code + "\nprint(type(model).__name__)", folder=tmp_path / "adapter")
+        assert shown.split() == ["PeftModelForCausalLM"]
         self.adapter(base, randomise, tmp_path / "adapter")  # saved again: the lines are there once
         assert (tmp_path / "adapter" / "README.md").read_text().count("import structune") == 1
 
@@ -479,5 +473,5 @@ model = AutoModelForCausalLM.from_pretrained({str(tmp_path / "merged")!r}).eval(
 assert "structune" not in sys.modules
 torch.save(model(torch.arange(2, 9)[None]).logits.detach(), {str(tmp_path / "out")!r})
 """
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        python(code)
         torch.testing.assert_close(torch.load(tmp_path / "out"), expected, **CLOSE)

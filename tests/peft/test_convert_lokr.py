@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,8 @@ from torch import nn
 import structune
 from structune import StructuneConfig, convert
 from structune.peft import StructuneLayer
+
+from ..forked import python
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 LINEAR = ["query", "intermediate.dense", "classifier"]  # 32×32, 48×32 and 3×32: square, even and prime sizes
@@ -98,7 +98,7 @@ model = PeftModel.from_pretrained(make_bert(), {str(tmp_path / "theirs")!r})
 assert "structune" not in sys.modules
 torch.save(model.eval()(torch.load({str(tmp_path / "ids")!r})).logits.detach(), {str(tmp_path / "out")!r})
 """
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    python(code)
     assert (ours(ids).logits - bert()(ids).logits).abs().max() > 1e-3
     torch.testing.assert_close(torch.load(tmp_path / "out"), ours(ids).logits, **CLOSE)
 

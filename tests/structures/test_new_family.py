@@ -18,6 +18,9 @@ import pytest
 
 from structune.testing import StructureConformance
 
+from .. import forked
+from ..forked import command
+
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-family.md"
 
 FILE = re.compile(r"^`(?P<name>[\w.-]+)`:\n\n```\w+\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -44,6 +47,10 @@ class Package:
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
+
+    def run_forked(self, program: str) -> str:
+        """The same of a program that may find torch and transformers imported: their import takes seconds."""
+        return forked.python(program, folder=self.project, path=(str(self.site),))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,7 @@ torch.testing.assert_close(merged(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_used_with_peft(package: Package) -> None:
-    package.run("-c", PEFT)
+    package.run_forked(PEFT)
     config = json.loads((package.project / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["structure"] == "skew_circulant"
 
@@ -162,14 +169,15 @@ output: runs/skew
 
 def test_it_is_used_by_commands(package: Package) -> None:
     """A recipe, the look at an adapter, and the page's suite at a small size; comparisons are in tests/study."""
-    package.run("-c", MODEL)
+    package.run_forked(MODEL)
     (package.project / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
-    structune = ("-m", "structune.cli")
-    package.run(*structune, "train", "tiny.yaml")
+    package.run_forked(command("train", "tiny.yaml"))
     config = json.loads((package.project / "runs/skew/adapter/adapter_config.json").read_text(encoding="utf-8"))
     assert (config["structure"], config["pool_size"]) == ("skew_circulant", 20)
-    assert "skew_circulant" in package.run(*structune, "inspect", "runs/skew")
+    assert "skew_circulant" in package.run_forked(command("inspect", "runs/skew"))
     suite = package.project / "suite.yaml"
     suite.write_text(suite.read_text(encoding="utf-8").replace("[768, 768]", "[16, 16]"), encoding="utf-8")
-    measured = package.run(*structune, "bench", "suite.yaml", "--rounds", "2", "--device", "cpu", "--out", "measured")
+    measured = package.run_forked(
+        command("bench", "suite.yaml", "--rounds", "2", "--device", "cpu", "--out", "measured")
+    )
     assert "skew-circulant-k4" in measured
