@@ -30,6 +30,7 @@ from structune import cli, structures
 from structune.bench.suite import load_suite
 from structune.finetune.recipe import Recipe
 from structune.structures import registry
+from structune.study.study_file import Study
 from structune.tasks import registry as tasks
 from structune.testing import oracles
 
@@ -133,11 +134,25 @@ def blocks(language: str) -> list[Any]:
     return found
 
 
+A_STUDY_OF_ONE = """
+name: one
+seeds: [0]
+tasks: { tweets: { data: { embedded: tweets } } }
+methods: [{ label: LoRA, method: { name: lora } }]
+"""
+
+
 @pytest.mark.parametrize("content", blocks("yaml"))
 def test_recipes_and_suites_are_valid(content: str, tmp_path: Path) -> None:
-    """A recipe says what is trained, a suite of benchmarks has a workload."""
-    if "workload" not in yaml.safe_load(content):
-        Recipe.parse(yaml.safe_load(content))
+    """A recipe says what is trained, a suite of benchmarks has a workload, and what a study tries are rates."""
+    given = yaml.safe_load(content)
+    if "rates" in given:
+        path = tmp_path / "study.yaml"
+        path.write_text(f"{content}\n{A_STUDY_OF_ONE}", encoding="utf-8")
+        assert Study.load(path).rates
+        return
+    if "workload" not in given:
+        Recipe.parse(given)
         return
     path = tmp_path / "suite.yaml"
     path.write_text(content, encoding="utf-8")
