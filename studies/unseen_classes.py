@@ -22,6 +22,7 @@ from typing import Any
 
 from structune.palette import GREY, INK
 from structune.study.engine import summaries
+from structune.study.points import Point
 from structune.study.results import Results, Wanted
 from structune.study.study_file import Study
 from structune.study.style import method_style
@@ -37,7 +38,7 @@ def chosen(plan: Study, results: Results) -> Iterator[tuple[dict[str, Any], Want
     methods = plan.settings()
     for row in summaries(plan, results):
         label = row["method"]
-        yield row, Wanted(row["task"], label, methods[label], row["rate"], plan.seeds[0])
+        yield row, Wanted(row["task"], label, methods[label], Point(row["rate"]), plan.seeds[0])
 
 
 def row_of(wanted: Wanted, results: Results) -> Path:
