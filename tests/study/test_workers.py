@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from structune.study.workers import _deaf_to_interrupts
+from structune.finetune.recipe import Recipe
+from structune.study.workers import Job, _deaf_to_interrupts, carry_out
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals as POSIX has them")
 
@@ -33,3 +35,11 @@ def test_a_process_that_is_started_meanwhile_does_not_hear_it() -> None:
     hears = subprocess.run([sys.executable, "-c", HEARS_CTRL_C], capture_output=True, text=True, check=False)
     assert deaf.stdout == "deaf\n"
     assert hears.stdout == ""
+
+
+def test_a_run_of_a_study_shows_no_progress(recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]) -> None:
+    one = recipe("lora", max_steps=1).resolved()
+    assert carry_out(Job(one)).kind == "finished"
+    assert capsys.readouterr().out == ""
+    assert carry_out(Job(one, overwrite=True, quiet=False)).kind == "finished"
+    assert "1/1" in capsys.readouterr().out

@@ -109,7 +109,7 @@ def _carried_out(plan: Study, wanted: Wanted, miniatures: Miniatures) -> str:
     train = recipe.train.model_copy(update={method.searched_rate: wanted.point.rate})
     recipe = recipe.model_copy(update={"method": method, "train": train, "seed": wanted.seed})
     small, test = miniatures.of(recipe, wanted.name)
-    job = Job(small.resolved(), test, quiet=True)
+    job = Job(small.resolved(), test)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of so few rows everything is doubtful
         outcome = carry_out(job)

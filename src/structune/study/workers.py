@@ -59,7 +59,7 @@ class Job:
     test: Path | None = None
     timed: bool = False
     overwrite: bool = False
-    quiet: bool = False
+    quiet: bool = True
 
     @property
     def run(self) -> Run:
