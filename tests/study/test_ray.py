@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -28,7 +29,8 @@ from structune.study import ray_task, workers
 from structune.study.engine import run_study
 from structune.study.inputs import Input
 from structune.study.own_process import Outcome
-from structune.study.ray_task import MARK, Errand, run_errand
+from structune.study.ray_task import MARK, Answer, Errand, run_errand
+from structune.study.ray_workers import RayWorkers
 from structune.study.results import Results
 from structune.study.study_file import Study
 from structune.study.workers import Job
@@ -179,6 +181,53 @@ def test_a_machine_without_the_disk_gets_what_the_run_reads(errand: Errand, tmp_
         assert answer.outcome.measured["validation"] == shared.outcome.measured["validation"]
     assert not here.exists()
     assert not list((tmp_path / "scratch").glob("structune-*/runs/films/one"))
+
+
+class RayOfAnswers:
+    """Stands for Ray: a task is answered when it is waited for, as on a machine that has nothing but what it was sent.
+
+    Attributes:
+        keeps: whether what is sent arrives.
+        puts: how many things were sent.
+    """
+
+    def __init__(self, keeps: bool = True) -> None:
+        self.util = SimpleNamespace(scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=dict))
+        self.exceptions = SimpleNamespace(TaskCancelledError=KeyError)
+        self.keeps, self.puts = keeps, 0
+
+    def options(self, **_: Any) -> RayOfAnswers:
+        return self
+
+    def remote(self, errand: Errand, sent: dict[str, list[Any]]) -> Answer:
+        missing = tuple(each for each in errand.inputs if not self.keeps or each.key not in sent)
+        return Answer(None if missing else Outcome("finished"), missing, "there", f"node {len(sent)}")
+
+    def put(self, content: bytes) -> bytes:
+        self.puts += 1
+        return content
+
+    def get(self, ref: Answer) -> Answer:
+        return ref
+
+    def wait(self, refs: list[Answer], num_returns: int, timeout: float) -> tuple[list[Answer], list[Answer]]:
+        return refs[:num_returns], refs[num_returns:]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_jobs_that_begin_side_by_side_are_sent_the_same_once(errand: Errand, tmp_path: Path, keeps: bool) -> None:
+    ray = RayOfAnswers(keeps)
+    workers = RayWorkers("auto", tmp_path / "here")
+    workers._ray = workers._task = ray
+    for key in ("a", "b"):
+        job = replace(errand.job, recipe=errand.job.recipe.model_copy(update={"seed": ord(key)}))
+        workers.start(key, job)
+    ended = dict(workers.wait() + workers.wait())
+    assert ended.keys() == {"a", "b"}
+    assert ray.puts == len(errand.inputs)
+    for outcome in ended.values():
+        assert outcome.kind == ("finished" if keeps else "failed"), outcome
+        assert keeps or "was sent, and is not there" in outcome.reason
 
 
 def test_other_bytes_at_the_same_place_are_not_taken(errand: Errand, tmp_path: Path) -> None:

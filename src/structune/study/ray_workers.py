@@ -54,6 +54,7 @@ class RayWorkers:
         self.signals: list[int] = []
         self._busy: dict[str, tuple[Job, Any]] = {}
         self._sent: dict[str, list[Any]] = {}
+        self._given: dict[str, frozenset[str]] = {}
         self._nodes: dict[str, str] = {}
         self._stopped = 0
 
@@ -120,6 +121,7 @@ class RayWorkers:
         options = {} if node is None else {"scheduling_strategy": strategy(node_id=node, soft=True)}
         errand = Errand.of(job, self.work)
         sent = {each.key: self._sent[each.key] for each in errand.inputs if each.key in self._sent}
+        self._given[key] = frozenset(sent)
         self._busy[key] = job, self._task.options(**options).remote(errand, sent)
 
     def wait(self, seconds: float | None = None) -> list[tuple[str, Outcome]]:
@@ -163,18 +165,24 @@ class RayWorkers:
         if self.signals:
             return Outcome("interrupted", number=number)
         try:
-            self._send(answer.missing)
+            self._send(answer.missing, self._given[key])
         except (UserError, OSError) as error:
             return Outcome("failed", f"for {answer.machine}: {error}")
         self.start(key, job)
         return None
 
-    def _send(self, missing: tuple[Input, ...]) -> None:
-        """Put what a machine lacks where the cluster finds it."""
+    def _send(self, missing: tuple[Input, ...], given: frozenset[str]) -> None:
+        """Put what a machine lacks where the cluster finds it; jobs that began side by side lack the same.
+
+        Args:
+            missing: on the machine.
+            given: keys of what its job was given already.
+        """
         for each in missing:
-            if each.key in self._sent:
+            if each.key in given:
                 raise UserError(f"{each.path}: was sent, and is not there")
-            self._sent[each.key] = [self._ray.put(each.packed())]
+            if each.key not in self._sent:
+                self._sent[each.key] = [self._ray.put(each.packed())]
 
     def _check_room(self) -> None:
         there = self._ray.cluster_resources()
