@@ -29,7 +29,7 @@ from structune.study import ray_task, workers
 from structune.study.engine import run_study
 from structune.study.inputs import Input
 from structune.study.own_process import Outcome
-from structune.study.ray_task import MARK, Answer, Errand, run_errand
+from structune.study.ray_task import MARK, Answer, Errand, remote, run_errand
 from structune.study.ray_workers import RayWorkers
 from structune.study.results import Results
 from structune.study.study_file import Study
@@ -239,6 +239,24 @@ def test_other_bytes_at_the_same_place_are_not_taken(errand: Errand, tmp_path: P
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_act": "relu"}))
     wants = run_errand(errand, nothing, "n")
     assert {Path(each.path).name for each in wants.missing} == {"train.csv", "bert"}
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0.0, ""), (0.5, "1")])
+def test_a_run_sees_the_gpus_that_it_was_given(
+    errand: Errand, monkeypatch: pytest.MonkeyPatch, gpus: float, seen: str
+) -> None:
+    """Ray leaves what a machine has where a task wants none."""
+
+    def looked(*_: Any) -> Answer:
+        return Answer(Outcome("finished", os.environ["CUDA_VISIBLE_DEVICES"]))
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setattr(ray_task, "run_errand", looked)
+    ray = SimpleNamespace(
+        remote=lambda **_: lambda function: function,
+        get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "n"),
+    )
+    assert remote(ray, 1.0, gpus)(errand, {}).outcome.reason == seen
 
 
 def test_what_is_told_where_it_cannot_be_done(

@@ -160,6 +160,8 @@ def remote(ray: Any, cpus: float, gpus: float) -> Any:
         def content_of(each: Input) -> bytes | None:
             return ray.get(sent[each.key][0]) if each.key in sent else None
 
+        if not gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the run's own process: Ray lets such a task see all there are
         return run_errand(errand, content_of, ray.get_runtime_context().get_node_id())
 
     # A process that has seen one GPU does not change to another: then each task has a fresh one.
