@@ -444,7 +444,7 @@ def test_mistakes_in_the_file(plan: Study, tmp_path: Path, override: str, said: 
 
 def test_a_run_that_was_begun_is_gone_on_with(plan: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(training, "train", lambda recipe, resume: asked.append(resume))
+    monkeypatch.setattr(training, "train", lambda recipe, resume, **_: asked.append(resume))
     content = {"model": plan.model, "data": plan.tasks["films"].data, "output": str(tmp_path / "run")}
     job = Job(Recipe.parse(content).resolved())
     assert workers.carry_out(job).kind == "finished"

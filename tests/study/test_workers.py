@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +47,48 @@ def test_a_run_of_a_study_shows_no_progress(recipe: Callable[..., Recipe], capsy
     assert capsys.readouterr().out == ""
     assert carry_out(Job(one, overwrite=True, quiet=False)).kind == "finished"
     assert "1/1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["", "older"])
+@pytest.mark.parametrize("what", ["method", "data", "weights"])
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+def test_a_run_that_is_there_is_not_taken_for_another(
+    recipe: Callable[..., Recipe], tmp_path: Path, finished: bool, what: str, noted: bool
+) -> None:
+    """Also where the path of what changed is the same, and by folders from before they noted their settings."""
+    one = recipe("lora", max_steps=1).resolved()
+    shutil.copytree(one.model.name, tmp_path / "model")
+    one = one.model_copy(update={"model": one.model.model_copy(update={"name": str(tmp_path / "model")})})
+    job = Job(one)
+    assert carry_out(job).kind == "finished"
+    if not finished:
+        job.run.metrics_file.unlink()
+    if not noted:
+        marker = json.loads(job.run.marker_file.read_text())
+        assert marker.pop("noted")
+        job.run.marker_file.write_text(json.dumps(marker))
+    if finished:
+        assert carry_out(job).kind == "finished"
+    before = {path: path.read_bytes() for path in job.run.folder.rglob("*") if path.is_file()}
+    if what == "method":
+        job = Job(one.model_copy(update={"method": one.method.model_copy(update={"rank": 3})}))
+    elif what == "data":
+        file = Path(one.data.files()["train"])
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    else:
+        weights = tmp_path / "model" / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        for file in (job.run.marker_file, job.run.metrics_file) if not noted else ():
+            if file.is_file():
+                os.utime(file, (0, 0))  # file systems tell times less finely than this test writes
+    outcome = carry_out(job)
+    assert outcome.kind == "failed"
+    assert "the data differ" in outcome.reason or f"{job.run.folder}: holds a run with other settings" in outcome.reason
+    if noted:
+        assert "delete that folder, or take another --work" in outcome.reason
+    assert before == {path: path.read_bytes() for path in job.run.folder.rglob("*") if path.is_file()}
+    if noted and finished:
+        assert carry_out(Job(job.recipe, overwrite=True)).kind == "finished"
+        assert carry_out(job).kind == "finished"

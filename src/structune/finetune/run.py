@@ -228,14 +228,19 @@ class Run:
         resume: bool,
         data: Fingerprint | None = None,
         prepared: Mapping[str, Any] | None = None,
+        noted: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make the folder with its recipe; without `resume`, whatever run was there goes, and nothing else does."""
+        """Make the folder with its recipe; without `resume`, whatever run was there goes, and nothing else does.
+
+        What is `noted` is kept for who asked for the run.
+        """
         if self.state() == "foreign":
             raise UserError(f"{self.where}: holds other files than a run's; choose another output")
         replaced = (self.marker_file, self.recipe_file)  # in one go, so that the folder is a run's at every moment
         old = [path for path in self._own() if path not in replaced]
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.marker_file, {"format": _FORMAT, "version": _VERSION, "process": _process()})
+        marker = {"format": _FORMAT, "version": _VERSION, "process": _process()}
+        write_json(self.marker_file, marker if noted is None else marker | {"noted": dict(noted)})
         checkpoints = checkpoint_folders(self.checkpoints)
         for path in old:
             if path.parent not in checkpoints and (not resume or self._half_written(path)):
@@ -275,6 +280,10 @@ class Run:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if self.adapter.is_dir() and not any(self.adapter.iterdir()):
                 self.adapter.rmdir()
+
+    def noted(self) -> Mapping[str, Any] | None:
+        """What `begin` was given to keep; None: nothing."""
+        return _json(self.marker_file).get("noted")
 
     def note_divergence(self, message: str) -> None:
         """Keep why training stopped, for `divergence` to tell who resumes it."""

@@ -65,6 +65,7 @@ def train(
     overwrite: bool = False,
     console: Console | None = None,
     recipe_file: Path | None = None,
+    noted: Mapping[str, Any] | None = None,
 ) -> Run:
     """Fine-tune as the recipe says and return the finished run.
 
@@ -80,6 +81,7 @@ def train(
         overwrite: replace the run that is in the output folder. What else is in there stays.
         console: where progress is shown; nowhere by default.
         recipe_file: where the recipe was read; the output folder may not hold it.
+        noted: what `Run.noted` says of the folder from now on.
 
     Raises:
         UserError: the recipe, the data, the model or the output folder does not work, and nothing was written; or the
@@ -95,7 +97,7 @@ def train(
                 stack.enter_context(run.lock())
                 run.check_free(resume, overwrite)  # another process may have been quicker
                 known = not resume or run.data_file.is_file()
-                run.begin(ready.settings, resume, ready.fingerprint if known else None, ready.prepared)
+                run.begin(ready.settings, resume, ready.fingerprint if known else None, ready.prepared, noted)
         _carry_out(ready, resume, stop)
     return run
 

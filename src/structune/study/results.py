@@ -105,18 +105,17 @@ def _better(contents: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        stored, given = content["settings"], settings(recipe, exclude_defaults=True)
-        if "base" not in stored:
-            del given["base"]  # it is older than that key
+        stored = content["settings"]
         absent = "weights" in stored.get("base", ()) and not Path(recipe.model.name).is_dir()
-        same = _agree(stored, settings(recipe), given)
+        same = are_of(stored, recipe)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise _damaged(file, error) from None
     if absent:
         raise UserError(f"{file}: is of a model in a folder, and model.name = {recipe.model.name!r} is no folder here")
     if not same:
         raise UserError(
-            f"{file}: was run with other settings than the study has now; take another --out, or delete the file"
+            f"{file}: was run with other settings than the study has now; take another --out and another --work, or "
+            f"delete the file and the run's folder in --work"
         )
     return content
 
@@ -141,6 +140,14 @@ def settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any
     of_data = recipe.data.model_dump(**written, exclude=set(DataSection.model_fields))
     own = recipe.model_dump(**written, exclude={"name", "output", "model", "data"})
     return of_data | own | _sources(recipe) | {"base": base_model(recipe.model, exclude_defaults=exclude_defaults)}
+
+
+def are_of(stored: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether `settings`, stored by this or an older version, are the recipe's."""
+    given = settings(recipe, exclude_defaults=True)
+    if "base" not in stored:
+        del given["base"]  # it is older than that key
+    return _agree(stored, settings(recipe), given)
 
 
 def _sources(recipe: Recipe) -> dict[str, Any]:

@@ -24,11 +24,15 @@ from rich.console import Console
 
 from structune.doubt import DataWarning
 from structune.errors import UserError
+from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.resume import changes
 from structune.finetune.run import Run
 from structune.finetune.signals import taken
+from structune.study.base_model import loaded_files
 from structune.study.own_process import Outcome, Timed, end_with_parent, outcome_of, outcome_of_exit_code
+from structune.study.results import are_of, settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -87,9 +91,12 @@ def carry_out(job: Job) -> Outcome:
 
         _wait_for(job.run)
         state = "new" if job.overwrite else job.run.state()
+        if state in ("finished", "unfinished"):
+            _refuse_other(job.run, job.recipe)
         if state != "finished":
-            screen = Console(quiet=job.quiet)
-            train(job.recipe, resume=state == "unfinished", overwrite=job.overwrite, console=screen)
+            screen, resume = Console(quiet=job.quiet), state == "unfinished"
+            noted = _settings(job.recipe)
+            train(job.recipe, resume=resume, overwrite=job.overwrite, console=screen, noted=noted)
         if job.test is None:
             return Outcome("finished")
         scored = evaluate(job.run.folder, job.test)
@@ -256,6 +263,50 @@ def _driver_is_loaded() -> bool:
     """Whether this process, or the one that it was forked from, has loaded the driver of a GPU."""
     maps = Path("/proc/self/maps")
     return maps.is_file() and "libcuda.so" in maps.read_text(encoding="utf-8", errors="replace")
+
+
+def _settings(recipe: ResolvedRecipe) -> dict[str, Any] | None:
+    """What a run folder notes of its run; None: a file is missing, of which training tells."""
+    try:
+        return settings(recipe)
+    except OSError:
+        return None
+
+
+def _refuse_other(run: Run, recipe: ResolvedRecipe) -> None:
+    """Raises `UserError` where the run that is there had other settings, other data or another model's weights."""
+    stored, now = run.noted(), _settings(recipe)
+    if stored is None or now is None:
+        _refuse_other_than_recipe(run, recipe)
+    elif not are_of(dict(stored), recipe):
+        raise _other(run, "; ".join(changes(stored, now).values()))
+
+
+def _refuse_other_than_recipe(run: Run, recipe: ResolvedRecipe) -> None:
+    """As `_refuse_other`, of a folder from before settings were noted: by its recipe, its rows and files' times."""
+    from structune.finetune.task_data import load_data
+
+    try:
+        run.check_same(recipe)
+    except UserError as error:
+        raise _other(run, str(error).removeprefix("--resume: ")) from None
+    finished = run.state() == "finished"
+    if finished:  # an unfinished one is compared when it goes on
+        before = Fingerprint.load(run.data_file)
+        if before is None:
+            raise _other(run, "it does not say of which data it is")
+        if different := before.changes(Fingerprint.of(load_data(recipe.task, recipe.data)), ordered=False):
+            raise _other(run, "; ".join(different))
+    model, begun = Path(recipe.model.name), (run.metrics_file if finished else run.marker_file).stat().st_mtime
+    if model.is_dir() and any(file.stat().st_ctime > begun for file in loaded_files(model)):
+        raise _other(run, f"model.name = {str(model)!r}: its files have changed since")
+
+
+def _other(run: Run, why: str) -> UserError:
+    return UserError(
+        f"{run.folder}: holds a run with other settings than are asked for now ({why}); delete that folder, or take "
+        f"another --work (of compare: --out)"
+    )
 
 
 def _wait_for(run: Run) -> None:
