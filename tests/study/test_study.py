@@ -423,6 +423,18 @@ def test_table_and_figure(plan: Study, tmp_path: Path, trained: list[str]) -> No
         ("methods=[{label: one, method: {name: lora, rank: [1, 2]}}]", "two have the label 'one'"),
         ("methods=[{label: '{size}', method: {name: lora, rank: 1}}]", "names 'size', which is no option there"),
         ("methods=[{label: a, method: {name: lora, rang: 1}}]", "method 'a': method.rang: unknown key"),
+        (
+            "methods=[{label: LoRA, method: {name: lora}}, {label: LoRA+, method: {name: lora, rank: 4}}]",
+            "the files of 'LoRA' and 'LoRA+' would have one name",
+        ),
+        (
+            "methods=[{label: 'α={rank}', method: {name: lora, rank: 8}}, {label: 'β=8', method: {name: lora}}]",
+            "the files of 'α=8' and 'β=8' would have one name",
+        ),
+        (
+            "methods=[{label: LoRA, method: {name: lora}}, {label: lora, method: {name: lora, rank: 4}}]",
+            "the files of 'LoRA' and 'lora' would have one name",
+        ),
         ("rates=[]", "rates"),
         ("tasks.films.metric=bleu", "tasks.films.metric = 'bleu'"),
         ("sedes=[1]", "sedes: unknown key"),

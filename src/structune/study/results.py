@@ -34,7 +34,12 @@ class Wanted:
     def name(self) -> str:
         """What its file and its folder are called."""
         words = " ".join([self.label, *self.point.words(), f"seed={self.seed}"])
-        return f"{self.task}/{re.sub(r'[^A-Za-z0-9.=-]+', '-', words).strip('-')}"
+        return f"{self.task}/{plain(words)}"
+
+
+def plain(words: str) -> str:
+    """Words as a name of a file or a folder has them."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", "-", words).strip("-")
 
 
 class Results:

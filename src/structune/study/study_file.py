@@ -16,6 +16,7 @@ from structune.methods.method import Method
 from structune.section import Section, closest, explain
 from structune.study.points import SearchSection, Space
 from structune.study.rates import Rates
+from structune.study.results import plain
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Metric
 
@@ -180,9 +181,10 @@ class Study(Section):
         """Every method by its label, in the order of the file.
 
         Raises:
-            UserError: two have one label, or a method's options are wrong.
+            UserError: two have one label, or labels whose files have one name; or a method's options are wrong.
         """
         found: dict[str, Method] = {}
+        by_name: dict[str, str] = {}
         for group in self.methods:
             try:
                 labelled = list(group.each())
@@ -191,6 +193,12 @@ class Study(Section):
             for label, options in labelled:
                 if label in found:
                     raise UserError(f"methods: two have the label {label!r}; name what they differ in in braces")
+                name = plain(f"{label} seed").casefold()  # where a disk tells no case
+                if (other := by_name.setdefault(name, label)) != label:
+                    raise UserError(
+                        f"methods: the files of {other!r} and {label!r} would have one name, as letters from A to Z "
+                        f"without case, digits and = . - make it; give one of them another label"
+                    )
                 found[label] = Recipe.parse(
                     {"data": {"embedded": "tweets"}, "method": options}, where=f"method {label!r}"
                 ).method
