@@ -454,6 +454,24 @@ def test_mistakes_in_the_file(plan: Study, tmp_path: Path, override: str, said: 
         Study.load(tmp_path / "tiny.yaml", [override])
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("glue/cola", "take one without / \\ and :, such as glue-cola"),
+        ("glue\\cola", "such as glue-cola"),
+        ("../films", "'../films' cannot be the name of a folder"),
+        ("..", "'..' cannot be the name of a folder"),
+        (" ", "' ' cannot be the name of a folder"),
+        ("Films", "'Films' and 'films' differ in case only"),
+    ],
+)
+def test_tasks_have_names_of_folders(content: dict[str, Any], tmp_path: Path, name: str, said: str) -> None:
+    content["tasks"][name] = content["tasks"]["films"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=re.escape(said)):
+        Study.load(tmp_path / "tiny.yaml")
+
+
 def test_a_run_that_was_begun_is_gone_on_with(plan: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(training, "train", lambda recipe, resume, **_: asked.append(resume))

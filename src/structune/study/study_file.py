@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -126,6 +127,22 @@ class Study(Section):
                 raise UserError(f"tasks.{name}.metric = {key!r}: the task has {', '.join(metrics)}")
             found[name] = metrics[key]
         return found
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_of_folders(cls, tasks: dict[str, TaskSection]) -> dict[str, TaskSection]:
+        """Results and data parts of a task are in a folder of its name, where they are looked for."""
+        folders: dict[str, str] = {}
+        for name in tasks:
+            if not name.strip() or name in (".", "..") or not name.isprintable() or re.search(r"[/\\:]", name):
+                fix = plain(name).strip(".-")
+                raise ValueError(
+                    f"{name!r} cannot be the name of a folder, which results are found in; take one without / \\ and :"
+                    f"{f', such as {fix}' if fix else ''}"
+                )
+            if (other := folders.setdefault(name.casefold(), name)) != name:  # some disks tell no case
+                raise ValueError(f"{other!r} and {name!r} differ in case only; give one of them another name")
+        return tasks
 
     @model_validator(mode="after")
     def _one_search(self) -> Study:
