@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from structune.errors import UserError
+from structune.study import smoke as smoke_module
 from structune.study.smoke import smoke
 from structune.study.study_file import Study
 
@@ -49,3 +50,39 @@ def test_a_study_is_tried_in_small(
     assert "3 of 4 runs work" in said
     assert capsys.readouterr().out == ""  # runs keep to themselves
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def refusal(changes: dict[str, Any], **options: Any) -> str:
+    content: dict[str, Any] = {**CONTENT, "methods": CONTENT["methods"][:1], **changes}
+    with pytest.raises(UserError) as refused:
+        smoke(Study.model_validate(content), widest=32, **options)
+    return str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"tasks": {"one": {"data": {"embedded": "tweets", "train_examples": 400}}}},
+            "validation_examples = 500: the part to train on has 400 examples, which leaves 0 to train on",
+        ),
+        ({"model": {"name": "x/bert", "quantisation": "4bit"}}, "goes with tasks that train no head"),
+        (
+            {"tasks": {"one": {"task": "reward", "data": {"hub": "a/b"}, "train": {"batch_size": 6}}}},
+            "train.batch_size = 6: counts completions",
+        ),
+    ],
+)
+def test_what_a_real_run_refuses_is_refused_in_small(changes: dict[str, Any], reason: str) -> None:
+    assert reason in refusal(changes)
+
+
+def test_only_is_asked_before_the_ends_are_taken(monkeypatch: pytest.MonkeyPatch, screen: Console) -> None:
+    monkeypatch.setattr(smoke_module, "_carried_out", lambda plan, wanted, _: f"tried {wanted.label}")
+    plan = Study.model_validate(CONTENT)
+    smoke(plan, only="r=2", console=screen)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert said.count("tried LoRA r=2") == 2
+    assert "2 of 2 runs work" in said
+    assert "--only 'r=3': no label of the study has a match of it; there are LoRA r=1, " in refusal({}, only="r=3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from structune.data.split import stratified_split
 from structune.doubt import DataWarning
 from structune.errors import UserError
 from structune.finetune.recipe import Recipe
-from structune.finetune.task_data import load_data
+from structune.finetune.task_data import load_data, without_validation
+from structune.tasks.parts.model_section import refuse_quantised_head
 from structune.tasks.task import Task
 
 WIDEST = 1024
@@ -58,14 +60,22 @@ class Miniatures:
         self.notes: list[str] = []
         self._models: dict[tuple[str, ...], Path] = {}
         self._parts: dict[str, dict[str, Path]] = {}
+        self._counts: dict[str, int] = {}
 
-    def of(self, recipe: Recipe, output: str) -> Miniature:
+    def of(self, recipe: Recipe, output: str, validation_examples: int = 0) -> Miniature:
         """The recipe in small, whose run goes into a folder of that name.
 
+        Args:
+            recipe: the recipe.
+            output: the folder's name.
+            validation_examples: that a study takes out of what there is to train on.
+
         Raises:
-            UserError: its data are there and do not work, or its task has no small model.
+            UserError: its data are there and do not work, its task has no small model, or the recipe itself is refused.
         """
-        model, parts = self._model(recipe), self._data(recipe)
+        _check_model(recipe)
+        model, (parts, count) = self._model(recipe), self._data(recipe, validation_examples)
+        recipe.task.check_training(recipe.train, count, 1)
         own = recipe.data.model_dump(exclude_none=True, exclude=set(DataSection.model_fields))
         task, own = recipe.task.in_small(own)
         files = {"train": str(parts["train"]), "evaluation": str(parts["validation"])}
@@ -74,7 +84,7 @@ class Miniatures:
             "seed": recipe.seed,
             "output": str(self.folder / "runs" / output),
             "task": task.model_dump(exclude_none=True),
-            "model": {"name": str(model)},
+            "model": {"name": str(model), "dtype": recipe.model.dtype},
             "data": {**own, **files},
             "method": recipe.method.model_dump(exclude_none=True),
             "train": _shortened(recipe),
@@ -92,24 +102,32 @@ class Miniatures:
             self._models[key] = folder
         return self._models[key]
 
-    def _data(self, recipe: Recipe) -> dict[str, Path]:
+    def _data(self, recipe: Recipe, validation_examples: int) -> tuple[dict[str, Path], int]:
+        """Files of the parts, and how many examples the whole has to train on."""
         task, data = recipe.task, recipe.data
-        key = json.dumps([task.name, data.model_dump(mode="json")], sort_keys=True)
+        key = json.dumps([task.name, data.model_dump(mode="json"), validation_examples], sort_keys=True)
         if key not in self._parts:
             source, missing = _source(data)
             if missing:
                 made = task.made_up(_TRAIN + 2 * _HELD_OUT, data)
                 rows = list(range(len(made)))
                 held_out = {"validation": rows[:_HELD_OUT], "test": rows[_HELD_OUT : 2 * _HELD_OUT]}
+                self._counts[key] = sys.maxsize  # nobody knows: there are enough
                 parts = {name: made.subset(part) for name, part in {**held_out, "train": rows[2 * _HELD_OUT :]}.items()}
                 self.notes.append(f"data {source}: {_TRAIN} made-up rows ({missing})")
             else:
-                parts = _few(recipe)
+                parts, self._counts[key] = _few(recipe, validation_examples)
                 self.notes.append(f"data {source}: {len(parts['train'])} of their rows; all were read and checked")
             folder = self.folder / "data" / str(len(self._parts))
             folder.mkdir(parents=True)
             self._parts[key] = {name: task.write(part, folder / name, data) for name, part in parts.items()}
-        return self._parts[key]
+        return self._parts[key], self._counts[key]
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Raises `UserError` where the task does not take few bits: the small model has all of them."""
+    if recipe.model.quantisation is not None and recipe.task.trains_head():
+        refuse_quantised_head(recipe.model)
 
 
 def _source(data: DataSection) -> tuple[str, str]:
@@ -123,18 +141,22 @@ def _source(data: DataSection) -> tuple[str, str]:
     return ", ".join(files.values()), f"there is no {missing[0]}" if missing else ""
 
 
-def _few(recipe: Recipe) -> dict[str, Examples]:
-    """Some rows of each part of data that are there, of which those that are held out go with those that are not."""
+def _few(recipe: Recipe, validation_examples: int) -> tuple[dict[str, Examples], int]:
+    """Some rows of each part of data that are there, of which those that are held out go with those that are not.
+
+    Beside them how many there are to train on.
+    """
     found = load_data(recipe.task, recipe.data)
+    whole = without_validation(found, recipe.data, validation_examples)[0] if validation_examples else found.train
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        train = found.train.subset(stratified_split(found.train, range(len(found.train)), _TRAIN, 0)[0])
+        train = whole.subset(stratified_split(whole, range(len(whole)), _TRAIN, 0)[0])
         targets = recipe.task.targets(train, recipe.data, "its first rows")
         held_out = found.evaluation if found.test is None else found.test
         rows = stratified_split(held_out, range(len(held_out)), _TRIED, 0)[0]
         kept = [row for row in rows if _goes_with(recipe.task, held_out.subset([row]), targets)][:_HELD_OUT]
     few = held_out.subset(kept) if kept else train
-    return {"train": train, "validation": few, "test": few}
+    return {"train": train, "validation": few, "test": few}, len(whole)
 
 
 def _goes_with(task: Task, examples: Examples, targets: Mapping[str, Any]) -> bool:

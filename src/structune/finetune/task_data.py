@@ -91,6 +91,22 @@ def load_data(task: Task, section: DataSection) -> TaskData:
     return data
 
 
+def without_validation(data: TaskData, section: DataSection, count: int) -> tuple[Examples, Examples]:
+    """What is left to train on when a study takes its validation part, and that part.
+
+    Raises:
+        UserError: one of them is empty.
+    """
+    rows = range(len(data.train))
+    taken, left = stratified_split(data.train, rows, count, section.split_seed + 1)
+    if not taken or not left:
+        raise UserError(
+            f"validation_examples = {count}: the part to train on has {len(rows)} examples, which leaves {len(left)} "
+            f"to train on and {len(taken)} to choose by; take {'fewer' if taken else 'more'}, or give more examples"
+        )
+    return data.train.subset(left), data.train.subset(taken)
+
+
 def load_file(path: str | Path, task: Task, section: DataSection, targets: Targets) -> Examples:
     """Examples of another file with the columns of `section` and known targets.
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from structune.data.section import DataSection
-from structune.data.split import stratified_split
-from structune.finetune.task_data import load_data
+from structune.finetune.task_data import load_data, without_validation
 from structune.study.study_file import TaskSection
 
 
@@ -20,17 +19,12 @@ class Parts:
         self._counts: dict[str, int] = {}
 
     def file(self, part: str) -> Path:
-        """The file of the part `train`, `validation` or `test`."""
+        """The file of the part `train`, `validation` or `test`. Raises `UserError` where the data leave one empty."""
         if not self._files:
             recipe = self.task.recipe(str(self.folder))
             data, section = load_data(recipe.task, recipe.data), recipe.data
-            rows = range(len(data.train))
-            held_out, left = stratified_split(data.train, rows, self.task.validation_examples, section.split_seed + 1)
-            parts = {
-                "train": data.train.subset(left),
-                "validation": data.train.subset(held_out),
-                "test": data.evaluation,
-            }
+            train, validation = without_validation(data, section, self.task.validation_examples)
+            parts = {"train": train, "validation": validation, "test": data.evaluation}
             self._counts = {name: len(examples) for name, examples in parts.items()}
             self._files = {
                 name: recipe.task.write(examples, self.folder / name, section) for name, examples in parts.items()

@@ -43,13 +43,13 @@ def smoke(
 
     Args:
         plan: the study.
-        only: an expression that a method's label must contain a match of.
+        only: an expression that a method's label must contain a match of; first and last are those of what matches.
         task: the only task; all of them by default.
         widest: how wide layers of models are at most.
         console: where a line for each run is shown.
 
     Raises:
-        UserError: some did not work; the others were tried.
+        UserError: some did not work; the others were tried. Or there is nothing to try.
         KeyboardInterrupt: a signal such as Ctrl-C asked for the end.
     """
     console = console or Console(quiet=True)
@@ -85,8 +85,10 @@ def smoke(
 def _tried(plan: Study, only: str, tasks: list[str]) -> Iterator[Wanted]:
     """What is run: every group of methods wherever a kind of task or a model is new, and else one method."""
     methods, searches = plan.settings(), plan.searches()
-    ends = [ends[place] for group in plan.methods for ends in [list(group.each())] for place in {0, len(ends) - 1}]
-    labels = [label for label, _ in ends if re.search(only, label)]
+    groups = [[label for label, _ in group.each() if re.search(only, label)] for group in plan.methods]
+    labels = [group[place] for group in groups if group for place in sorted({0, len(group) - 1})]
+    if not labels:
+        raise UserError(f"--only {only!r}: no label of the study has a match of it; there are {', '.join(methods)}")
     seen = set()
     for task in tasks:
         section = plan.tasks[task]
@@ -108,7 +110,7 @@ def _carried_out(plan: Study, wanted: Wanted, miniatures: Miniatures) -> str:
     recipe = _recipe(plan, plan.tasks[wanted.task], wanted.task)
     train = recipe.train.model_copy(update={method.searched_rate: wanted.point.rate})
     recipe = recipe.model_copy(update={"method": method, "train": train, "seed": wanted.seed})
-    small, test = miniatures.of(recipe, wanted.name)
+    small, test = miniatures.of(recipe, wanted.name, plan.tasks[wanted.task].validation_examples)
     job = Job(small.resolved(), test)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of so few rows everything is doubtful

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NoReturn
 
+from structune.errors import UserError
 from structune.paths import FilePath
 from structune.section import Section
 
@@ -23,3 +24,11 @@ class ModelSection(Section):
     revision: str | None = None
     dtype: Literal["fp32", "bf16"] = "fp32"
     quantisation: Literal["4bit", "8bit"] | None = None
+
+
+def refuse_quantised_head(section: ModelSection) -> NoReturn:
+    """Raises `UserError`: a head would be trained beside a model of few bits."""
+    raise UserError(
+        f"model.quantisation = {section.quantisation!r}: goes with tasks that train no head beside the adapter, "
+        f"such as task: instruction; leave it out"
+    )

