@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,11 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from structune.finetune.recipe import Recipe
-from structune.study.workers import Job, _deaf_to_interrupts, carry_out
+from structune.study.own_process import Outcome
+from structune.study.workers import _NO_CUDA_HERE, Job, Workers, _deaf_to_interrupts, carry_out
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals as POSIX has them")
 
@@ -92,3 +96,25 @@ def test_a_run_that_is_there_is_not_taken_for_another(
     if noted and finished:
         assert carry_out(Job(job.recipe, overwrite=True)).kind == "finished"
         assert carry_out(job).kind == "finished"
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_a_job_that_is_begun_again_is_waited_for(recipe: Callable[..., Recipe], seconds: float | None) -> None:
+    """Where a forked process finds a GPU that it cannot use, the job goes to one that is started afresh."""
+    methods: list[str] = []
+
+    class Begun(Workers):
+        def start(self, key: str, job: Job) -> None:
+            methods.append(self._method)
+            receiver, sender = multiprocessing.Pipe(duplex=False)
+            sentinel, over = multiprocessing.Pipe(duplex=False)
+            sender.send(Outcome("finished") if self._method == "spawn" else Outcome("failed", _NO_CUDA_HERE))
+            over.send("it ended")
+            process: Any = SimpleNamespace(sentinel=sentinel, join=lambda: None, exitcode=0, terminate=lambda: None)
+            self._busy[key] = job, process, receiver
+
+    with Begun(1) as workers:
+        workers._method = "forkserver"
+        workers.start("run", Job(recipe().resolved()))
+        assert workers.wait(seconds) == [("run", Outcome("finished"))]
+    assert methods == ["forkserver", "spawn"]

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
@@ -181,9 +181,17 @@ class Workers:
 
     def wait(self, seconds: float | None = None) -> list[tuple[str, Outcome]]:
         """The jobs that ended, with how they ended: at least one, unless `seconds` go by or none is there."""
-        if not self._busy:
-            return []
-        ready = connection.wait([process.sentinel for _, process, _ in self._busy.values()], seconds)
+        until = None if seconds is None else time.monotonic() + seconds
+        while self._busy:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            ready = connection.wait([process.sentinel for _, process, _ in self._busy.values()], left)
+            ended = self._taken(ready)
+            if ended or not ready:  # else what ended was begun again
+                return ended
+        return []
+
+    def _taken(self, ready: Sequence[object]) -> list[tuple[str, Outcome]]:
+        """The jobs of processes that ended, but for those that are begun again."""
         ended = []
         for key, (job, process, receiver) in list(self._busy.items()):
             if process.sentinel not in ready:
