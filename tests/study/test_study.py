@@ -654,6 +654,33 @@ def test_the_time_is_over_while_a_run_goes_on(content: dict[str, Any], tmp_path:
         run_study(plan, results, tmp_path / "work", hours=0)
 
 
+@pytest.mark.parametrize("hours", [None, 0.05 / 3600])
+def test_where_there_is_no_room_it_is_waited_for(
+    plan: Study, tmp_path: Path, screen: Console, monkeypatch: pytest.MonkeyPatch, hours: float | None
+) -> None:
+    """Until the time is over, which is said then alone."""
+
+    class Full(InTurn):
+        asked = 0
+
+        @property
+        def free(self) -> int:
+            self.asked += 1
+            return super().free if hours is None and self.asked > 3 else 0
+
+        def start(self, key: str, job: Job) -> None:
+            self._ended.append((key, Outcome("diverged", "why")))
+
+    monkeypatch.setattr(module, "Workers", Full)
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.01)
+    results = Results(tmp_path / "results")
+    run_study(plan, results, tmp_path / "work", only="pool", hours=hours, console=screen)
+    said = " ".join(screen.file.getvalue().split())  # type: ignore[attr-defined]  # a StringIO
+    assert len(results.all()) == (2 if hours is None else 0)
+    assert hours is not None or said.count("there is no room for a run at the moment") == 1
+    assert ("the time is over" in said) == (hours is not None)
+
+
 def test_a_task_may_have_its_own_model(content: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
     content["tasks"]["films"]["model"] = content["model"]
     content["model"] = {"name": "nowhere"}

@@ -28,6 +28,9 @@ from structune.study.runner import Runner
 from structune.study.study_file import Study
 from structune.study.workers import Workers
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which it is seen whether there is room for a run."""
+
 
 def run_study(
     plan: Study,
@@ -110,7 +113,7 @@ def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, conso
     if not steps:
         return
     begun: dict[str, tuple[Step, float]] = {}
-    interrupted, over = None, False
+    interrupted, over, told = None, False, False
     with places as workers:
         clock = Clock(runner, workers.count)
         console.print(clock.first_line(), highlight=False, soft_wrap=True)
@@ -123,8 +126,14 @@ def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, conso
             for step in waiting[: workers.free]:
                 workers.start(step.name, step.job)
                 begun[step.name] = (step, time.monotonic())
-            if not begun:
+            if not begun and not waiting:
                 break
+            if not begun:  # machines of a cluster come and go
+                if not told:
+                    console.print("there is no room for a run at the moment: waiting for it", highlight=False)
+                told = True
+                time.sleep(max(0.0, min(_LOOK_AGAIN, until - time.monotonic())))
+                continue
             for name, outcome in workers.wait(
                 None if over or until == math.inf else max(0.0, until - time.monotonic())
             ):
@@ -145,7 +154,7 @@ def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, conso
         count = f"{len(failed)} {'run' if len(failed) == 1 else 'runs'}"
         rest = f"{clock.left()} are left" if steps else "all else is done"
         raise UserError(f"{count} failed, {rest}; the same command tries again: {reasons}")
-    if steps:
+    if over and steps:
         console.print(f"the time is over, about {clock.left()} runs are left; the same command goes on")
 
 
