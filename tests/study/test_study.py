@@ -681,6 +681,23 @@ def test_where_there_is_no_room_it_is_waited_for(
     assert ("the time is over" in said) == (hours is not None)
 
 
+def test_a_test_score_stands_beside_the_record_of_the_training_that_it_is_of(
+    plan: Study, tmp_path: Path, trained: list[str]
+) -> None:
+    """Where another machine has the run and its result came here without a test score, the run is trained here."""
+    results = Results(tmp_path / "results")
+    run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
+    (file,) = (file for file in results.folder.glob("*/*.json") if json.loads(file.read_text())["test"])
+    whole, count = json.loads(file.read_text()), len(trained)
+    elsewhere = {"test": None, "curve": [[1, 9.0]], "device": "another", "versions": {"platform": "another"}}
+    file.write_text(json.dumps(whole | elsewhere))
+    run_study(plan, results, tmp_path / "other", only="pool", first_seed_only=True)
+    assert trained[count:] == [file.stem]
+    now = json.loads(file.read_text())
+    assert {key: now[key] for key in elsewhere} == {key: whole[key] for key in elsewhere}
+    assert now["validation"] == whole["validation"]
+
+
 def test_a_task_may_have_its_own_model(content: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
     content["tasks"]["films"]["model"] = content["model"]
     content["model"] = {"name": "nowhere"}

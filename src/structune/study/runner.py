@@ -149,7 +149,7 @@ class Runner:
         if outcome.kind == "failed":
             self.failed[step.name] = outcome.reason
             return f"[red]failed:[/] {escape(outcome.reason)}"
-        content = self._result(cell, wanted.point, wanted.seed) or self._content(step, outcome)
+        content = self._content(step, outcome)  # also where a result is there: it may be of another machine's training
         said = "numbers ran away"
         if outcome.kind == "finished":
             said = f"validation {metric.title} {metric.text(content['validation'][metric.key])}"
