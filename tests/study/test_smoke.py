@@ -12,6 +12,8 @@ from rich.console import Console
 
 from structune.errors import UserError
 from structune.study import smoke as smoke_module
+from structune.study.engine import run_study
+from structune.study.results import Results
 from structune.study.smoke import smoke
 from structune.study.study_file import Study
 
@@ -86,3 +88,9 @@ def test_only_is_asked_before_the_ends_are_taken(monkeypatch: pytest.MonkeyPatch
     assert said.count("tried LoRA r=2") == 2
     assert "2 of 2 runs work" in said
     assert "--only 'r=3': no label of the study has a match of it; there are LoRA r=1, " in refusal({}, only="r=3")
+
+
+def test_a_study_of_nothing_is_refused(tmp_path: Path) -> None:
+    plan = Study.model_validate(CONTENT)
+    with pytest.raises(UserError, match="--only 'r=3': no label of the study has a match of it; there are LoRA r=1, "):
+        run_study(plan, Results(tmp_path / "results"), tmp_path / "work", only="r=3")

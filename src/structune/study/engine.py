@@ -98,6 +98,10 @@ def run_study(
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, f"the folder {str(work)!r}"):
         chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
+        if not chosen:
+            raise UserError(
+                f"--only {only!r}: no label of the study has a match of it; there are {', '.join(plan.settings())}"
+            )
         cells = [Cell(name, label, method) for (label, method), name in product(chosen.items(), tasks)]
         runner = Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
         if dry_run:
