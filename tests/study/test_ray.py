@@ -96,8 +96,9 @@ def test_lost_stopped_and_gone_on_with(
 
     def disturb() -> None:
         wait_until(lambda: begun() and on_ray())
+        first = begun()[0].parents[2]
         on_ray()[0].kill()
-        wait_until(lambda: results.all() and begun())
+        wait_until(lambda: results.all() and any(first not in saved.parents for saved in begun()))
         happened.append(len(results.all()))
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -751,5 +751,5 @@ def test_where_no_head_is_trained_there_is_no_rate_of_one(
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_studies_of_this_project_are_valid(name: str) -> None:
     plan = Study.load(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
-    assert len(plan.seeds) == 3
+    assert len(plan.seeds) == (1 if name == "demo" else 3)  # that one only chooses rates
     assert len(plan.settings()) >= 3
