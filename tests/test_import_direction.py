@@ -114,7 +114,8 @@ INSIDE = {
     "methods": "method parts | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": """
-        base_model inputs labels measured own_process parts points rates results sampled spectrum style study_file
+        base_model counted inputs labels measured own_process parts points rates results sampled spectrum style
+        study_file tries
         | workers
         | ray_task
         | ray_workers

@@ -20,6 +20,7 @@ from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
 from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
+from structune.study.counted import counted
 from structune.study.dry_run import tell
 from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.ray_workers import RayWorkers
@@ -164,24 +165,17 @@ def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, conso
 
 def summaries(plan: Study, results: Results) -> Iterator[dict[str, Any]]:
     """For each method and task that has a test score: what it trained, at which rate, and the scores of its seeds."""
-    found = results.all()
-    for task, metric in plan.scores().items():
-        for label in plan.settings():
-            scored = [r for r in found if (r["task"], r["method"]) == (task, label) and r["test"] is not None]
-            if scored:
-                # A search that went on later may have chosen another rate: what an earlier choice scored is left out.
-                sign = 1 if metric.greater_is_better else -1
-                of_first = [r for r in scored if r["seed"] == plan.seeds[0]] or scored
-                best = max(of_first, key=lambda r: (sign * r["validation"][metric.key], -r["rate"]))
-                own = [r for r in scored if (r["rate"], r.get("tried")) == (best["rate"], best.get("tried"))]
-                yield {
-                    "task": task,
-                    "method": label,
-                    "numbers": own[0]["trainable_adapter"],
-                    "rate": own[0]["rate"],
-                    "tried": own[0].get("tried", {}),
-                    "validation": [r["validation"][metric.key] for r in own],
-                    "test": [r["test"][metric.key] for r in own],
-                    "untrained": own[0].get("untrained", {}).get(metric.key),
-                    "seeds": [r["seed"] for r in own],
-                }
+    for found in counted(plan, results):
+        if own := found.scored:
+            key = found.metric.key
+            yield {
+                "task": found.task,
+                "method": found.label,
+                "numbers": own[0]["trainable_adapter"],
+                "rate": own[0]["rate"],
+                "tried": own[0].get("tried", {}),
+                "validation": [r["validation"][key] for r in own],
+                "test": [r["test"][key] for r in own],
+                "untrained": own[0].get("untrained", {}).get(key),
+                "seeds": [r["seed"] for r in own],
+            }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from structune.errors import UserError
 from structune.study.points import Point, RangeSection, SearchSection, Space
+from structune.study.tries import Try, best_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -89,10 +90,7 @@ def sampled(space: Space, section: SearchSection, scores: Scores, greater_is_bet
 
 
 def _best(scores: Scores, greater_is_better: bool) -> Point | None:
-    """Of equal ones that with the least rate, then the first."""
-    sign = 1 if greater_is_better else -1
-    fine = [(sign * score, -point.rate, -number, point) for number, (point, score) in scores.items()]
-    return max((each for each in fine if not math.isnan(each[0])), key=lambda each: each[:3], default=(None,) * 4)[3]
+    return best_of((Try(point, score, number) for number, (point, score) in scores.items()), greater_is_better)
 
 
 def _grid(space: Space) -> list[Point]:

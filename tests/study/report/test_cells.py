@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from structune.study.points import Point
+from structune.study.engine import summaries
+from structune.study.points import Point, RangeSection, SearchSection
 from structune.study.report.cells import Cell, cells, said
+from structune.study.report.doubts import doubts
+from structune.study.report.optimum import optimum
+from structune.study.sampled import sampled
 
 from .conftest import MadeUp
 
@@ -43,7 +47,9 @@ def test_from_the_first_rate_to_the_last_seed(made_up: MadeUp) -> None:
         ("done", 0, True),
     ]
     found = cell(made_up)
-    assert found.tries == [(Point(0.001), 0.7), (Point(0.004), 0.8), (Point(0.016), None)]
+    assert [(one.point, one.score) for one in found.tries] == [
+        (Point(0.001), 0.7), (Point(0.004), 0.8), (Point(0.016), None)
+    ]  # fmt: skip
     assert found.seeds == {0: 0.81, 1: 0.82, 2: 0.83}
     assert found.score == 0.82
     assert [run["seed"] for run in found.scored] == [0, 1, 2]
@@ -109,3 +115,84 @@ def test_a_search_without_more_points_than_those_tried_is_over(tmp_path: Path) -
     for number, rank in enumerate((1, 2)):
         study.add("one", "LoRA r=8", 0.01, 0, 0.6 + number / 10, **{"try": number, "tried": {"method.rank": rank}})
     assert cell(study).state() == "0 of 3 seeds scored"
+
+
+def left_out(study: MadeUp) -> list[str]:
+    return list(doubts(study.plan, list(cells(study.plan, study.results)), study.results))
+
+
+def test_seeds_and_rates_that_the_file_has_no_longer_do_not_count(tmp_path: Path) -> None:
+    study = MadeUp(tmp_path, seeds=[0, 1], rates=[0.001, 0.002, 0.004])
+    for rate, score in ((0.001, 0.5), (0.002, 0.7), (0.004, 0.6)):
+        study.add("one", "LoRA r=8", rate, 0, score, 0.71 if rate == 0.002 else None)
+    assert left_out(study) == []
+    for seed in (0, 1, 7):
+        study.add("one", "LoRA r=8", 0.016, seed, 0.9, 0.9)
+    study.add("one", "LoRA r=8", 0.002, 7, 0.7, 0.99)
+    found = cell(study)
+    assert (found.point, found.best, found.seeds) == (Point(0.002), Point(0.002), {0: 0.71})
+    assert found.state() == "1 of 2 seeds scored"
+    assert len(found.tries) == len(found.runs) == 3
+    (row,) = summaries(study.plan, study.results)
+    assert (row["rate"], row["seeds"], row["test"]) == (0.002, [0], [0.71])
+    (told,) = left_out(study)
+    assert told.startswith("4 results are of seeds, rates or tries that the study's file does not ask for")
+    assert "LoRA r=8 on one at 0.016, seed 7" in told
+
+
+def test_what_the_search_chose_counts_where_other_scores_are_level(made_up: MadeUp) -> None:
+    """The first of the file's rates is chosen then, and not the least that was tried."""
+    for rate in (0.00025, 0.001, 0.004, 0.016):
+        made_up.add("one", "LoRA r=8", rate, 0, 0.5, 0.5 if rate <= 0.001 else None)
+    assert (cell(made_up).best, cell(made_up).point) == (Point(0.001), Point(0.001))
+
+
+def test_rates_of_a_ladder_are_no_tries_of_a_search_that_draws(tmp_path: Path) -> None:
+    study = MadeUp(tmp_path, search={"trials": 2})
+    for rate, score in ((0.001, 0.5), (0.004, 0.7), (0.016, 0.6)):
+        study.add("one", "LoRA r=8", rate, 0, score, score if rate == 0.004 else None)
+    found = cell(study)
+    assert (found.tries, found.tries_left, found.best, found.point) == ([], 2, None, None)
+    assert list(summaries(study.plan, study.results)) == []
+    for number, rate in ((0, 0.002), (7, 0.003), (1, 0.5)):  # the second is beyond `trials`, the third out of the range
+        study.add("one", "LoRA r=8", rate, 0, 0.9, **{"try": number, "tried": {}})
+    found = cell(study)
+    assert ([one.point for one in found.tries], found.tries_left, found.best) == ([Point(0.002)], 1, None)
+    assert "5 results are of seeds, rates or tries" in left_out(study)[0]
+
+
+def test_tries_that_were_drawn_are_none_of_a_ladder_but_at_its_rates(tmp_path: Path) -> None:
+    study = MadeUp(tmp_path)
+    study.add("one", "LoRA r=8", 0.001, 0, 0.5, **{"try": 0, "tried": {}})
+    study.add("one", "LoRA r=8", 0.004, 0, 0.9, 0.9, **{"try": 1, "tried": {"method.alpha": 4}})
+    assert (cell(study).state(), cell(study).point) == ("1 of 3 rates tried", None)
+
+
+def test_a_fixed_rate_over_an_old_search(tmp_path: Path) -> None:
+    method = {"label": "LoRA", "method": {"name": "lora"}, "fixed_rates": {"one": 0.1}}
+    study = MadeUp(tmp_path, methods=[method])
+    for rate, score in ((0.001, 0.5), (0.004, 0.7), (0.016, 0.6)):
+        study.add("one", "LoRA", rate, 0, score, score if rate == 0.004 else None)
+    assert (cell(study, "LoRA").state(), cell(study, "LoRA").point) == ("not begun", None)
+    study.add("one", "LoRA", 0.1, 0, 0.4, 0.4)
+    found = cell(study, "LoRA")
+    assert (found.point, found.state()) == (Point(0.1), "1 of 3 seeds scored")
+    assert optimum(found.tries, found.metric, found.fixed).where == "fixed"
+
+
+def test_of_equal_tries_the_search_and_its_report_choose_the_same(tmp_path: Path) -> None:
+    ranges = {"method.alpha": {"choices": [32, 4]}}
+    study = MadeUp(tmp_path, rates=[0.01], search={"trials": 2, "ranges": ranges})
+    points = [Point(0.01, (("method.alpha", alpha),)) for alpha in (32, 4)]
+    for number, (point, scored) in enumerate(zip(points, (0.9, None), strict=True)):
+        more = {"try": number, "tried": dict(point.more)}
+        study.add("one", "LoRA r=8", 0.01, 0, 0.8, scored, **more)
+    section = SearchSection(sampler="grid", trials=2, ranges={"method.alpha": RangeSection(choices=[32, 4])})
+    space = study.plan.spaces()["LoRA r=8", "one"]
+    chosen = sampled(space, section, {number: (point, 0.8) for number, point in enumerate(points)}).best
+    found = cell(study)
+    assert chosen == found.best == found.point == points[0]
+    assert found.state() == "1 of 3 seeds scored"
+    for seed in (1, 2):
+        study.add("one", "LoRA r=8", 0.01, seed, 0.8, 0.9, **{"try": 0, "tried": dict(points[0].more)})
+    assert cell(study).done

@@ -12,10 +12,11 @@ from scipy import stats
 
 from structune.study.points import Point
 from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, NOT_TESTED, Against, against
-from structune.study.report.cells import Cell, Try
+from structune.study.report.cells import Cell
 from structune.study.report.optimum import optimum
 from structune.study.report.ranks import ranked
 from structune.study.report.reference import reference_label
+from structune.study.tries import Try
 from structune.tasks.task import Metric
 
 from .conftest import MadeUp
@@ -70,6 +71,7 @@ def test_of_losses_the_least_is_best_and_fixed_rates_are_no_search() -> None:
         optimum(tries({1e-3: 0.5}), LOSS, fixed=True).said()
         == "0.001 is what the study's file says; nothing was searched."
     )
+    assert optimum(tries({1e-3: 0.5, 4e-3: 0.3, 16e-3: 0.6}), LOSS, fixed=True).where == "fixed"
 
 
 def test_p_values_are_scipy_s_corrected_for_all_of_them() -> None:

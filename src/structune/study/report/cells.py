@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from structune.study.engine import summaries
-from structune.study.points import Point, Space
-from structune.study.rates import RAN_AWAY, Rates, search
+from structune.study.counted import counted, point_of
+from structune.study.points import Point
 from structune.study.results import Results
 from structune.study.study_file import Study
+from structune.study.tries import Try
 from structune.tasks.task import Metric
-
-
-class Try(NamedTuple):
-    """What a search tried with the first seed, and the validation score; None: numbers ran away."""
-
-    point: Point
-    score: float | None
 
 
 @dataclass(frozen=True)
@@ -28,7 +20,7 @@ class Cell:
     """One method on one task.
 
     Attributes:
-        runs: every result of it.
+        runs: every result of it that counts for the study as its file is now.
         point: what was chosen and scored on the test part; None: nothing was yet.
         seeds: those with a test score there, with the scores.
         tries: what its search tried, by rate.
@@ -38,6 +30,7 @@ class Cell:
         seeds_left: seeds that have no test score at the best try yet.
         first_seed: the one with which is searched.
         fixed: whether the file says the rate, so that none is searched.
+        left_out: results that do not count: of seeds, rates or tries that the study does not ask for.
     """
 
     task: str
@@ -53,6 +46,7 @@ class Cell:
     seeds_left: list[int]
     first_seed: int
     fixed: bool
+    left_out: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def scored(self) -> list[dict[str, Any]]:
@@ -108,11 +102,6 @@ class Cell:
         return "points" if self.drawn else "rates"
 
 
-def point_of(run: dict[str, Any]) -> Point:
-    """What a run was made with."""
-    return Point.of({"rate": run["rate"], **run.get("tried", {})})
-
-
 def said(point: Point | None) -> str:
     """A point for a table: the rate, and what else was searched."""
     return "" if point is None else ", ".join([f"{point.rate:.3g}", *point.words()[1:]])
@@ -120,53 +109,13 @@ def said(point: Point | None) -> str:
 
 def cells(plan: Study, results: Results) -> Iterator[Cell]:
     """Every method on every task, in the order of the file."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in results.all():
-        found.setdefault((run["task"], run["method"]), []).append(run)
-    chosen = {(row["task"], row["method"]): row for row in summaries(plan, results)}
-    searches, spaces, first = plan.searches(), plan.spaces(), plan.seeds[0]
-    for task, metric in plan.scores().items():
-        for label in plan.settings():
-            runs, row, rates = found.get((task, label), []), chosen.get((task, label)), searches[label, task]
-            of_first = [run for run in runs if run["seed"] == first]
-            tries = [Try(point_of(r), None if (v := r["validation"]) is None else v[metric.key]) for r in of_first]
-            tries.sort(key=lambda one: one.point)
-            if plan.search is None or (space := spaces.get((label, task))) is None:
-                drawn, (best, left) = False, _searched(tries, rates, metric)
-            else:
-                drawn, (best, left) = True, _drawn(tries, int(min(plan.search.trials, _size(space))), metric)
-            point = None if row is None else point_of(row)
-            seeds = {} if row is None else dict(sorted(zip(row["seeds"], row["test"], strict=True)))
-            counts = best in (None, point)
-            yield Cell(
-                task, label, metric, runs, point, seeds, tries, drawn, best, left,
-                [seed for seed in plan.seeds if not (counts and seed in seeds)], first,
-                len(rates.tried) == 1 and not rates.further and not drawn,
-            )  # fmt: skip
-
-
-def _searched(tries: Sequence[Try], rates: Rates, metric: Metric) -> tuple[Point | None, int]:
-    """The best rate, where a search of rates is over, and how many it has to try next."""
-    known = {_named(one.point.rate): RAN_AWAY if one.score is None else one.score for one in tries}
-    found = search(rates, lambda rate: known.get(_named(rate)), metric.greater_is_better)
-    best = [one.point for one in tries if found.best is not None and _named(one.point.rate) == _named(found.best)]
-    return best[0] if best else None, len(found.missing)
-
-
-def _drawn(tries: Sequence[Try], trials: int, metric: Metric) -> tuple[Point | None, int]:
-    """The same of a search whose tries are drawn."""
-    sign = 1 if metric.greater_is_better else -1
-    fine = [(sign * one.score, -one.point.rate, one.point) for one in tries if one.score is not None]
-    over = len(tries) >= trials
-    return max(fine, key=lambda each: each[:2])[2] if fine and over else None, max(0, trials - len(tries))
-
-
-def _size(space: Space) -> float:
-    """How many points there are."""
-    values = [each.values() for each in space.values()]
-    return math.prod(math.inf if each is None else len(each) for each in values)
-
-
-def _named(rate: float) -> str:
-    """A rate as the names of results have it."""
-    return f"{rate:.3g}"
+    searches = plan.searches()
+    for one in counted(plan, results):
+        rates = searches[one.label, one.task]
+        seeds = dict(sorted((run["seed"], run["test"][one.metric.key]) for run in one.scored))
+        counts = one.best in (None, one.chosen)
+        yield Cell(
+            one.task, one.label, one.metric, one.runs, one.chosen, seeds, one.tries, one.drawn, one.best,
+            one.tries_left, [seed for seed in plan.seeds if not (counts and seed in seeds)], plan.seeds[0],
+            len(rates.tried) == 1 and not rates.further and not one.drawn, one.left_out,
+        )  # fmt: skip

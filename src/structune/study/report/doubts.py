@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from structune.study.report.cells import Cell
+from structune.study.counted import point_of
+from structune.study.report.cells import Cell, said
 from structune.study.results import Results
 from structune.study.study_file import Study
 
@@ -14,8 +15,9 @@ _SHOWN = 5
 
 
 def doubts(plan: Study, cells: Sequence[Cell], results: Results) -> Iterator[str]:
-    """Results that the study does not name, and settings in which runs differ that should be alike."""
+    """Results that the study does not name or ask for, and settings in which runs differ that should be alike."""
     yield from _strangers(plan, results)
+    yield from _left_out(cells)
     searched = set() if plan.search is None else set(plan.search.ranges)
     for task in plan.tasks:
         runs = [run for cell in cells if cell.task == task for run in cell.runs]
@@ -41,6 +43,20 @@ def _strangers(plan: Study, results: Results) -> Iterator[str]:
         )
 
 
+def _left_out(cells: Sequence[Cell]) -> Iterator[str]:
+    names = [
+        f"{cell.label} on {cell.task} at {said(point_of(run))}, seed {run['seed']}"
+        for cell in cells
+        for run in cell.left_out
+    ]
+    if names:
+        count = "1 result is" if len(names) == 1 else f"{len(names)} results are"
+        yield (
+            f"{count} of seeds, rates or tries that the study's file does not ask for as it is now, "
+            f"and left out: {_listed(names, '; ')}."
+        )
+
+
 def _differing(settings: Sequence[dict[str, Any]], searched: set[str], of_method: bool = False) -> list[str]:
     """Keys that have several values; what only some have came with a later version, or is of another kind."""
     differ = searched if of_method else searched | _OF_ONE_RUN
@@ -59,6 +75,6 @@ def _flat(content: dict[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], between: str = ", ") -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
+    return f"{between.join(names[:_SHOWN])}{more}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from structune.study.report.cells import Try, said
+from structune.study.report.cells import said
+from structune.study.tries import Try, best_of
 from structune.tasks.task import Metric
 
 INSIDE, LARGEST, SMALLEST = "inside", "at the largest rate", "at the smallest rate"
@@ -54,16 +55,15 @@ def optimum(tries: Sequence[Try], metric: Metric, fixed: bool = False) -> Optimu
         metric: of the scores.
         fixed: whether the study's file says the rate.
     """
-    sign = 1 if metric.greater_is_better else -1
-    fine = [(sign * one.score, -one.point.rate, one.point) for one in tries if one.score is not None]
+    scores = [one.score for one in tries if one.score is not None]
     away = sorted(one.point.rate for one in tries if one.score is None)
-    if not fine:
+    best = best_of(tries, metric.greater_is_better)
+    if best is None:
         return Optimum("", AWAY if away else NONE, away)
     rates = {one.point.rate for one in tries}
-    best = max(fine, key=lambda each: each[:2])[2]
-    if len(rates) == 1:
+    if fixed or len(rates) == 1:
         return Optimum(said(best), FIXED if fixed else ONE, away)
-    if len(fine) > 1 and len({score for score, _, _ in fine}) == 1:
+    if len(scores) > 1 and len(set(scores)) == 1:
         return Optimum(said(best), LEVEL, away)
     where = SMALLEST if best.rate == min(rates) else LARGEST if best.rate == max(rates) else INSIDE
     return Optimum(said(best), where, away)

@@ -70,7 +70,12 @@ def write_report(plan: Study, results: Results, out: Path, command: str, referen
     known = list(cells(plan, results))
     if not any(cell.runs for cell in known):
         folders = ", ".join(str(folder) for folder in (results.folder, *results.others))
-        raise UserError(f"{folders}: no run of the study {plan.name!r} has a result there; run `structune study` first")
+        others = (
+            f"; {count} results are of other seeds or rates" if (count := sum(len(c.left_out) for c in known)) else ""
+        )
+        raise UserError(
+            f"{folders}: no run of the study {plan.name!r} has a result there{others}; run `structune study` first"
+        )
     beaten = reference_label(plan, reference)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {str(out)!r}: is a file; name a folder")

@@ -19,13 +19,14 @@ _CURVE = "curve"
 def write_runs(cells: Sequence[Cell], path: Path) -> None:
     """Write every result: scores as `validation_…` and `test_…`, versions as `versions_…`, settings as JSON text.
 
-    A run whose numbers ran away has no scores. `chosen` says which runs are those of the table. The training losses
-    are two lists, `curve_step` and `curve_loss`.
+    A run whose numbers ran away has no scores. `chosen` says which runs are those of the table; a result that
+    does not count for the study as it is now is none of them. The training losses are two lists, `curve_step` and
+    `curve_loss`.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows = [_row(run, run in cell.scored) for cell in cells for run in cell.runs]
+    rows = [_row(run, run in cell.scored) for cell in cells for run in (*cell.runs, *cell.left_out)]
     columns = dict.fromkeys(key for row in rows for key in row)
     content = io.BytesIO()
     parquet.write_table(pa.table({key: [row.get(key) for row in rows] for key in columns}), content)

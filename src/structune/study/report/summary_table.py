@@ -8,8 +8,9 @@ from pathlib import Path
 from structune.errors import UserError
 from structune.files import write_text
 from structune.finetune.markdown import markdown_row
+from structune.study.counted import point_of
 from structune.study.engine import summaries
-from structune.study.report.cells import point_of, said
+from structune.study.report.cells import said
 from structune.study.report.score_text import number, spread, titled
 from structune.study.results import Results
 from structune.study.study_file import Study
