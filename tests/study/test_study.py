@@ -528,7 +528,8 @@ def test_processes_side_by_side_stopped_killed_and_gone_on_with(
     runs = tmp_path / "work" / "runs" / "films"
 
     def interrupt() -> None:
-        wait_until(lambda: len(list(runs.glob("*/checkpoints/checkpoint-*/trainer_state.json"))) >= 2)
+        saved = "*/checkpoints/checkpoint-*/trainer_state.json"
+        wait_until(lambda: len({state.parents[2] for state in runs.glob(saved)}) == 2)
         os.kill(os.getpid(), signal.SIGINT)
 
     watching = threading.Thread(target=interrupt)
@@ -559,14 +560,15 @@ def test_scores_of_another_choice_of_rate_are_not_mixed_in(plan: Study, tmp_path
     (before,) = summaries(plan, results)
     for file in results.folder.glob("*/*.json"):
         content = json.loads(file.read_text())
-        if content["rate"] != before["rate"]:
-            content["validation"]["accuracy"] = 2.0
+        if content["rate"] == before["rate"]:
+            content["validation"]["accuracy"] = -1.0
             file.write_text(json.dumps(content))
     run_study(plan, results, tmp_path / "work", only="pool")
     assert {r["rate"] for r in results.all() if r["test"]} == set(plan.rates)
     (after,) = summaries(plan, results)
     assert after["rate"] != before["rate"]
-    assert (after["seeds"], after["validation"][0]) == ([3, 4], 2.0)
+    assert after["seeds"] == [3, 4]
+    assert after["validation"][0] > 0
 
 
 def test_other_machines_results_count(plan: Study, tmp_path: Path, trained: list[str]) -> None:
