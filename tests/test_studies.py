@@ -81,8 +81,8 @@ def test_the_figure_of_samples_has_a_row_for_each_method_that_has_one(
     plan, results = unseen.Study.load(unseen.STUDY), unseen.Results(tmp_path / "results")
     labels = ["C3A b=8", "HyDRA-toeplitz 29", "LoRA r=8"]
     for number, label in enumerate(labels):
-        wanted = unseen.Wanted("horses and ships", label, plan.settings()[label], unseen.Point(0.01), 0)
-        said = {"task": wanted.task, "method": label, "rate": 0.01, "seed": 0, "trainable_adapter": 10**number}
+        wanted = unseen.Wanted("horses and ships", label, plan.settings()[label], unseen.Point(plan.rates[0]), 0)
+        said = {"task": wanted.task, "method": label, "rate": plan.rates[0], "seed": 0, "trainable_adapter": 10**number}
         results.file(wanted).parent.mkdir(parents=True, exist_ok=True)
         results.file(wanted).write_text(
             json.dumps({**said, "validation": {"denoising_loss": 0.1}, "test": {"denoising_loss": 0.1}})
