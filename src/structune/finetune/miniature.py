@@ -73,7 +73,8 @@ class Miniatures:
         Raises:
             UserError: its data are there and do not work, its task has no small model, or the recipe itself is refused.
         """
-        _check_model(recipe)
+        if recipe.task.trains_head():
+            refuse_quantised_head(recipe.model)  # the small model has all bits
         model, (parts, count) = self._model(recipe), self._data(recipe, validation_examples)
         recipe.task.check_training(recipe.train, count, 1)
         own = recipe.data.model_dump(exclude_none=True, exclude=set(DataSection.model_fields))
@@ -122,12 +123,6 @@ class Miniatures:
             folder.mkdir(parents=True)
             self._parts[key] = {name: task.write(part, folder / name, data) for name, part in parts.items()}
         return self._parts[key], self._counts[key]
-
-
-def _check_model(recipe: Recipe) -> None:
-    """Raises `UserError` where the task does not take few bits: the small model has all of them."""
-    if recipe.model.quantisation is not None and recipe.task.trains_head():
-        refuse_quantised_head(recipe.model)
 
 
 def _source(data: DataSection) -> tuple[str, str]:

@@ -209,7 +209,11 @@ class TextToImage(Task):
 
         samples = self._samples(base, targets)
         add_column(folder / FIGURE, targets["prompts"], samples, step)
-        return {} if self.clip is None else {"clip_similarity": self._similarity(samples, targets)}
+        if self.clip is None:
+            return {}
+        from structune.tasks.parts.diffusion.clip import load_clip, similarity
+
+        return {"clip_similarity": similarity(samples, targets["prompts"], load_clip(self.clip))}
 
     def samples_of(
         self, model: Any, base: Base, examples: Examples, targets: Targets, data: CaptionedImages
@@ -217,13 +221,15 @@ class TextToImage(Task):
         """How well the samples go with their prompts, without the adapter and with it, where there is a CLIP."""
         if self.clip is None:
             return {}
-        after = self._similarity(self._samples(base, targets), targets)
-        rows = {"after": {"mean cosine": after, "prompts": len(targets["prompts"])}}
+        from structune.tasks.parts.diffusion.clip import load_clip, similarity
+
+        clip, prompts = load_clip(self.clip), targets["prompts"]
+        rows = {}
         if hasattr(model, "disable_adapter"):
             with model.disable_adapter():
-                before = self._similarity(self._samples(base, targets), targets)
-            rows = {"before": {**rows["after"], "mean cosine": before}, **rows}
-        return {"CLIP similarity": rows}
+                rows["before"] = similarity(self._samples(base, targets), prompts, clip)
+        rows["after"] = similarity(self._samples(base, targets), prompts, clip)
+        return {"CLIP similarity": {row: {"mean cosine": mean, "prompts": len(prompts)} for row, mean in rows.items()}}
 
     def _samples(self, base: Base, targets: Targets) -> list[Any]:
         """An image for each prompt of the targets, with seeds that are always the same."""
@@ -232,12 +238,6 @@ class TextToImage(Task):
         seeds = [self.samples.seed + number for number in range(len(targets["prompts"]))]
         size = base.processor.image_size(targets.get("image_size"))
         return list(images_of(targets["prompts"], seeds, base.model, base.processor, self.samples, size))
-
-    def _similarity(self, samples: list[Any], targets: Targets) -> float:
-        from structune.tasks.parts.diffusion.clip import load_clip, similarity
-
-        assert self.clip is not None  # who asks has looked
-        return similarity(samples, targets["prompts"], load_clip(self.clip))
 
     def respond(
         self, model: Any, base: Base, examples: Examples, targets: Targets, data: CaptionedImages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NoReturn
+from typing import Literal
 
 from structune.errors import UserError
 from structune.paths import FilePath
@@ -26,9 +26,10 @@ class ModelSection(Section):
     quantisation: Literal["4bit", "8bit"] | None = None
 
 
-def refuse_quantised_head(section: ModelSection) -> NoReturn:
-    """Raises `UserError`: a head would be trained beside a model of few bits."""
-    raise UserError(
-        f"model.quantisation = {section.quantisation!r}: goes with tasks that train no head beside the adapter, "
-        f"such as task: instruction; leave it out"
-    )
+def refuse_quantised_head(section: ModelSection) -> None:
+    """For a task that trains a head: raises `UserError` where it would be trained beside a model of few bits."""
+    if section.quantisation is not None:
+        raise UserError(
+            f"model.quantisation = {section.quantisation!r}: goes with tasks that train no head beside the adapter, "
+            f"such as task: instruction; leave it out"
+        )

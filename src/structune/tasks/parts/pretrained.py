@@ -38,7 +38,7 @@ def load_pretrained(
         UserError: there is no such model, it is of another kind, or lacks the head that it has to have.
     """
     source, local, where = _source(section)
-    if section.quantisation is not None and with_its_head is None:
+    if with_its_head is None:
         refuse_quantised_head(section)
     weights = weight_options(section)
     set_seed(seed)
