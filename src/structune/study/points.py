@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import count, takewhile
+from itertools import count, product, takewhile
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -37,6 +37,11 @@ class Point(NamedTuple):
         """Of all values by name, the rate among them as `rate`; in whatever order a file has them."""
         return cls(float(values["rate"]), tuple(sorted((key, value) for key, value in values.items() if key != "rate")))
 
+    @classmethod
+    def of_run(cls, run: Mapping[str, Any]) -> Point:
+        """What a run was made with, by its result."""
+        return cls.of({"rate": run["rate"], **run.get("tried", {})})
+
     def values(self) -> dict[str, Value]:
         """All values by name."""
         return {"rate": self.rate, **dict(self.more)}
@@ -44,6 +49,11 @@ class Point(NamedTuple):
     def words(self) -> list[str]:
         """For a person and for a file's name: `lr=0.004`, `alpha=16`."""
         return [f"lr={self.rate:.3g}", *(f"{key.rpartition('.')[2]}={value}" for key, value in self.more)]
+
+    def inside(self, space: Space) -> bool:
+        """Whether it is one of what is searched."""
+        values = self.values()
+        return values.keys() == space.keys() and all(space[name].has(value) for name, value in values.items())
 
     def section(self, name: str) -> dict[str, Value]:
         """What belongs into the section `train` or `method` of a recipe, beside the rate."""
@@ -123,6 +133,13 @@ class RangeSection(Section):
 
 Space = dict[str, RangeSection]
 """What is searched, by name; the rate is `rate`."""
+
+
+def listed(space: Space) -> list[Point]:
+    """Every point, the last range running fastest; none where a range cannot be listed."""
+    values = [each.values() or [] for each in space.values()]
+    return [Point.of(dict(zip(space, point, strict=True))) for point in product(*values)]
+
 
 _NAME = re.compile(r"(train|method)\.\w+")
 

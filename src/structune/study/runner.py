@@ -127,8 +127,7 @@ class Runner:
             cell, space = cells.get(key), self.spaces.get(key)
             if cell is None or space is None or result["seed"] != self.plan.seeds[0] or "try" not in result:
                 continue
-            point = Point.of({"rate": result["rate"], **result["tried"]})
-            if point.values().keys() == space.keys() and all(space[name].has(v) for name, v in point.values().items()):
+            if (point := Point.of_run(result)).inside(space):
                 cell.tries.setdefault(result["try"], point)
 
     def _result(self, cell: Cell, point: Point, seed: int) -> dict[str, Any] | None:

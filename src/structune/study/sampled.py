@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from structune.errors import UserError
-from structune.study.points import Point, RangeSection, SearchSection, Space
+from structune.study.points import Point, RangeSection, SearchSection, Space, listed
 from structune.study.tries import Try, best_of
 
 if TYPE_CHECKING:
@@ -95,11 +94,9 @@ def _best(scores: Scores, greater_is_better: bool) -> Point | None:
 
 def _grid(space: Space) -> list[Point]:
     """All points; each range has to say which values it has."""
-    values = {name: each.values() for name, each in space.items()}
-    if endless := [name for name, each in values.items() if each is None]:
+    if endless := [name for name, each in space.items() if each.values() is None]:
         raise UserError(f"search.ranges.{endless[0]}: a grid wants choices, or a step")
-    points = product(*(each or [] for each in values.values()))
-    return [Point.of(dict(zip(values, point, strict=True))) for point in points]
+    return listed(space)
 
 
 def _drawn(

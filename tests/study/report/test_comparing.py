@@ -27,7 +27,9 @@ MATTHEWS = Metric("matthews", "Matthews correlation", range=(-1, 1))
 
 
 def cell(task: str, label: str, scores: Sequence[float], metric: Metric = ACCURACY) -> Cell:
-    return Cell(task, label, metric, [], Point(0.1), dict(enumerate(scores)), [], False, Point(0.1), 0, [], 0, False)
+    runs = [{"rate": 0.1, "seed": seed, "test": {metric.key: score}} for seed, score in enumerate(scores)]
+    seeds = list(range(len(scores)))
+    return Cell(task, label, metric, runs, [], [], False, Point(0.1), 0, Point(0.1), study_seeds=seeds, fixed=False)
 
 
 def tries(scores: Mapping[float, float | None]) -> list[Try]:

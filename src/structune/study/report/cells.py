@@ -4,54 +4,37 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cached_property
 
-from structune.study.counted import counted, point_of
+from structune.study.counted import Counted, counted
 from structune.study.points import Point
 from structune.study.results import Results
 from structune.study.study_file import Study
-from structune.study.tries import Try
-from structune.tasks.task import Metric
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Counted):
     """One method on one task.
 
     Attributes:
-        runs: every result of it that counts for the study as its file is now.
-        point: what was chosen and scored on the test part; None: nothing was yet.
-        seeds: those with a test score there, with the scores.
-        tries: what its search tried, by rate.
-        drawn: whether tries are drawn from ranges, and not the rates of the file and those beyond.
-        best: the best try by the search as it is now; None: it is not over, or numbers ran away at all.
-        tries_left: how many its search has still, at least.
-        seeds_left: seeds that have no test score at the best try yet.
-        first_seed: the one with which is searched.
+        study_seeds: all that the study asks for; the first is the one with which is searched.
         fixed: whether the file says the rate, so that none is searched.
-        left_out: results that do not count: of seeds, rates or tries that the study does not ask for.
     """
 
-    task: str
-    label: str
-    metric: Metric
-    runs: list[dict[str, Any]]
-    point: Point | None
-    seeds: dict[int, float]
-    tries: list[Try]
-    drawn: bool
-    best: Point | None
-    tries_left: int
-    seeds_left: list[int]
-    first_seed: int
+    study_seeds: list[int]
     fixed: bool
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def seeds(self) -> dict[int, float]:
+        """Those with a test score at what was chosen, with the scores."""
+        return dict(sorted((run["seed"], run["test"][self.metric.key]) for run in self.scored))
 
     @property
-    def scored(self) -> list[dict[str, Any]]:
-        """The runs with a test score at what was chosen."""
-        return [run for run in self.runs if run["test"] is not None and point_of(run) == self.point]
+    def seeds_left(self) -> list[int]:
+        """Those that have no test score at the best try yet."""
+        counts = self.best in (None, self.point)
+        return [seed for seed in self.study_seeds if not (counts and seed in self.seeds)]
 
     @property
     def score(self) -> float:
@@ -76,9 +59,7 @@ class Cell:
     @property
     def runs_left(self) -> int:
         """How many runs are left, at least: a search may go beyond its ends."""
-        others = [
-            seed for seed in self.seeds_left if seed != self.first_seed
-        ]  # the first seed's are those of the search
+        others = [seed for seed in self.seeds_left if seed != self.study_seeds[0]]  # that one's are the search's
         return 0 if self.hopeless else self.tries_left + len(others)
 
     def state(self) -> str:
@@ -112,10 +93,6 @@ def cells(plan: Study, results: Results) -> Iterator[Cell]:
     searches = plan.searches()
     for one in counted(plan, results):
         rates = searches[one.label, one.task]
-        seeds = dict(sorted((run["seed"], run["test"][one.metric.key]) for run in one.scored))
-        counts = one.best in (None, one.chosen)
-        yield Cell(
-            one.task, one.label, one.metric, one.runs, one.chosen, seeds, one.tries, one.drawn, one.best,
-            one.tries_left, [seed for seed in plan.seeds if not (counts and seed in seeds)], plan.seeds[0],
-            len(rates.tried) == 1 and not rates.further and not one.drawn, one.left_out,
-        )  # fmt: skip
+        fixed = len(rates.tried) == 1 and not rates.further and not one.drawn
+        own = {each.name: getattr(one, each.name) for each in fields(one)}
+        yield Cell(**own, study_seeds=plan.seeds, fixed=fixed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from structune.study.counted import point_of
+from structune.study.points import Point
 from structune.study.report.cells import Cell, said
 from structune.study.results import Results
 from structune.study.study_file import Study
@@ -45,7 +45,7 @@ def _strangers(plan: Study, results: Results) -> Iterator[str]:
 
 def _left_out(cells: Sequence[Cell]) -> Iterator[str]:
     names = [
-        f"{cell.label} on {cell.task} at {said(point_of(run))}, seed {run['seed']}"
+        f"{cell.label} on {cell.task} at {said(Point.of_run(run))}, seed {run['seed']}"
         for cell in cells
         for run in cell.left_out
     ]

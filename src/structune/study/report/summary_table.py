@@ -8,8 +8,8 @@ from pathlib import Path
 from structune.errors import UserError
 from structune.files import write_text
 from structune.finetune.markdown import markdown_row
-from structune.study.counted import point_of
 from structune.study.engine import summaries
+from structune.study.points import Point
 from structune.study.report.cells import said
 from structune.study.report.score_text import number, spread, titled
 from structune.study.results import Results
@@ -30,7 +30,7 @@ def table(plan: Study, results: Results) -> str:
         text += [
             markdown_row(
                 [
-                    row["method"], f"{row['numbers']:,}", said(point_of(row)), spread(row["validation"], metric),
+                    row["method"], f"{row['numbers']:,}", said(Point.of_run(row)), spread(row["validation"], metric),
                     spread(row["test"], metric), ", ".join(map(str, row["seeds"])),
                 ]
             )
