@@ -114,8 +114,8 @@ INSIDE = {
     "methods": "method parts | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": """
-        base_model counted inputs labels measured own_process parts points rates results sampled spectrum style
-        study_file tries
+        base_model counted hashes inputs job_pool labels measured own_process parts points rates results same_run
+        sampled spectrum style study_file tries
         | workers
         | ray_task
         | ray_workers

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from structune.study import workers
+from structune.study.job_pool import Job
 from structune.study.own_process import Outcome
-from structune.study.workers import Job
 
 
 class InTurn:

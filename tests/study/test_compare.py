@@ -31,8 +31,9 @@ from structune.methods.hydra import Hydra
 from structune.methods.registry import preset
 from structune.study import compare as module
 from structune.study.compare import compare
+from structune.study.job_pool import Job
 from structune.study.own_process import Outcome, stop_if_interrupted
-from structune.study.workers import Job, Workers, carry_out, train_in_own_process
+from structune.study.workers import Workers, carry_out, train_in_own_process
 
 Calls = list[tuple[str, bool]]
 

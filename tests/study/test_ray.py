@@ -9,8 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,41 +27,22 @@ from structune.study import inputs as inputs_module
 from structune.study import ray_task, workers
 from structune.study.engine import run_study
 from structune.study.inputs import Input
+from structune.study.job_pool import Job
 from structune.study.own_process import Outcome
 from structune.study.ray_task import MARK, Answer, Errand, remote, run_errand
 from structune.study.ray_workers import RayWorkers
 from structune.study.results import Results
 from structune.study.study_file import Study
-from structune.study.workers import Job
 
 from .in_turn import InTurn
+from .seen import scores, wait_until
 
 
 @pytest.fixture
-def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
-    rows = "".join(f"a {word} film {n},{word}\n" for n in range(60) for word in ("good", "bad"))
-    (tmp_path / "films.csv").write_text(f"text,label\n{rows}")
-    data = {"train": str(tmp_path / "films.csv"), "evaluation_examples": 40}
-    train = {"max_steps": 60, "save_steps": 10, "batch_size": 8, "device": "cpu"}
-    return {
-        "name": "tiny",
-        "seeds": [3, 4],
-        "rates": [0.01, 0.04],
-        "further_rates": 0,
-        "model": {"name": str(tiny_model)},
-        "tasks": {"films": {"data": data, "validation_examples": 20, "train": train}},
-        "methods": [{"label": "pool", "method": {"name": "hydra", "pool_size": 13, "pool_map": "signed"}}],
-    }
-
-
-def scores(folder: Path) -> dict[str, Any]:
-    return {f"{r['rate']:.3g} {r['seed']}": (r["validation"], r["test"]) for r in Results(folder).all()}
-
-
-def wait_until(there: Callable[[], object]) -> None:
-    until = time.monotonic() + 120
-    while not there() and time.monotonic() < until:
-        time.sleep(0.01)
+def content(content: dict[str, Any]) -> dict[str, Any]:
+    """The pool alone, and as long a training as it takes to be stopped."""
+    content["tasks"]["films"]["train"] |= {"max_steps": 60, "save_steps": 10}
+    return content | {"methods": [each for each in content["methods"] if each["label"] == "pool"]}
 
 
 def on_ray() -> list[psutil.Process]:

@@ -18,13 +18,13 @@ from structune.study import engine as engines
 from structune.study import runner as runners
 from structune.study import workers
 from structune.study.engine import run_study, summaries
+from structune.study.job_pool import Job
 from structune.study.own_process import Outcome
 from structune.study.points import Point, RangeSection, SearchSection, Space
 from structune.study.rates import RAN_AWAY
 from structune.study.results import Results
 from structune.study.sampled import sampled
 from structune.study.study_file import Study
-from structune.study.workers import Job
 
 from .in_turn import InTurn
 

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from datetime import date, datetime, timezone
@@ -27,47 +26,23 @@ from structune.finetune import evaluate as evaluating
 from structune.finetune import training
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.study import base_model as base_models
-from structune.study import dry_run, workers
+from structune.study import dry_run, hashes, workers
 from structune.study import engine as module
 from structune.study.base_model import base_model
 from structune.study.engine import run_study, summaries
+from structune.study.job_pool import Job
 from structune.study.own_process import Outcome
 from structune.study.rates import RAN_AWAY, Rates, search
 from structune.study.report.figures.study_figure import draw
 from structune.study.report.summary_table import put_into, table
 from structune.study.results import Results, settings
 from structune.study.study_file import Study
-from structune.study.workers import Job
 from structune.tasks.parts.model_section import ModelSection
 
 from .in_turn import InTurn
+from .seen import scores, wait_until
 
 STUDIES = sorted(path.stem for path in (Path(__file__).parents[2] / "studies").glob("*.yaml"))
-
-
-@pytest.fixture
-def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
-    rows = "".join(f"a {word} film {n},{word}\n" for n in range(60) for word in ("good", "bad"))
-    (tmp_path / "films.csv").write_text(f"text,label\n{rows}")
-    return {
-        "name": "tiny",
-        "seeds": [3, 4],
-        "rates": [0.01, 0.04],
-        "further_rates": 0,
-        "model": {"name": str(tiny_model)},
-        "tasks": {
-            "films": {
-                "data": {"train": str(tmp_path / "films.csv"), "evaluation_examples": 40},
-                "validation_examples": 20,
-                "train": {"max_steps": 2, "batch_size": 8, "device": "cpu"},
-            }
-        },
-        "methods": [
-            {"label": "LoRA r={rank}", "method": {"name": "lora", "rank": [1, 2]}},
-            {"label": "pool", "method": {"name": "hydra", "pool_size": 13, "pool_map": "signed"}},
-        ],
-    }
 
 
 @pytest.fixture
@@ -338,11 +313,11 @@ def test_models_of_one_name_are_told_apart_by_what_is_loaded(
     weights.write_bytes(content)
     os.utime(weights, ns=(about.st_atime_ns, about.st_mtime_ns))
     assert of_weights(other) != first
-    monkeypatch.setattr(base_models, "_KEPT", 0)
-    base_models._hash_of_file.cache_clear()
+    monkeypatch.setattr(hashes, "_KEPT", 0)
+    hashes._hash_of_state.cache_clear()
     assert of_weights(one) == first
-    base_models._hash_of_file.cache_clear()
-    monkeypatch.delattr(base_models, "_pieces")  # the next process reads no file again
+    hashes._hash_of_state.cache_clear()
+    monkeypatch.delattr(hashes, "_pieces")  # the next process reads no file again
     assert of_weights(one) == first
     assert of_weights(one, dtype="bf16") == first | {"dtype": "bf16"}
     assert base_model(ModelSection(name="owner/bert"), exclude_defaults=True) == {"id": "owner/bert"}
@@ -495,11 +470,6 @@ def test_only_the_runs_that_were_chosen_are_kept(plan: Study, tmp_path: Path, tr
     assert not list(folder.glob("*/checkpoints"))
 
 
-def scores(folder: Path) -> dict[str, Any]:
-    found = Results(folder).all()
-    return {f"{r['rate']:.3g} {r['seed']}": (r["validation"], r["test"]) for r in found}
-
-
 def two_at_a_time(file: Path, only: str = "pool") -> None:
     run_study(Study.load(file), Results(file.parent / "results"), file.parent / "work", only=only, jobs=2)
 
@@ -508,12 +478,6 @@ def until_killed(file: Path) -> None:
     """The same in a child of the fork server, which is there already and need not import everything anew."""
     vars(multiprocessing.forkserver._forkserver)["ensure_running"] = lambda: None
     two_at_a_time(file)
-
-
-def wait_until(there: Callable[[], object]) -> None:
-    until = time.monotonic() + 120
-    while not there() and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 def test_processes_side_by_side_stopped_killed_and_gone_on_with(

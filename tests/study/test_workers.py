@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from structune.finetune.recipe import Recipe
+from structune.study.job_pool import Job
 from structune.study.own_process import Outcome
-from structune.study.workers import _NO_CUDA_HERE, Job, Workers, _deaf_to_interrupts, carry_out
+from structune.study.workers import _NO_CUDA_HERE, Workers, _deaf_to_interrupts, carry_out
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals as POSIX has them")
 

@@ -6,7 +6,6 @@ The learning rate is chosen on a validation part; the test part is scored for th
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -22,6 +21,7 @@ from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
 from structune.study.counted import counted
 from structune.study.dry_run import tell
+from structune.study.job_pool import JobPool
 from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.ray_workers import RayWorkers
 from structune.study.results import Results
@@ -92,27 +92,20 @@ def run_study(
         raise UserError(f"--hours {hours}: give a time above 0, or leave it out")
     if price_per_hour is not None and not (price_per_hour > 0 and dry_run):
         raise UserError(f"--price-per-hour {price_per_hour}: give a price above 0, and --dry-run")
-    if task is not None and task not in plan.tasks:
-        raise UserError(f"--task {task!r}: the study has {', '.join(plan.tasks)}")
+    methods, tasks = plan.matching(only, task)
     until = math.inf if hours is None else time.monotonic() + 3600 * hours
-    tasks = list(plan.tasks) if task is None else [task]
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, f"the folder {str(work)!r}"):
-        chosen = {label: method for label, method in plan.settings().items() if re.search(only, label)}
-        if not chosen:
-            raise UserError(
-                f"--only {only!r}: no label of the study has a match of it; there are {', '.join(plan.settings())}"
-            )
-        cells = [Cell(name, label, method) for (label, method), name in product(chosen.items(), tasks)]
+        cells = [Cell(name, label, method) for (label, method), name in product(methods.items(), tasks)]
         runner = Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
         if dry_run:
             tell(runner, jobs or 1, console, timing=timing, price=price_per_hour)
         else:
-            places = Workers(jobs or 1) if ray is None else RayWorkers(ray, work, jobs, gpus)
+            places: JobPool = Workers(jobs or 1) if ray is None else RayWorkers(ray, work, jobs, gpus)
             _carry_out(runner, places, until, console)
 
 
-def _carry_out(runner: Runner, places: Workers | RayWorkers, until: float, console: Console) -> None:
+def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) -> None:
     """Run what is left. Raises `UserError` at the end where some failed."""
     steps = runner.steps()
     if not steps:

@@ -14,7 +14,7 @@ from pathlib import Path
 from structune.errors import UserError
 from structune.finetune.recipe import ResolvedRecipe
 from structune.study.base_model import hash_of_weights, loaded_files
-from structune.study.results import hash_of
+from structune.study.hashes import hash_of
 
 MOST = 2**31
 """Bytes of one input that are sent to another machine."""

@@ -15,9 +15,10 @@ from structune import __version__
 from structune.errors import UserError
 from structune.finetune.run import Run
 from structune.study.inputs import Input, inputs, moved
+from structune.study.job_pool import Job
 from structune.study.measured import measured
 from structune.study.own_process import Outcome, outcome_of
-from structune.study.workers import Job, Workers
+from structune.study.workers import Workers
 
 MARK = "shared.txt"
 """A file in the study's work folder by whose content another machine sees that the disk is one."""

@@ -7,7 +7,6 @@ import signal
 import time
 import uuid
 import warnings
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,10 @@ from structune.errors import UserError
 from structune.files import write_text
 from structune.finetune.signals import stop_signals, taken
 from structune.study.inputs import Input
+from structune.study.job_pool import Job, JobPool
 from structune.study.own_process import Outcome
 from structune.study.ray_task import MARK, Answer, Errand, remote
-from structune.study.workers import Job, cores
+from structune.study.workers import cores
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -31,8 +31,8 @@ _STORE = 2**27
 """Bytes of shared memory for what passes between processes of that one: nothing is sent there."""
 
 
-class RayWorkers:
-    """Stands for `Workers`: as many jobs at a time as the cluster has room for. A context manager.
+class RayWorkers(JobPool):
+    """As many jobs at a time as the cluster has room for.
 
     A machine that shares the disk uses the study's own folders; to any other, what a run reads is sent once. A run that
     was lost with its machine is begun again by Ray, twice at most; where the disk is shared it goes on from its
@@ -48,11 +48,12 @@ class RayWorkers:
         UserError: Ray is not installed, no cluster answers, or it has no room for a run.
     """
 
+    _busy: dict[str, tuple[Job, Any]]
+
     def __init__(self, address: str, work: Path, at_most: int | None = None, gpus: float = 0.0) -> None:
+        super().__init__()
         self.address, self.work, self.at_most, self.gpus = address, work.absolute(), at_most, gpus
         self.cpus = float(os.environ.get("OMP_NUM_THREADS") or 1)
-        self.signals: list[int] = []
-        self._busy: dict[str, tuple[Job, Any]] = {}
         self._sent: dict[str, list[Any]] = {}
         self._given: dict[str, frozenset[str]] = {}
         self._nodes: dict[str, str] = {}
@@ -80,7 +81,6 @@ class RayWorkers:
                 f"--ray {self.address!r}: no cluster answers there ({reason}); start one with `ray start --head`, set "
                 f"RAY_AUTH_MODE=token where it wants a token, or give --ray local"
             ) from None
-        self._stack = ExitStack()
         self._stack.callback(_bring_back, before)
         self._stack.callback(ray.shutdown)
         self._stack.enter_context(taken(self._on_signal))
@@ -94,12 +94,6 @@ class RayWorkers:
         self._task = remote(ray, self.cpus, self.gpus)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        while self._busy:
-            self.wait()
-        self._stack.close()
-
     @property
     def count(self) -> int:
         """How many jobs the cluster has room for now; machines may come and go."""
@@ -109,13 +103,7 @@ class RayWorkers:
             room = min(room, there.get("GPU", 0) // self.gpus)
         return int(room if self.at_most is None else min(room, self.at_most))
 
-    @property
-    def free(self) -> int:
-        """How many more jobs can be started."""
-        return max(0, self.count - len(self._busy))
-
     def start(self, key: str, job: Job) -> None:
-        """Begin a job, which `wait` gives back under its key."""
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         node = self._nodes.get(key)
         options = {} if node is None else {"scheduling_strategy": strategy(node_id=node, soft=True)}
@@ -125,7 +113,6 @@ class RayWorkers:
         self._busy[key] = job, self._task.options(**options).remote(errand, sent)
 
     def wait(self, seconds: float | None = None) -> list[tuple[str, Outcome]]:
-        """The jobs that ended, with how they ended: at least one, unless `seconds` go by or none is there."""
         until = None if seconds is None else time.monotonic() + seconds
         ended: list[tuple[str, Outcome]] = []
         while self._busy and not ended:
@@ -143,7 +130,6 @@ class RayWorkers:
         return ended
 
     def stop(self) -> None:
-        """Ask every run to save and end."""
         for _, ref in self._busy.values():
             self._ray.cancel(ref, force=False)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from structune.errors import UserError
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.methods.method import Method
 from structune.study.base_model import base_model
+from structune.study.hashes import hash_of
 from structune.study.points import Point
 
 
@@ -159,22 +158,6 @@ def _sources(recipe: Recipe) -> dict[str, Any]:
     """What a run reads: its data by their hash."""
     hashes = [hash_of(Path(file)) for file in recipe.data.files().values()]
     return {"data": hashes, "model": Path(recipe.model.name).name}
-
-
-def hash_of(path: Path) -> str:
-    """Of a file; of a folder the names and contents of all files in it."""
-    return _hash_at(path, path.stat().st_mtime_ns)
-
-
-@cache
-def _hash_at(path: Path, time: int) -> str:
-    """Files are read once for all runs that read them."""
-    if not path.is_dir():
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    whole = hashlib.sha256()
-    for file in sorted(found for found in path.rglob("*") if found.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()}\0{hash_of(file)}\0".encode())
-    return whole.hexdigest()[:16]
 
 
 def _agree(stored: Any, now: Any, given: Any) -> bool:

@@ -12,6 +12,7 @@ from structune.files import write_json
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.study.cell import Cell, Step
+from structune.study.job_pool import Job
 from structune.study.measured import measured
 from structune.study.own_process import Outcome
 from structune.study.parts import Parts
@@ -20,7 +21,6 @@ from structune.study.rates import RAN_AWAY, search
 from structune.study.results import Results, Wanted, settings
 from structune.study.sampled import Choice, check_sampler, sampled
 from structune.study.study_file import Study
-from structune.study.workers import Job
 
 
 class Left(NamedTuple):

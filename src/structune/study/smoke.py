@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,11 +17,13 @@ from structune.finetune.importing import without_remarks
 from structune.finetune.launch import refuse_several_processes
 from structune.finetune.miniature import WIDEST, Miniatures
 from structune.finetune.recipe import Recipe
+from structune.methods.method import Method
+from structune.study.job_pool import Job
 from structune.study.own_process import stop_if_interrupted
 from structune.study.points import Point
 from structune.study.results import Wanted
 from structune.study.study_file import Study, TaskSection
-from structune.study.workers import Job, carry_out
+from structune.study.workers import carry_out
 
 NO_RESULT = "nothing here is a result: random models, two steps"
 
@@ -54,8 +55,7 @@ def smoke(
     """
     console = console or Console(quiet=True)
     refuse_several_processes()
-    if task is not None and task not in plan.tasks:
-        raise UserError(f"--task {task!r}: the study has {', '.join(plan.tasks)}")
+    methods, tasks = plan.matching(only, task)
     console.print(f"[bold]smoke test: {NO_RESULT}[/]", highlight=False)
     with without_remarks():
         import torch  # noqa: F401  # what follows takes a second, and not the time of the first run
@@ -63,7 +63,7 @@ def smoke(
     told = done = 0
     with tempfile.TemporaryDirectory(prefix="structune-smoke-") as folder:
         miniatures = Miniatures(Path(folder), widest)
-        for wanted in _tried(plan, only, [task] if task else list(plan.tasks)):
+        for wanted in _tried(plan, methods, tasks):
             begun = time.monotonic()
             try:
                 said = _carried_out(plan, wanted, miniatures)
@@ -82,13 +82,11 @@ def smoke(
         raise UserError(f"{len(wrong)} of {done + len(wrong)} runs failed in small: {reasons}")
 
 
-def _tried(plan: Study, only: str, tasks: list[str]) -> Iterator[Wanted]:
+def _tried(plan: Study, methods: Mapping[str, Method], tasks: Sequence[str]) -> Iterator[Wanted]:
     """What is run: every group of methods wherever a kind of task or a model is new, and else one method."""
-    methods, searches = plan.settings(), plan.searches()
-    groups = [[label for label, _ in group.each() if re.search(only, label)] for group in plan.methods]
+    searches = plan.searches()
+    groups = [[label for label, _ in group.each() if label in methods] for group in plan.methods]
     labels = [group[place] for group in groups if group for place in sorted({0, len(group) - 1})]
-    if not labels:
-        raise UserError(f"--only {only!r}: no label of the study has a match of it; there are {', '.join(methods)}")
     seen = set()
     for task in tasks:
         section = plan.tasks[task]

@@ -159,6 +159,20 @@ class Study(Section):
                 )
         return self
 
+    def matching(self, only: str, task: str | None) -> tuple[dict[str, Method], list[str]]:
+        """The methods whose label has a match of an expression, and the task of that name; None: all tasks.
+
+        Raises:
+            UserError: there is no such method, or no such task.
+        """
+        if task is not None and task not in self.tasks:
+            raise UserError(f"--task {task!r}: the study has {', '.join(self.tasks)}")
+        methods = self.settings()
+        chosen = {label: method for label, method in methods.items() if re.search(only, label)}
+        if not chosen:
+            raise UserError(f"--only {only!r}: no label of the study has a match of it; there are {', '.join(methods)}")
+        return chosen, list(self.tasks) if task is None else [task]
+
     def searches(self) -> dict[tuple[str, str], Rates]:
         """What is searched, by method's label and task: one rate and none beyond where it is fixed."""
         return {

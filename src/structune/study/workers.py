@@ -11,8 +11,8 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,51 +23,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from structune.doubt import DataWarning
-from structune.errors import UserError
-from structune.finetune.fingerprint import Fingerprint
 from structune.finetune.importing import without_remarks
 from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.resume import changes
-from structune.finetune.run import Run
 from structune.finetune.signals import taken
-from structune.study.base_model import loaded_files
+from structune.study.job_pool import Job, JobPool
 from structune.study.own_process import Outcome, Timed, end_with_parent, outcome_of, outcome_of_exit_code
-from structune.study.results import are_of, settings
+from structune.study.same_run import noted_of, refuse_other, wait_until_left
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
-
-_LEAVING = 60.0
-"""Seconds in which the process of a killed study ends and leaves its folder."""
 
 _NO_CUDA_HERE = "no CUDA in a forked process"
 
 _METHOD = "STRUCTUNE_START_METHOD"
 
 _PRELOADED = "structune.study.preloaded"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one process does.
-
-    Attributes:
-        recipe: of the run, which is trained unless it is finished.
-        test: the file that it is scored on then; None: it is not.
-        timed: whether to take a few steps that are thrown away instead, and say what the run would take.
-        overwrite: whether a run that is there is begun anew, also a finished one.
-        quiet: whether it shows no progress.
-    """
-
-    recipe: ResolvedRecipe
-    test: Path | None = None
-    timed: bool = False
-    overwrite: bool = False
-    quiet: bool = True
-
-    @property
-    def run(self) -> Run:
-        return Run(Path(self.recipe.output))
 
 
 def carry_out(job: Job) -> Outcome:
@@ -89,13 +59,13 @@ def carry_out(job: Job) -> Outcome:
             from structune.finetune.evaluate import evaluate
             from structune.finetune.training import train
 
-        _wait_for(job.run)
+        wait_until_left(job.run)
         state = "new" if job.overwrite else job.run.state()
         if state in ("finished", "unfinished"):
-            _refuse_other(job.run, job.recipe)
+            refuse_other(job.run, job.recipe)
         if state != "finished":
             screen, resume = Console(quiet=job.quiet), state == "unfinished"
-            noted = _settings(job.recipe)
+            noted = noted_of(job.recipe)
             train(job.recipe, resume=resume, overwrite=job.overwrite, console=screen, noted=noted)
         if job.test is None:
             return Outcome("finished")
@@ -124,7 +94,7 @@ def train_in_own_process(recipe: ResolvedRecipe, overwrite: bool, quiet: bool = 
     return replace(outcome, number=workers.signals[0])
 
 
-class Workers:
+class Workers(JobPool):
     """At most `count` processes, each with one job. A context manager, at whose end none is left.
 
     A process is a child of a fork server, which has imported everything and touched no device: on Linux it costs little
@@ -133,38 +103,27 @@ class Workers:
 
     Args:
         count: how many at a time; each has its part of the cores, unless OMP_NUM_THREADS says otherwise.
-
-    Attributes:
-        signals: that came so far.
     """
 
+    _busy: dict[str, tuple[Job, BaseProcess, Connection]]
+
     def __init__(self, count: int) -> None:
-        self.count = count
+        super().__init__()
+        self._count = count
         self.threads = None
         if count > 1 and not os.environ.get("OMP_NUM_THREADS"):
             self.threads = max(1, cores() // count)
-        self.signals: list[int] = []
         self._method = os.environ.get(_METHOD) or ("forkserver" if sys.platform == "linux" else "spawn")
-        self._busy: dict[str, tuple[Job, BaseProcess, Connection]] = {}
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
         self._stack.enter_context(taken(self._on_signal))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        while self._busy:
-            self.wait()
-        self._stack.close()
-
     @property
-    def free(self) -> int:
-        """How many more jobs can be started."""
-        return self.count - len(self._busy)
+    def count(self) -> int:
+        return self._count
 
     def start(self, key: str, job: Job) -> None:
-        """Begin a job, which `wait` gives back under its key."""
         context: Any = multiprocessing.get_context(self._method)
         if self._method == "forkserver":
             context.set_forkserver_preload([_PRELOADED])
@@ -180,7 +139,6 @@ class Workers:
             process.terminate()
 
     def wait(self, seconds: float | None = None) -> list[tuple[str, Outcome]]:
-        """The jobs that ended, with how they ended: at least one, unless `seconds` go by or none is there."""
         until = None if seconds is None else time.monotonic() + seconds
         while self._busy:
             left = None if until is None else max(0.0, until - time.monotonic())
@@ -215,7 +173,6 @@ class Workers:
         return ended
 
     def stop(self) -> None:
-        """Ask every process to save and end."""
         for _, process, _ in self._busy.values():
             process.terminate()
 
@@ -271,60 +228,6 @@ def _driver_is_loaded() -> bool:
     """Whether this process, or the one that it was forked from, has loaded the driver of a GPU."""
     maps = Path("/proc/self/maps")
     return maps.is_file() and "libcuda.so" in maps.read_text(encoding="utf-8", errors="replace")
-
-
-def _settings(recipe: ResolvedRecipe) -> dict[str, Any] | None:
-    """What a run folder notes of its run; None: a file is missing, of which training tells."""
-    try:
-        return settings(recipe)
-    except OSError:
-        return None
-
-
-def _refuse_other(run: Run, recipe: ResolvedRecipe) -> None:
-    """Raises `UserError` where the run that is there had other settings, other data or another model's weights."""
-    stored, now = run.noted(), _settings(recipe)
-    if stored is None or now is None:
-        _refuse_other_than_recipe(run, recipe)
-    elif not are_of(dict(stored), recipe):
-        raise _other(run, "; ".join(changes(stored, now).values()))
-
-
-def _refuse_other_than_recipe(run: Run, recipe: ResolvedRecipe) -> None:
-    """As `_refuse_other`, of a folder from before settings were noted: by its recipe, its rows and files' times."""
-    from structune.finetune.task_data import load_data
-
-    try:
-        run.check_same(recipe)
-    except UserError as error:
-        raise _other(run, str(error).removeprefix("--resume: ")) from None
-    finished = run.state() == "finished"
-    if finished:  # an unfinished one is compared when it goes on
-        before = Fingerprint.load(run.data_file)
-        if before is None:
-            raise _other(run, "it does not say of which data it is")
-        if different := before.changes(Fingerprint.of(load_data(recipe.task, recipe.data)), ordered=False):
-            raise _other(run, "; ".join(different))
-    model, begun = Path(recipe.model.name), (run.metrics_file if finished else run.marker_file).stat().st_mtime
-    if model.is_dir() and any(file.stat().st_ctime > begun for file in loaded_files(model)):
-        raise _other(run, f"model.name = {str(model)!r}: its files have changed since")
-
-
-def _other(run: Run, why: str) -> UserError:
-    return UserError(
-        f"{run.folder}: holds a run with other settings than are asked for now ({why}); delete that folder, or take "
-        f"another --work (of compare: --out)"
-    )
-
-
-def _wait_for(run: Run) -> None:
-    """Wait for a process of a killed study, which saves and ends. Raises `UserError` where it does not."""
-    for _ in range(int(2 * _LEAVING)):
-        with suppress(UserError):
-            run.refuse_locked()
-            return
-        time.sleep(0.5)
-    run.refuse_locked()
 
 
 def cores() -> int:
