@@ -464,7 +464,7 @@ def study(
     ] = None,
     smoke: Annotated[
         bool,
-        typer.Option("--smoke", help="Try the study in small, in a minute: random models, two steps. No result."),
+        typer.Option("--smoke", help="Try the study in small, in minutes: random models, two steps. No result."),
     ] = False,
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="Keep the folders of runs whose rate was not chosen.")

@@ -145,6 +145,15 @@ def test_a_grid_has_every_point_and_needs_no_optuna(monkeypatch: pytest.MonkeyPa
         sampled(space, SearchSection(trials=8), {})
 
 
+def test_what_another_search_tried_is_not_inside() -> None:
+    space = {"rate": RangeSection(low=1e-3, high=1e-1, log=True), "method.alpha": RangeSection(choices=[8, 16])}
+    assert Point(0.01, (("method.alpha", 8),)).inside(space)
+    assert not Point(0.01).inside(space)
+    assert not Point(0.01, (("method.alpha", 8), ("train.weight_decay", 0.1))).inside(space)
+    assert not Point(0.01, (("method.alpha", 4),)).inside(space)
+    assert not Point(0.5, (("method.alpha", 8),)).inside(space)
+
+
 @pytest.fixture
 def content(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
     rows = "".join(f"a {word} film {n},{word}\n" for n in range(20) for word in ("good", "bad"))
