@@ -20,12 +20,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from structune.figure_style import method_style
 from structune.palette import GREY, INK
 from structune.study.engine import summaries
-from structune.study.points import Point
-from structune.study.results import Results, Wanted
+from structune.study.results.files import Results, Wanted
+from structune.study.search.points import Point
 from structune.study.study_file import Study
-from structune.study.style import method_style
 
 STUDY = Path(__file__).with_name("unseen-classes.yaml")
 PROMPTS = ["a horse", "a ship"]

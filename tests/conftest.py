@@ -6,6 +6,7 @@ And a tiny pretrained model, tiny files and a recipe for them: everything offlin
 from __future__ import annotations
 
 import gc
+import io
 import math
 import os
 import random
@@ -24,6 +25,8 @@ import torch
 import yaml
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from structune.finetune.recipe import Recipe
 
 torch.set_num_threads(1)
@@ -143,3 +146,11 @@ def recipe_file(recipe: Callable[..., Recipe], tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(recipe().model_dump(mode="json", exclude_none=True)), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def screen() -> Console:
+    """A console whose text a test can read: `screen.file.getvalue()`."""
+    from rich.console import Console
+
+    return Console(file=io.StringIO(), width=80)

@@ -1,6 +1,7 @@
 """Who may import whom: one table, checked against every import statement of the package.
 
-`structures ← products ← delta ← peft ← data, methods ← tasks ← finetune ← study ← bench ← cli`, with `pool` and `grid`
+`structures ← products ← delta ← peft ← data, methods ← tasks ← finetune ← inspection, study ← comparison, bench ←
+cli`, with `pool` and `grid`
 below `delta`, and `testing` looking inward only; inside each folder, floors. docs/architecture.md explains the parts.
 """
 
@@ -71,9 +72,12 @@ PARTS = {
     "methods": part(f"{HELPERS} structures options {ROOT}"),
     "tasks": part(f"{HELPERS} quiet data"),
     "finetune": part(f"{MATHS} {HELPERS} lazy quiet peft {ROOT} data methods tasks"),
-    "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune"),
-    "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune study"),
-    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data methods tasks finetune study bench"),
+    "figure_style": part("structures errors files methods palette", "matplotlib"),
+    "inspection": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune figure_style"),
+    "study": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune figure_style"),
+    "comparison": part(f"{HELPERS} quiet {ROOT} data methods tasks finetune figure_style study"),
+    "bench": part(f"{MATHS} {HELPERS} quiet peft {ROOT} data methods tasks finetune figure_style study"),
+    "cli": part(f"{MATHS} {HELPERS} peft {ROOT} data methods tasks finetune inspection study comparison bench"),
     "__main__": part("cli", ""),
     "testing": part(f"{MATHS} {HELPERS} peft {ROOT} data methods tasks finetune"),
 }
@@ -114,18 +118,22 @@ INSIDE = {
     "methods": "method parts | update | * | registry",
     "tasks": "parts.model_section | task | parts.classes.no_classes | parts | * | registry",
     "study": """
-        base_model counted hashes inputs job_pool labels measured own_process parts points rates results same_run
-        sampled spectrum style study_file tries
-        | workers
-        | ray_task
-        | ray_workers
+        search.points search.rates search.tries inputs.hashes inputs.base_model
+        | search.sampled results.files results.measured inputs.inventory
+        | study_file results.same_run
+        | results.counted inputs.parts workers.own_process
+        | workers.job_pool
+        | workers.processes
+        | workers.ray_task
+        | workers.ray_workers
         | cell
         | runner
         | clock
         | dry_run
         | engine
-        | *
-        | compare inspect""",
+        | *""",
+    "comparison": "labels side_by_side | tradeoff_figure | compare",
+    "inspection": "backbone spectrum | adapter spectra_figure | inspect",
     "bench": "clock compiled folder machine memory results rounds | method | suite | * | run | page",
     "testing": "* | conformance tasks",
 }
@@ -315,7 +323,7 @@ def test_checker_catches(module: str, source: str, complaint: str) -> None:
         ),
         ("structune.peft.model", "from peft.tuners.tuners_utils import BaseTuner"),
         ("structune.finetune.training", "import structune\nfrom structune import __version__, pool"),
-        ("structune.cli", "import typer\nfrom structune.study import compare"),
+        ("structune.cli", "import typer\nfrom structune.comparison import compare"),
     ],
 )
 def test_checker_lets_pass(module: str, source: str) -> None:

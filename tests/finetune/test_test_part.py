@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from structune import cli
+from structune.comparison.side_by_side import Comparison
+from structune.comparison.tradeoff_figure import draw_tradeoff
 from structune.data import sources
 from structune.data.section import DataSection
 from structune.data.table import Table
@@ -25,9 +27,7 @@ from structune.finetune.run import Run
 from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.trainer import RecipeTrainer
 from structune.finetune.training import train
-from structune.study.comparison import Comparison
 from structune.study.study_file import Study
-from structune.study.tradeoff_figure import draw_tradeoff
 from structune.tasks.parts.text.texts import LabelledTextData
 from structune.tasks.text_classification import TextClassification
 

@@ -168,7 +168,7 @@ output: runs/skew
 
 
 def test_it_is_used_by_commands(package: Package) -> None:
-    """A recipe, the look at an adapter, and the page's suite at a small size; comparisons are in tests/study."""
+    """A recipe, the look at an adapter, and the page's suite at a small size; comparisons are in tests/comparison."""
     package.run_forked(MODEL)
     (package.project / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
     package.run_forked(command("train", "tiny.yaml"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from structune.study import workers
-from structune.study.job_pool import Job
-from structune.study.own_process import Outcome
+from structune.study.workers import processes as workers
+from structune.study.workers.job_pool import Job
+from structune.study.workers.own_process import Outcome
 
 
 class InTurn:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from structune.study.results import Results
+from structune.study.results.files import Results
 
 
 def scores(folder: Path) -> dict[str, Any]:

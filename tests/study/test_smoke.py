@@ -13,7 +13,7 @@ from rich.console import Console
 from structune.errors import UserError
 from structune.study import smoke as smoke_module
 from structune.study.engine import run_study
-from structune.study.results import Results
+from structune.study.results.files import Results
 from structune.study.smoke import smoke
 from structune.study.study_file import Study
 

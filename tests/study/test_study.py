@@ -26,17 +26,19 @@ from structune.finetune import evaluate as evaluating
 from structune.finetune import training
 from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
-from structune.study import dry_run, hashes, workers
+from structune.study import dry_run
 from structune.study import engine as module
-from structune.study.base_model import base_model
 from structune.study.engine import run_study, summaries
-from structune.study.job_pool import Job
-from structune.study.own_process import Outcome
-from structune.study.rates import RAN_AWAY, Rates, search
+from structune.study.inputs import hashes
+from structune.study.inputs.base_model import base_model
 from structune.study.report.figures.study_figure import draw
 from structune.study.report.summary_table import put_into, table
-from structune.study.results import Results, settings
+from structune.study.results.files import Results, settings
+from structune.study.search.rates import RAN_AWAY, Rates, search
 from structune.study.study_file import Study
+from structune.study.workers import processes as workers
+from structune.study.workers.job_pool import Job
+from structune.study.workers.own_process import Outcome
 from structune.tasks.parts.model_section import ModelSection
 
 from .in_turn import InTurn

@@ -14,7 +14,7 @@ from structune.finetune.run import Run
 from structune.study import engine as module
 from structune.study.engine import run_study, summaries
 from structune.study.report.summary_table import table
-from structune.study.results import Results
+from structune.study.results.files import Results
 from structune.study.study_file import Study
 
 from ..tasks.chats import chat_tokenizer, questions, save_tiny_llama

@@ -31,7 +31,7 @@ from structune.finetune.recipe import Recipe
 from structune.finetune.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
-from structune.study.inspect import inspect_path
+from structune.inspection.inspect import inspect_path
 from structune.tasks.parts.matching.matching import Matching
 
 OUTPUTS = 6

@@ -17,7 +17,7 @@ from structune import cli
 from structune.finetune.evaluate import load_run
 from structune.finetune.run import Run
 from structune.study import engine
-from structune.study.results import Results
+from structune.study.results.files import Results
 
 from ..study.in_turn import InTurn
 from .toy import WordCount

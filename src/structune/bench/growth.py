@@ -11,7 +11,7 @@ import numpy as np
 from structune import structures
 from structune.bench.lines import Line, lines
 from structune.bench.results import Results
-from structune.study.style import family_of
+from structune.figure_style import family_of
 
 
 @dataclass(frozen=True)

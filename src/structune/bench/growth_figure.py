@@ -10,7 +10,7 @@ from structune import structures
 from structune.bench.growth import Curve, curves, exponent, theory
 from structune.bench.method import FROZEN
 from structune.bench.results import Results
-from structune.study.style import family_of, method_style, save, tidy
+from structune.figure_style import family_of, method_style, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

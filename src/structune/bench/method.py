@@ -81,7 +81,7 @@ class Method:
 
     @property
     def kind(self) -> str:
-        """The name under which `structune.study.style` knows its colour and marker."""
+        """The name under which `structune.figure_style` knows its colour and marker."""
         if self.structured and not self.name.startswith("c3a"):
             family = self.definition.options.get("structure", "circulant").replace("_", "-")
             return f"{'hydra' if 'pool_size' in self.definition.options else 'structune'}-{family}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from structune.bench.lines import Line, lines
 from structune.bench.results import CaseResult, Results
-from structune.study.style import save, tidy
+from structune.figure_style import save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

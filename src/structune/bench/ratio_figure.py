@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from structune.bench.panels import Panel, draw_panels
 from structune.bench.results import CaseResult, Results
+from structune.figure_style import method_style
 from structune.palette import GREY, INK
-from structune.study.style import method_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,1 +1,1 @@
-"""Looking at adapters and comparing methods."""
+"""Tasks × methods × learning rates × seeds: what is run, found and reported."""

@@ -8,10 +8,10 @@ from typing import Any
 from rich.markup import escape
 
 from structune.methods.method import Method
-from structune.study.job_pool import Job
-from structune.study.points import Point
-from structune.study.results import Wanted
-from structune.study.sampled import Choice, Scores
+from structune.study.results.files import Wanted
+from structune.study.search.points import Point
+from structune.study.search.sampled import Choice, Scores
+from structune.study.workers.job_pool import Job
 
 
 @dataclass

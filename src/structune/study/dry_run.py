@@ -12,10 +12,10 @@ from structune.duration import duration
 from structune.errors import UserError
 from structune.study.cell import Step
 from structune.study.clock import finished_here
-from structune.study.job_pool import Job
-from structune.study.own_process import Outcome, stop_if_interrupted
 from structune.study.runner import Left, Runner
-from structune.study.workers import Workers
+from structune.study.workers.job_pool import Job
+from structune.study.workers.own_process import Outcome, stop_if_interrupted
+from structune.study.workers.processes import Workers
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from structune.finetune.launch import refuse_several_processes
 from structune.finetune.lock import locked
 from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
-from structune.study.counted import counted
 from structune.study.dry_run import tell
-from structune.study.job_pool import JobPool
-from structune.study.own_process import Outcome, stop_if_interrupted
-from structune.study.ray_workers import RayWorkers
-from structune.study.results import Results
+from structune.study.results.counted import counted
+from structune.study.results.files import Results
 from structune.study.runner import Runner
 from structune.study.study_file import Study
-from structune.study.workers import Workers
+from structune.study.workers.job_pool import JobPool
+from structune.study.workers.own_process import Outcome, stop_if_interrupted
+from structune.study.workers.processes import Workers
+from structune.study.workers.ray_workers import RayWorkers
 
 _LOOK_AGAIN = 1.0
 """Seconds after which it is seen whether there is room for a run."""

@@ -12,15 +12,15 @@ from structune.files import write_json
 from structune.finetune.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run import Run
 from structune.study.cell import Cell, Step
-from structune.study.job_pool import Job
-from structune.study.measured import measured
-from structune.study.own_process import Outcome
-from structune.study.parts import Parts
-from structune.study.points import Point, SearchSection
-from structune.study.rates import RAN_AWAY, search
-from structune.study.results import Results, Wanted, settings
-from structune.study.sampled import Choice, check_sampler, sampled
+from structune.study.inputs.parts import Parts
+from structune.study.results.files import Results, Wanted, settings
+from structune.study.results.measured import measured
+from structune.study.search.points import Point, SearchSection
+from structune.study.search.rates import RAN_AWAY, search
+from structune.study.search.sampled import Choice, check_sampler, sampled
 from structune.study.study_file import Study
+from structune.study.workers.job_pool import Job
+from structune.study.workers.own_process import Outcome
 
 
 class Left(NamedTuple):

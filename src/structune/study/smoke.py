@@ -18,12 +18,12 @@ from structune.finetune.launch import refuse_several_processes
 from structune.finetune.miniature import WIDEST, Miniatures
 from structune.finetune.recipe import Recipe
 from structune.methods.method import Method
-from structune.study.job_pool import Job
-from structune.study.own_process import stop_if_interrupted
-from structune.study.points import Point
-from structune.study.results import Wanted
+from structune.study.results.files import Wanted
+from structune.study.search.points import Point
 from structune.study.study_file import Study, TaskSection
-from structune.study.workers import carry_out
+from structune.study.workers.job_pool import Job
+from structune.study.workers.own_process import stop_if_interrupted
+from structune.study.workers.processes import carry_out
 
 NO_RESULT = "nothing here is a result: random models, two steps"
 

@@ -15,9 +15,9 @@ from structune.finetune import yaml_file
 from structune.finetune.recipe import Recipe, TrainSection
 from structune.methods.method import Method
 from structune.section import Section, closest, explain
-from structune.study.points import SearchSection, Space
-from structune.study.rates import Rates
-from structune.study.results import plain
+from structune.study.results.files import plain
+from structune.study.search.points import SearchSection, Space
+from structune.study.search.rates import Rates
 from structune.tasks.parts.model_section import ModelSection
 from structune.tasks.task import Metric
 

@@ -77,7 +77,7 @@ def train_until_killed(
         RuntimeError: it ended in another way.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["structune.study.preloaded", __name__])  # one server with that of studies
+    context.set_forkserver_preload(["structune.study.workers.preloaded", __name__])  # one server with that of studies
     place = (task.__module__, task.__name__)
     process = context.Process(
         target=_train, args=(dict(content), place, moment, number, resume, torch.get_num_threads())

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from structune.study.points import Point
 from structune.study.report import page
 from structune.study.report.figures.drawn import Drawn
 from structune.study.report.page import write_report
-from structune.study.results import Results, Wanted
+from structune.study.results.files import Results, Wanted
+from structune.study.search.points import Point
 from structune.study.study_file import Study
 
 HOSTILE = '<b>&" $x_1$ {{ 7*7 }}, a label that is by far longer than the screen of any phone is wide'

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from structune.study.engine import summaries
-from structune.study.points import Point, RangeSection, SearchSection
 from structune.study.report.cells import Cell, cells, said
 from structune.study.report.doubts import doubts
 from structune.study.report.optimum import optimum
-from structune.study.sampled import sampled
+from structune.study.search.points import Point, RangeSection, SearchSection
+from structune.study.search.sampled import sampled
 
 from .conftest import MadeUp
 

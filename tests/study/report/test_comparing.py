@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from structune.study.points import Point
 from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, NOT_TESTED, Against, against
 from structune.study.report.cells import Cell
 from structune.study.report.optimum import optimum
 from structune.study.report.ranks import ranked
 from structune.study.report.reference import reference_label
-from structune.study.tries import Try
+from structune.study.search.points import Point
+from structune.study.search.tries import Try
 from structune.tasks.task import Metric
 
 from .conftest import MadeUp

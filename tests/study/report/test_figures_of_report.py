@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from structune.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
-from structune.study.line_looks import Line
 from structune.study.report.figures.axes import task_looks
 from structune.study.report.figures.contrast import contrast, readable
 from structune.study.report.figures.critical_difference import draw_critical_difference
 from structune.study.report.figures.scores import draw_scores
+from structune.study.report.line_looks import Line
 from structune.study.report.page import DARK, LIGHT
 from structune.study.report.ranks import Ranks
 from structune.tasks.task import Metric

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from structune.study.counted import Counted, counted
-from structune.study.points import Point
-from structune.study.results import Results
+from structune.study.results.counted import Counted, counted
+from structune.study.results.files import Results
+from structune.study.search.points import Point
 from structune.study.study_file import Study
 
 

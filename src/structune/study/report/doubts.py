@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from structune.study.points import Point
 from structune.study.report.cells import Cell, said
-from structune.study.results import Results
+from structune.study.results.files import Results
+from structune.study.search.points import Point
 from structune.study.study_file import Study
 
 _OF_ONE_RUN = {"seed", "method", "train.learning_rate", "train.head_learning_rate"}

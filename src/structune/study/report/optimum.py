@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from structune.study.report.cells import said
-from structune.study.tries import Try, best_of
+from structune.study.search.tries import Try, best_of
 from structune.tasks.task import Metric
 
 INSIDE, LARGEST, SMALLEST = "inside", "at the largest rate", "at the smallest rate"

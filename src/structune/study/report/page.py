@@ -11,7 +11,6 @@ from structune import __version__
 from structune.errors import UserError
 from structune.files import write_bytes, write_text
 from structune.study.engine import summaries
-from structune.study.line_looks import line_looks
 from structune.study.report import findings
 from structune.study.report.against import Against, against
 from structune.study.report.cells import Cell, cells
@@ -23,6 +22,7 @@ from structune.study.report.figures.critical_difference import draw_critical_dif
 from structune.study.report.figures.drawn import Drawn, variable
 from structune.study.report.figures.scores import draw_scores
 from structune.study.report.figures.small import curves, draw_curves, draw_rates, limits
+from structune.study.report.line_looks import line_looks
 from structune.study.report.machines import Cost, costs, machines
 from structune.study.report.optimum import Optimum, optimum
 from structune.study.report.ranks import ranked
@@ -37,7 +37,7 @@ from structune.study.report.tables import (
     task_table,
     whole_table,
 )
-from structune.study.results import Results
+from structune.study.results.files import Results
 from structune.study.study_file import Study
 
 PAGE, TABLES, RUNS, FIGURES = "report.html", "tables.md", "runs.parquet", "figures"

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from structune.finetune.markdown import markdown_table
-from structune.study.line_looks import Line
 from structune.study.report.against import Against, Compared
 from structune.study.report.cells import Cell, said
+from structune.study.report.line_looks import Line
 from structune.study.report.machines import Machine, device
 from structune.study.report.ranks import Ranks
 from structune.study.report.score_text import factor, number, spread

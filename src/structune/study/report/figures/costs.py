@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from structune.figure_style import tidy
 from structune.study.report.figures.axes import task_looks
 from structune.study.report.figures.drawn import Drawn, drawn, plain_text
 from structune.study.report.machines import Cost
-from structune.study.style import tidy
 
 
 def draw_costs(costs: Sequence[Cost], tasks: Sequence[str], name: str, words: str) -> Drawn:

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from structune.figure_style import tidy
 from structune.palette import GREY
-from structune.study.line_looks import Line
 from structune.study.report.figures.axes import log_axis
 from structune.study.report.figures.drawn import Drawn, drawn, plain_text
+from structune.study.report.line_looks import Line
 from structune.study.report.score_text import factor, number, titled
-from structune.study.style import tidy
 from structune.tasks.task import Metric
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from structune.figure_style import tidy
 from structune.palette import GREY, INK
 from structune.study.report.cells import Cell
 from structune.study.report.figures.axes import log_axis, task_looks
 from structune.study.report.figures.drawn import Drawn, drawn, plain_text
 from structune.study.report.score_text import factor
-from structune.study.style import tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

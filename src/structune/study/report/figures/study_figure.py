@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 from structune.errors import UserError
+from structune.figure_style import save
 from structune.palette import INK
 from structune.study.engine import summaries
-from structune.study.line_looks import line_looks
 from structune.study.report.figures.drawn import plain_text
 from structune.study.report.figures.scores import score_panel
-from structune.study.results import Results
+from structune.study.report.line_looks import line_looks
+from structune.study.results.files import Results
 from structune.study.study_file import Study
-from structune.study.style import save
 
 ACROSS = 3
 """How many panels are beside each other."""

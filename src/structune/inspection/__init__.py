@@ -1,0 +1,1 @@
+"""Adapters looked at: their updates, layer by layer."""

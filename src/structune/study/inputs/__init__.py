@@ -1,0 +1,1 @@
+"""What runs read: parts of data, models, files, known by their bytes."""

@@ -1,0 +1,1 @@
+"""One small file a run, and which of them count."""
