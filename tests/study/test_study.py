@@ -569,7 +569,11 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     assert "0 runs are done, 12 left: no run was timed, and none is finished on this machine" in said(1)
     run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     for file in results.folder.glob("*/*.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"train_seconds": 600}))
+        found = json.loads(file.read_text())
+        assert found["run_seconds"] > found["train_seconds"] - 0.1
+        assert ("test_seconds" in found) == (found["test"] is not None)
+        whole = {"run_seconds": 540} | ({} if found["test"] is None else {"test_seconds": 60})
+        file.write_text(json.dumps(found | {"train_seconds": 400} | whole))
     assert len(trained) == 2
     assert re.search(r"films  pool  lr 0\.0[14]  seed 4  train and test  about 10 min\n", said(2))
     # of the pool the other seed; of the others, of which nothing is known, two rates, two test scores, the other seed

@@ -1,0 +1,1 @@
+"""Each command of `structune` is a function in the file of its name."""
