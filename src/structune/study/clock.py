@@ -5,25 +5,48 @@ from __future__ import annotations
 import platform
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from structune.duration import duration
 from structune.study.cell import Cell, Step
 from structune.study.runner import Left, Runner
 
 
-def finished_here(cell: Cell) -> float | None:
-    """Mean seconds of training of a cell's runs that were finished on this machine; None: there are none."""
+@dataclass(frozen=True)
+class Takes:
+    """Seconds.
+
+    Attributes:
+        run: of a run: made ready, trained, scored on the validation part.
+        test: of a score on the test part.
+    """
+
+    run: float
+    test: float = 0.0
+
+    def of(self, left: Left) -> float:
+        """What is left of a cell whose runs take that."""
+        return left.runs * self.run + left.tests * self.test
+
+
+def finished_here(cell: Cell) -> Takes | None:
+    """Mean seconds of a cell's runs that were finished on this machine; None: there are none.
+
+    Results that do not say how long the whole of a run took say how long its training did.
+    """
     here = {"platform": platform.platform(), "cpu": platform.processor() or platform.machine()}
-    seconds = [
-        result["train_seconds"]
-        for result in cell.results.values()
-        if result is not None and "train_seconds" in result and here.items() <= result["versions"].items()
-    ]
-    return statistics.mean(seconds) if seconds else None
+    found = [result for result in cell.results.values() if result is not None and "train_seconds" in result]
+    found = [result for result in found if here.items() <= result["versions"].items()]
+    if not found:
+        return None
+    whole = [result["run_seconds"] for result in found if "run_seconds" in result]
+    tests = [result["test_seconds"] for result in found if "test_seconds" in result]
+    run = statistics.mean(whole or [result["train_seconds"] for result in found])
+    return Takes(run, statistics.mean(tests) if tests else 0.0)
 
 
 class Times:
-    """How long steps take: as those of the same cell, else of the same task, else as all.
+    """How long what is left takes: as steps of the same cell, else of the same task, else as all.
 
     Args:
         cells: whose runs of earlier commands count, where there are no later ones of the cell.
@@ -31,24 +54,25 @@ class Times:
 
     def __init__(self, cells: Sequence[Cell] = ()) -> None:
         self._known: list[tuple[Cell, float]] = []
-        self._before = [(cell, seconds) for cell in cells if (seconds := finished_here(cell)) is not None]
+        self._before = [(cell, takes) for cell in cells if (takes := finished_here(cell)) is not None]
 
     def add(self, cell: Cell, seconds: float) -> None:
         self._known.append((cell, seconds))
 
-    def of(self, cell: Cell) -> float | None:
-        """Seconds of one step; None: nothing is known."""
-        for alike in (lambda one: one is cell, lambda one: one.task == cell.task, lambda one: True):
-            for source in (self._known, self._before):
-                if known := [seconds for one, seconds in source if alike(one)]:
-                    return statistics.mean(known)
+    def of(self, left: Left) -> float | None:
+        """Seconds that what is left of a cell takes; None: nothing is known."""
+        for alike in (lambda one: one is left.cell, lambda one: one.task == left.cell.task, lambda one: True):
+            if known := [seconds for one, seconds in self._known if alike(one)]:
+                return left.steps * statistics.mean(known)
+            if before := [takes.of(left) for one, takes in self._before if alike(one)]:
+                return statistics.mean(before)
         return None
 
     def left(self, left: Sequence[Left], jobs: int) -> float | None:
         """Seconds that what is left takes, so many steps at a time; None: nothing is known."""
         if not self._known and not self._before:
             return None
-        return sum(each.steps * (self.of(each.cell) or 0.0) for each in left if each.steps) / jobs
+        return sum(self.of(each) or 0.0 for each in left if each.steps) / jobs
 
 
 class Clock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,28 +10,11 @@ from rich.markup import escape
 from structune.duration import duration
 from structune.errors import UserError
 from structune.study.cell import Step
-from structune.study.clock import finished_here
-from structune.study.runner import Left, Runner
+from structune.study.clock import Takes, finished_here
+from structune.study.runner import Runner
 from structune.study.workers.job_pool import Job
 from structune.study.workers.own_process import Outcome, stop_if_interrupted
 from structune.study.workers.processes import Workers
-
-
-@dataclass(frozen=True)
-class Takes:
-    """Seconds.
-
-    Attributes:
-        run: of a run: made ready, trained, scored on the validation part.
-        test: of a score on the test part.
-    """
-
-    run: float
-    test: float = 0.0
-
-    def of(self, left: Left) -> float:
-        """What is left of a cell whose runs take that."""
-        return left.runs * self.run + left.tests * self.test
 
 
 def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, price: float | None = None) -> None:
@@ -50,7 +32,7 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
         Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end.
     """
     steps, left = runner.steps(), [each for each in runner.left() if each.steps]
-    takes = {id(cell): Takes(seconds) for cell in runner.cells if (seconds := finished_here(cell)) is not None}
+    takes = {id(cell): found for cell in runner.cells if (found := finished_here(cell)) is not None}
     failed: list[str] = []
     waiting = {id(step.cell): step for step in reversed(steps) if id(step.cell) not in takes}
     if timing and waiting:

@@ -14,7 +14,7 @@ from structune.finetune.run import Run
 from structune.study.cell import Cell, Step
 from structune.study.inputs.parts import Parts
 from structune.study.results.files import Results, Wanted, settings
-from structune.study.results.measured import measured
+from structune.study.results.measured import TOOK, measured
 from structune.study.search.points import Point, SearchSection
 from structune.study.search.rates import RAN_AWAY, search
 from structune.study.search.sampled import Choice, check_sampler, sampled
@@ -177,7 +177,10 @@ class Runner:
         content |= {"validation": None, "test": None, "settings": settings(recipe)}
         if outcome.kind != "finished":
             return content
-        return content | (measured(recipe, step.job.run) if outcome.measured is None else outcome.measured)
+        before = cell.results.get((wanted.point, wanted.seed)) or {}
+        took = {key: before[key] for key in TOOK if key in before}
+        took |= {key: round(seconds, 1) for key, seconds in outcome.took.items()}
+        return content | (measured(recipe, step.job.run) if outcome.measured is None else outcome.measured) | took
 
     def _remove_others(self, cell: Cell, best: Point) -> None:
         """Delete the runs of what was not chosen: what they say is in their results."""

@@ -8,6 +8,9 @@ from typing import Any
 from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.run import Run
 
+TOOK = ("run_seconds", "test_seconds")
+"""Of a run from its beginning to its score on the validation part, and of its score on the test part."""
+
 
 def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
     """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, day, losses."""

@@ -60,6 +60,7 @@ def carry_out(job: Job) -> Outcome:
             from structune.finetune.training import train
 
         wait_until_left(job.run)
+        took, begun = {}, time.monotonic()
         state = "new" if job.overwrite else job.run.state()
         if state in ("finished", "unfinished"):
             refuse_other(job.run, job.recipe)
@@ -67,10 +68,14 @@ def carry_out(job: Job) -> Outcome:
             screen, resume = Console(quiet=job.quiet), state == "unfinished"
             noted = noted_of(job.recipe)
             train(job.recipe, resume=resume, overwrite=job.overwrite, console=screen, noted=noted)
+            if not resume:
+                took["run_seconds"] = time.monotonic() - begun
         if job.test is None:
-            return Outcome("finished")
+            return Outcome("finished", took=took)
+        begun = time.monotonic()
         scored = evaluate(job.run.folder, job.test)
-        return Outcome("finished", test=scored.scores | {"loss": scored.loss, "examples": scored.examples})
+        took["test_seconds"] = time.monotonic() - begun
+        return Outcome("finished", test=scored.scores | {"loss": scored.loss, "examples": scored.examples}, took=took)
 
     try:
         return outcome_of(timed if job.timed else trained_and_scored)
