@@ -137,7 +137,7 @@ def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) 
             ):
                 step, since = begun.pop(name)
                 if outcome.kind == "interrupted":
-                    interrupted = outcome
+                    interrupted = outcome if interrupted is None or outcome.step is not None else interrupted
                     workers.stop()
                     continue
                 said = runner.record(step, outcome)

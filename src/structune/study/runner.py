@@ -178,8 +178,8 @@ class Runner:
         if outcome.kind != "finished":
             return content
         before = cell.results.get((wanted.point, wanted.seed)) or {}
-        took = {key: before[key] for key in TOOK if key in before}
-        took |= {key: round(seconds, 1) for key, seconds in outcome.took.items()}
+        now = dict(zip(TOOK, (outcome.took.run, outcome.took.test), strict=True))
+        took = {key: round(seconds, 1) for key in TOOK if (seconds := now[key] or before.get(key)) is not None}
         return content | (measured(recipe, step.job.run) if outcome.measured is None else outcome.measured) | took
 
     def _remove_others(self, cell: Cell, best: Point) -> None:

@@ -223,6 +223,25 @@ def test_other_bytes_at_the_same_place_are_not_taken(errand: Errand, tmp_path: P
     assert {Path(each.path).name for each in wants.missing} == {"train.csv", "bert"}
 
 
+def test_on_a_shared_disk_inputs_are_checked_and_the_start_folder_may_be_missing(
+    errand: Errand, tmp_path: Path
+) -> None:
+    elsewhere = replace(errand, folder=str(tmp_path / "nowhere"))
+    answer = run_errand(elsewhere, nothing, "n")
+    assert answer.outcome is not None and answer.outcome.kind == "finished", answer
+    relative = replace(errand.job, recipe=errand.job.recipe.model_copy(update={"output": "runs/films/one"}))
+    answer = run_errand(replace(elsewhere, job=relative), nothing, "n")
+    assert answer.outcome is not None
+    assert "nowhere: is not there, from where outputs are named; give an absolute --work" in answer.outcome.reason
+    with (tmp_path / "here" / "train.csv").open("a") as file:
+        file.write("a bad film,good\n")
+    answer = run_errand(errand, nothing, "n")
+    assert answer.outcome is not None
+    assert answer.outcome.kind == "failed"
+    csv = tmp_path / "here" / "train.csv"
+    assert f"{csv}: is not there, or is another; the work folder is shared" in answer.outcome.reason
+
+
 @pytest.mark.parametrize(("gpus", "seen"), [(0.0, ""), (0.5, "1")])
 def test_a_run_sees_the_gpus_that_it_was_given(
     errand: Errand, monkeypatch: pytest.MonkeyPatch, gpus: float, seen: str

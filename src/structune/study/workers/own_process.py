@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from structune.errors import Diverged, Interrupted, UserError
@@ -31,6 +31,19 @@ class Timed:
 
 
 @dataclass(frozen=True)
+class Took:
+    """Seconds of what was done from its beginning; None: it was not.
+
+    Attributes:
+        run: made ready, trained, scored on the validation part.
+        test: scored on the test part.
+    """
+
+    run: float | None = None
+    test: float | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
@@ -40,7 +53,7 @@ class Outcome:
         step: after which it was saved, if it was interrupted; None: it was not.
         number: of the signal that interrupted it.
         test: its scores on the test part, if it was to be scored.
-        took: seconds, of what was done from its beginning: `run_seconds`, `test_seconds`.
+        took: how long it took.
         timed: what it would take, if that was all that was asked.
         measured: what its folder says, if that is on another machine.
     """
@@ -50,7 +63,7 @@ class Outcome:
     step: int | None = None
     number: int = signal.SIGINT
     test: dict[str, Any] | None = None
-    took: dict[str, float] = field(default_factory=dict)
+    took: Took = Took()
     timed: Timed | None = None
     measured: dict[str, Any] | None = None
 

@@ -28,7 +28,7 @@ from structune.finetune.recipe import ResolvedRecipe
 from structune.finetune.signals import taken
 from structune.study.results.same_run import noted_of, refuse_other, wait_until_left
 from structune.study.workers.job_pool import Job, JobPool
-from structune.study.workers.own_process import Outcome, Timed, end_with_parent, outcome_of, outcome_of_exit_code
+from structune.study.workers.own_process import Outcome, Timed, Took, end_with_parent, outcome_of, outcome_of_exit_code
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -60,7 +60,7 @@ def carry_out(job: Job) -> Outcome:
             from structune.finetune.training import train
 
         wait_until_left(job.run)
-        took, begun = {}, time.monotonic()
+        took, begun = Took(), time.monotonic()
         state = "new" if job.overwrite else job.run.state()
         if state in ("finished", "unfinished"):
             refuse_other(job.run, job.recipe)
@@ -69,12 +69,12 @@ def carry_out(job: Job) -> Outcome:
             noted = noted_of(job.recipe)
             train(job.recipe, resume=resume, overwrite=job.overwrite, console=screen, noted=noted)
             if not resume:
-                took["run_seconds"] = time.monotonic() - begun
+                took = Took(run=time.monotonic() - begun)
         if job.test is None:
             return Outcome("finished", took=took)
         begun = time.monotonic()
         scored = evaluate(job.run.folder, job.test)
-        took["test_seconds"] = time.monotonic() - begun
+        took = replace(took, test=time.monotonic() - begun)
         return Outcome("finished", test=scored.scores | {"loss": scored.loss, "examples": scored.examples}, took=took)
 
     try:

@@ -87,7 +87,12 @@ def run_errand(errand: Errand, content_of: Callable[[Input], bytes | None], node
     if errand.version != __version__:
         return failed(f"structune {__version__} is installed there and {errand.version} here; install the same")
     if _is_shared(errand):
-        os.chdir(errand.folder)
+        if Path(errand.folder).is_dir():
+            os.chdir(errand.folder)
+        elif not Path(errand.job.recipe.output).is_absolute():
+            return failed(f"{errand.folder}: is not there, from where outputs are named; give an absolute --work")
+        if other := [each.path for each in errand.inputs if not each.is_at(Path(each.path))]:
+            return failed(f"{other[0]}: is not there, or is another; the work folder is shared, so share this as well")
         outcome = _in_own_process(errand.job)
         return Answer(outcome if outcome.kind != "finished" else _with_measures(outcome, errand.job), (), machine, node)
     scratch = Path(tempfile.gettempdir()) / f"structune-{errand.mark}"
