@@ -41,7 +41,7 @@ from transformers import (
 import structune
 from structune.figure_style import method_style, save, tidy
 from structune.files import write_json
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 from structune.palette import BLACK, GREY, INK
 from structune.tasks.parts.pretrained import embedded_folder

@@ -30,7 +30,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import structune
 from structune.files import write_json
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 from structune.tasks.parts.pretrained import embedded_folder
 

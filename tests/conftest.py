@@ -27,7 +27,7 @@ import yaml
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structune.finetune.recipe import Recipe
+    from structune.finetune.recipe.recipe import Recipe
 
 torch.set_num_threads(1)
 
@@ -122,7 +122,7 @@ def reviews(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(tiny_model: Path, reviews: Path, tmp_path: Path) -> Callable[..., Recipe]:
     """Recipes for the tiny model and file: `recipe("lora", max_steps=4)`; keywords go to the train section."""
-    from structune.finetune.recipe import Recipe
+    from structune.finetune.recipe.recipe import Recipe
 
     def make(method: str | dict[str, Any] = "lora", output: str = "run", **train: Any) -> Recipe:
         settings = {"max_steps": 6, "batch_size": 8, "log_steps": 2, "scheduler": "onecycle", "device": "cpu"} | train

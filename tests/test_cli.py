@@ -157,7 +157,7 @@ def test_commands_refuse_what_is_no_run(project: Path) -> None:
 
 
 def test_other_errors_are_one_line_and_code_1(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from structune.finetune import recipe
+    from structune.finetune.recipe import recipe
 
     def fail(*_: object) -> None:
         raise RuntimeError("disk [full]")

@@ -28,7 +28,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from structune import cli, structures
 from structune.bench.suite import load_suite
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.structures import registry
 from structune.study.study_file import Study
 from structune.tasks import registry as tasks

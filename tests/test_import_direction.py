@@ -96,11 +96,12 @@ INSIDE = {
         | several.mixed_methods storage.injected
         | entry""",
     "finetune": """
-        importing launch lock markdown place processes reported resume rows tables
-        | recipe yaml_file shipped
+        terminal distributed.launch distributed.processes stopping.resume
+        run_folder.lock run_folder.place run_folder.reported run_folder.rows
+        | recipe.recipe recipe.yaml_file recipe.shipped
         | task_data
         | *
-        | run
+        | run_folder.run
         | training evaluate
         | merge predict push check
         | chat
@@ -266,7 +267,7 @@ def test_floors_name_what_is_there(folder: str) -> None:
         ("structune.peft.layer", "from structune.peft.storage.checkpoint import check_state_dict", True),
         ("structune.data.table", "from structune.data.sources import load_tables", True),
         ("structune.data.table", "from structune.section import closest", False),
-        ("structune.finetune.card", "from structune.finetune.training import train", True),
+        ("structune.finetune.run_folder.card", "from structune.finetune.training import train", True),
     ],
 )
 def test_floors_are_held(module: str, source: str, above: bool) -> None:

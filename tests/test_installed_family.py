@@ -49,7 +49,7 @@ import json, sys
 from pathlib import Path
 
 from structune import structures
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 
 recipe, suite = map(Path, sys.argv[1:])
 resolved = Recipe.load(recipe).resolved()

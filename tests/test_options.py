@@ -253,7 +253,7 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 import structune
 from structune import StructuneConfig, StructuredDelta
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.peft.several.hotswap import hotswap_adapter
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from structune.data.embedded import cache_folder
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe, ResolvedRecipe
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
 from structune.paths import expand
 
 

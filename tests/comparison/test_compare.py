@@ -24,10 +24,10 @@ from structune.comparison.compare import compare
 from structune.doubt import DataWarning
 from structune.errors import Diverged, Interrupted, UserError
 from structune.finetune import training
-from structune.finetune.lock import locked
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.run import Run
-from structune.finetune.signals import Stopped
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
+from structune.finetune.run_folder.lock import locked
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.signals import Stopped
 from structune.finetune.training import train
 from structune.methods.hydra import Hydra
 from structune.methods.registry import preset

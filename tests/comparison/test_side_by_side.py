@@ -13,7 +13,7 @@ import pytest
 
 from structune.comparison.side_by_side import Comparison
 from structune.comparison.tradeoff_figure import draw_tradeoff
-from structune.finetune.run import Run
+from structune.finetune.run_folder.run import Run
 
 METRICS: dict[str, Any] = {
     "eval_accuracy": 0.8125, "eval_loss": 0.5, "eval_examples": 2000, "train_examples": 3000, "steps": 188, "seed": 0,

@@ -10,7 +10,7 @@ import pytest
 from structune.data.section import DataSection
 from structune.data.sources import load_file, load_tables
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 
 
 @pytest.fixture

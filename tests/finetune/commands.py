@@ -44,7 +44,7 @@ def stop_in_sixth_step(self: Any, args: Any, state: Any, control: Any, **_: Any)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-STEP_BEGINS = "structune.finetune.interrupt.StopOnInterrupt.on_step_begin"
+STEP_BEGINS = "structune.finetune.stopping.interrupt.StopOnInterrupt.on_step_begin"
 
 
 def write_ended() -> None:

@@ -15,7 +15,7 @@ from unittest import mock
 
 from commands import STEP_BEGINS, command, ended, in_the_second, sets, stop_in_sixth_step, write_ended
 
-from structune.finetune.sharding import Sharding
+from structune.finetune.distributed.sharding import Sharding
 
 shares: list[float] = []
 shard = Sharding.shard

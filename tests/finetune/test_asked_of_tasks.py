@@ -11,7 +11,7 @@ import yaml
 
 from structune.errors import UserError
 from structune.finetune.merge import merge
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 from structune.tasks import registry
 from structune.tasks.text_classification import TextClassification

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 
 from structune.finetune.check import check
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.training import train
 from structune.tasks import registry
 from structune.tasks.task import Base, Beneath

@@ -14,7 +14,7 @@ from structune.doubt import DataWarning
 from structune.duration import duration
 from structune.errors import Diverged, UserError
 from structune.finetune.check import Check, check
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from structune.errors import UserError
-from structune.finetune.choosing import Best, Choosing, best, without_gain
 from structune.finetune.evaluate import evaluate
-from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.interrupt import StopOnInterrupt
+from structune.finetune.trainer.choosing import Best, Choosing, best, without_gain
 from structune.finetune.training import train
 from structune.tasks.task import Metric
 from structune.tasks.text_classification import TextClassification

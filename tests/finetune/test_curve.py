@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from structune.finetune.curve import draw_curve
+from structune.finetune.trainer.curve import draw_curve
 from structune.palette import BLUE, VERMILION
 from structune.tasks.task import Metric
 

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from structune import cli
 from structune.errors import Diverged, UserError
 from structune.files import write_json
-from structune.finetune import curve, training
+from structune.finetune import training
 from structune.finetune.evaluate import evaluate
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
+from structune.finetune.trainer import curve
 from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]

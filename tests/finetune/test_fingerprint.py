@@ -15,10 +15,10 @@ from structune import cli
 from structune.data.examples import Examples
 from structune.errors import Interrupted, UserError
 from structune.finetune.evaluate import evaluate
-from structune.finetune.fingerprint import Fingerprint, Rows
-from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.fingerprint import Fingerprint, Rows
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.interrupt import StopOnInterrupt
 from structune.finetune.task_data import TaskData
 from structune.finetune.training import train
 

@@ -19,8 +19,8 @@ from structune.data.examples import Examples
 from structune.errors import UserError
 from structune.finetune.evaluate import evaluate
 from structune.finetune.predict import Predictor, write_predictions
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.training import train
 from structune.tasks import registry
 from structune.tasks.task import Base, Targets

@@ -11,8 +11,8 @@ import torch
 
 from structune.errors import UserError
 from structune.finetune.miniature import Miniatures
-from structune.finetune.recipe import Recipe
-from structune.finetune.shipped import recipe_names
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.recipe.shipped import recipe_names
 from structune.finetune.training import make_ready
 
 NARROW = 64

@@ -20,8 +20,8 @@ from structune.data.table import Table
 from structune.errors import UserError
 from structune.finetune.evaluate import LoadedRun, evaluate, load_run
 from structune.finetune.predict import Predictor, Stream, predict, write_predictions
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.training import train
 
 WORDS = {"positive": ["good", "great", "fine", "lovely"], "negative": ["bad", "awful", "poor", "dull"]}

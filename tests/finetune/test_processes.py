@@ -15,10 +15,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 
-from structune.finetune.outputs import joined
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
-from structune.finetune.sampler import Shares, Turns
+from structune.finetune.answers.outputs import joined
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
+from structune.finetune.trainer.sampler import Shares, Turns
 from structune.finetune.training import train
 
 from ..two_processes import run_by_two

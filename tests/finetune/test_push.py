@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from structune import cli
 from structune.errors import UserError
 from structune.finetune.push import push
-from structune.finetune.run import Run
+from structune.finetune.run_folder.run import Run
 from structune.finetune.training import train
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]

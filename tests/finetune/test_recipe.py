@@ -13,8 +13,8 @@ import pytest
 
 import structune
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.shipped import recipe_names
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
+from structune.finetune.recipe.shipped import recipe_names
 from structune.methods import registry as methods
 from structune.methods.c3a import C3A
 from structune.methods.head import Head
@@ -372,7 +372,7 @@ def test_recipes_and_data_are_checked_without_torch(tmp_path: Path) -> None:
     code = """
 import sys
 import structune.cli
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 recipe = Recipe.parse({"data": {"train": "r.csv"}, "method": "hydra-toeplitz"}).resolved()
 assert len(load_data(recipe.task, recipe.data).train) > 10

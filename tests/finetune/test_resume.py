@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from structune.errors import UserError
-from structune.finetune.resume import changes, refuse_both, resume_line
+from structune.finetune.stopping.resume import changes, refuse_both, resume_line
 
 
 def test_both_are_refused() -> None:

@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from structune import cli
 from structune.errors import Interrupted, UserError
 from structune.finetune.evaluate import evaluate
-from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.lock import LOCK_FILE, locked
 from structune.finetune.merge import merge
-from structune.finetune.place import check_own_folder, check_writable
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.lock import LOCK_FILE, locked
+from structune.finetune.run_folder.place import check_own_folder, check_writable
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.interrupt import StopOnInterrupt
 from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]
@@ -406,7 +406,7 @@ class TestLock:
 
     def test_a_killed_holder_holds_nothing(self, tmp_path: Path) -> None:
         code = (
-            "import sys, time, pathlib\nfrom structune.finetune.lock import locked\n"
+            "import sys, time, pathlib\nfrom structune.finetune.run_folder.lock import locked\n"
             "with locked(pathlib.Path(sys.argv[1]), 'x'):\n    print('held', flush=True)\n    time.sleep(60)"
         )
         with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
@@ -647,7 +647,7 @@ def test_a_second_ctrl_c_ends_at_once(recipe: MakeRecipe, monkeypatch: pytest.Mo
 
 
 def test_sigterm_outside_training_cleans_up(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from structune.finetune import recipe as module
+    from structune.finetune.recipe import recipe as module
 
     monkeypatch.setattr(module.Recipe, "load", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     result = CliRunner().invoke(cli.app, ["train", str(project / "recipe.yaml")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from structune.finetune.sampler import SimilarLengths
+from structune.finetune.trainer.sampler import SimilarLengths
 
 LENGTHS = random.Random(0).choices(range(5, 65), k=330)
 

@@ -19,9 +19,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 import structune
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
-from structune.finetune.sharding import Sharding
+from structune.finetune.distributed.sharding import Sharding
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.training import train
 from structune.tasks.task import Base
 

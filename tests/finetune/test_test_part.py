@@ -21,11 +21,11 @@ from structune.data.table import Table
 from structune.doubt import DataWarning
 from structune.errors import Diverged, UserError
 from structune.finetune.evaluate import evaluate
-from structune.finetune.fingerprint import Fingerprint
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.fingerprint import Fingerprint
+from structune.finetune.run_folder.run import Run
 from structune.finetune.task_data import TaskData, load_data
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.study.study_file import Study
 from structune.tasks.parts.text.texts import LabelledTextData

@@ -18,12 +18,12 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from structune.errors import Interrupted, UserError
 from structune.finetune.adapters import apply_method, split_parameters
-from structune.finetune.card import model_card
 from structune.finetune.evaluate import load_run
-from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.recipe import ModelSection, Recipe
-from structune.finetune.run import Run
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.recipe.recipe import ModelSection, Recipe
+from structune.finetune.run_folder.card import model_card
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.interrupt import StopOnInterrupt
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.tasks.task import Base
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import structune
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 from structune.inspection.adapter import read_adapter
 

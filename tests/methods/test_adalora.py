@@ -17,7 +17,7 @@ from structune.errors import UserError
 from structune.finetune.adapters import check_method
 from structune.finetune.evaluate import evaluate
 from structune.finetune.merge import merge
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 from structune.methods.parts.rank_allocation import RankAllocation
 from structune.testing.tasks import stopped_after

@@ -10,7 +10,7 @@ import pytest
 from structune.errors import UserError
 from structune.finetune.adapters import check_method
 from structune.finetune.evaluate import evaluate
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 
 MakeRecipe = Callable[..., Recipe]

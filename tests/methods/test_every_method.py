@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from structune import structures
 from structune.finetune.adapters import apply_method, split_parameters
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.methods import registry
 from structune.study.study_file import MethodGroup
 from structune.tasks.task import Base

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from structune.errors import UserError
 from structune.figure_style import method_style
 from structune.finetune.evaluate import evaluate
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 from structune.methods import registry
 from structune.methods.method import Method, PartOfModel, PeftMethod

@@ -24,8 +24,8 @@ from structune.doubt import DataWarning
 from structune.errors import Interrupted, UserError
 from structune.finetune import evaluate as evaluating
 from structune.finetune import training
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.study import dry_run
 from structune.study import engine as module
 from structune.study.engine import run_study, summaries

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from structune.finetune.run import Run
+from structune.finetune.run_folder.run import Run
 from structune.study import engine as module
 from structune.study.engine import run_study, summaries
 from structune.study.report.summary_table import table

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 
 from .chats import chat_tokenizer, save_tiny_llama
 from .clips import save_tiny_clip

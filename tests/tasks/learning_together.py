@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from structune.finetune.recipe import Recipe
-from structune.finetune.sharding import Sharding
+from structune.finetune.distributed.sharding import Sharding
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.training import train
 from structune.tasks.parts.diffusion import grid
 from structune.tasks.parts.rewards.trainer import PromptTrainer

@@ -27,8 +27,8 @@ from transformers import (
 from structune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 from structune.inspection.inspect import inspect_path

@@ -23,9 +23,9 @@ from structune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.predict import predict
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.tasks.image_classification import ImageClassification
 from structune.tasks.parts.images.batches import ImageBatches

@@ -21,11 +21,11 @@ from structune.finetune.chat import Chat
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.predict import Predictor
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
-from structune.finetune.shipped import recipe_names
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.recipe.shipped import recipe_names
+from structune.finetune.run_folder.run import Run
 from structune.finetune.task_data import load_data
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.finetune.training import make_ready, train
 from structune.tasks.task import IGNORED
 

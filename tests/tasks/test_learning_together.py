@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.training import train
 
 from ..two_processes import run_by_two

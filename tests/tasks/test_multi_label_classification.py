@@ -21,7 +21,7 @@ from structune.errors import UserError
 from structune.finetune.evaluate import load_run
 from structune.finetune.merge import merge
 from structune.finetune.predict import predict
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 from structune.tasks.multi_label_classification import MultiLabelClassification, MultiLabelData
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from structune import cli
 from structune.finetune.evaluate import load_run
-from structune.finetune.run import Run
+from structune.finetune.run_folder.run import Run
 from structune.study import engine
 from structune.study.results.files import Results
 

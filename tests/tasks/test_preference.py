@@ -19,7 +19,7 @@ from structune.errors import UserError
 from structune.finetune.chat import Chat
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.predict import predict
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 

@@ -13,7 +13,7 @@ import torch
 from structune.errors import UserError
 from structune.finetune.check import check
 from structune.finetune.predict import predict
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from structune import cli
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
-from structune.finetune.schema import recipe_schema
-from structune.finetune.shipped import find_recipe, recipe_names
-from structune.finetune.starter import starter, summary
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.recipe.schema import recipe_schema
+from structune.finetune.recipe.shipped import find_recipe, recipe_names
+from structune.finetune.recipe.starter import starter, summary
 from structune.finetune.training import train
 from structune.tasks import registry
 

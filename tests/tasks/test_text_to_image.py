@@ -21,8 +21,8 @@ from structune.errors import UserError
 from structune.finetune.evaluate import evaluate, load_run
 from structune.finetune.merge import merge
 from structune.finetune.predict import write_predictions
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 from structune.tasks.parts.diffusion.pipeline import Pipeline

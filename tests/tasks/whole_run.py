@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from structune.finetune.adapters import apply_method
 from structune.finetune.evaluate import Evaluation, evaluate
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.finetune.task_data import load_data
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.finetune.training import train
 from structune.tasks.task import Base, Targets
 from structune.testing.tasks import stopped_after

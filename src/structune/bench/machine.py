@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from structune.finetune.run import versions
+from structune.finetune.run_folder.run import versions
 
 PACKAGES = ("python", "torch", "peft", "transformers", "structune")
 

@@ -19,7 +19,7 @@ from torch import nn
 import structune  # noqa: F401  (registers its type with PEFT)
 from structune.bench.folder import benchmarks_folder
 from structune.errors import UserError
-from structune.finetune import yaml_file
+from structune.finetune.recipe import yaml_file
 from structune.section import Section, closest, explain
 
 FROZEN = "frozen"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from structune.errors import UserError
 from structune.files import write_text
-from structune.finetune.resume import changes
+from structune.finetune.stopping.resume import changes
 from structune.section import Section
 
 

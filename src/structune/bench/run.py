@@ -23,8 +23,8 @@ from structune.bench.suite import Case, Suite, load_suite
 from structune.bench.terminal import print_results
 from structune.errors import UserError
 from structune.files import write_text
-from structune.finetune.place import check_writable
-from structune.finetune.resume import refuse_both, resume_line
+from structune.finetune.run_folder.place import check_writable
+from structune.finetune.stopping.resume import refuse_both, resume_line
 
 RESULTS = Path("benchmarks/results")
 

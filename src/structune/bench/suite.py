@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from structune.bench.folder import SUITES, benchmarks_folder
 from structune.bench.method import Definition, Method, Methods
 from structune.errors import UserError
-from structune.finetune import yaml_file
+from structune.finetune.recipe import yaml_file
 from structune.section import Section, closest, explain
 
 Count = Annotated[int, Field(ge=1)]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from structune.errors import UserError
-from structune.finetune.shipped import recipe_names
+from structune.finetune.recipe.shipped import recipe_names
 
 RecipeFile = Annotated[
     Path,

@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from structune.cli.screen import errors
 from structune.errors import Interrupted, UserError
-from structune.finetune.launch import first_rank, launched_together, refuse_several_processes
-from structune.finetune.signals import raised
+from structune.finetune.distributed.launch import first_rank, launched_together, refuse_several_processes
+from structune.finetune.stopping.signals import raised
 
 
 @contextmanager

@@ -17,16 +17,16 @@ from structune.doubt import say
 from structune.duration import duration
 from structune.errors import Diverged, UserError
 from structune.files import write_json, write_text
-from structune.finetune.fingerprint import Fingerprint
-from structune.finetune.importing import without_remarks
-from structune.finetune.launch import refuse_several_processes
-from structune.finetune.lock import locked, refuse_locked
-from structune.finetune.place import check_writable
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.resume import refuse_both, resume_line
-from structune.finetune.run import Run, refuse_inside_run
-from structune.finetune.tables import print_table
+from structune.finetune.distributed.launch import refuse_several_processes
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
+from structune.finetune.run_folder.fingerprint import Fingerprint
+from structune.finetune.run_folder.lock import locked, refuse_locked
+from structune.finetune.run_folder.place import check_writable
+from structune.finetune.run_folder.run import Run, refuse_inside_run
+from structune.finetune.stopping.resume import refuse_both, resume_line
 from structune.finetune.task_data import load_data
+from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.terminal.tables import print_table
 from structune.methods.registry import preset
 from structune.study.workers.own_process import Outcome, stop_if_interrupted
 from structune.study.workers.processes import train_in_own_process
@@ -97,7 +97,7 @@ def compare(
 
     with without_remarks():  # brings in transformers, which no mistake above waits for
         from structune.finetune.adapters import check_method
-        from structune.finetune.arguments import check_settings
+        from structune.finetune.trainer.arguments import check_settings
 
     check_settings(recipe, out)
     for planned in plan:

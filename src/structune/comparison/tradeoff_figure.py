@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from structune.comparison.labels import place_labels
 from structune.figure_style import method_style, save, tidy
-from structune.finetune.reported import reported
+from structune.finetune.run_folder.reported import reported
 from structune.palette import GREY, INK
 
 if TYPE_CHECKING:

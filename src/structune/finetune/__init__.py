@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from structune.finetune.interface import Run, train
     from structune.finetune.predict import Predictor
     from structune.finetune.push import Upload
-    from structune.finetune.recipe import Recipe
+    from structune.finetune.recipe.recipe import Recipe
 
 __all__ = ["Evaluation", "Predictor", "Recipe", "Run", "Upload", "train"]
 
@@ -25,7 +25,7 @@ if not TYPE_CHECKING:
         {
             "Evaluation": "structune.finetune.evaluate:Evaluation",
             "Predictor": "structune.finetune.predict:Predictor",
-            "Recipe": "structune.finetune.recipe:Recipe",
+            "Recipe": "structune.finetune.recipe.recipe:Recipe",
             "Run": "structune.finetune.interface:Run",
             "Upload": "structune.finetune.push:Upload",
             "train": "structune.finetune.interface:train",

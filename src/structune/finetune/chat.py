@@ -7,7 +7,7 @@ from pathlib import Path
 
 from structune.finetune.evaluate import LoadedRun, load_run
 from structune.finetune.predict import run_of
-from structune.finetune.run import Run
+from structune.finetune.run_folder.run import Run
 
 
 class Chat:

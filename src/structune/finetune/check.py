@@ -12,10 +12,10 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from structune.finetune.launch import refuse_several_processes
-from structune.finetune.meters import MemoryMeter, StepClock
-from structune.finetune.recipe import Recipe
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.distributed.launch import refuse_several_processes
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.trainer.meters import MemoryMeter, StepClock
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.finetune.training import Ready, bytes_needed, make_ready
 from structune.quiet import quiet
 

@@ -18,14 +18,14 @@ from structune.doubt import say
 from structune.errors import UserError
 from structune.files import write_bytes, write_json
 from structune.finetune.adapters import load_trained
-from structune.finetune.fingerprint import Fingerprint
-from structune.finetune.outputs import are_finite, shortest_first
-from structune.finetune.progress import ProgressBar
-from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.rows import Rows
-from structune.finetune.run import UNCHECKED, Run
+from structune.finetune.answers.outputs import are_finite, shortest_first
+from structune.finetune.recipe.recipe import ResolvedRecipe
+from structune.finetune.run_folder.fingerprint import Fingerprint
+from structune.finetune.run_folder.rows import Rows
+from structune.finetune.run_folder.run import UNCHECKED, Run
 from structune.finetune.task_data import TaskData, load_data, load_file
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.trainer.progress import ProgressBar
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.section import closest
 from structune.tasks.parts.weights import with_plain_weights
 from structune.tasks.task import Base, Metric, Outputs, Targets

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from structune.finetune import run
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder import run
 
 if TYPE_CHECKING:
     from rich.console import Console

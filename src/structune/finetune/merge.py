@@ -11,8 +11,8 @@ from torch import nn
 from structune.errors import UserError
 from structune.files import new_folder
 from structune.finetune.evaluate import LoadedRun, load_run
-from structune.finetune.place import check_own_folder, check_writable
-from structune.finetune.run import refuse_inside_run
+from structune.finetune.run_folder.place import check_own_folder, check_writable
+from structune.finetune.run_folder.run import refuse_inside_run
 from structune.finetune.task_data import load_data
 from structune.quiet import quiet
 

@@ -14,7 +14,7 @@ from structune.data.section import DataSection
 from structune.data.split import stratified_split
 from structune.doubt import DataWarning
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data, without_validation
 from structune.tasks.parts.model_section import refuse_quantised_head
 from structune.tasks.task import Task

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from structune.errors import UserError
-from structune.finetune.run import ADAPTER_FILES, Run
+from structune.finetune.run_folder.run import ADAPTER_FILES, Run
 
 _HEAD = 24  # lines of a card
 

@@ -14,7 +14,7 @@ from structune.data.split import stratified_split
 from structune.data.table import Table
 from structune.doubt import say
 from structune.errors import UserError
-from structune.finetune.rows import Rows
+from structune.finetune.run_folder.rows import Rows
 from structune.tasks.task import Targets, Task
 
 

@@ -29,25 +29,25 @@ from structune.finetune.adapters import (
     save_trained,
     split_parameters,
 )
-from structune.finetune.arguments import check_settings, device_of
-from structune.finetune.card import model_card
-from structune.finetune.checkpoint import checkpoint_processes
-from structune.finetune.choosing import Best
-from structune.finetune.curve import draw_curve
-from structune.finetune.fingerprint import Fingerprint
-from structune.finetune.interrupt import StopOnInterrupt
-from structune.finetune.meters import MemoryMeter, StepClock
-from structune.finetune.outputs import shortest_first
-from structune.finetune.place import check_writable
-from structune.finetune.processes import Processes
-from structune.finetune.progress import LogFile, ProgressBar
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.resume import refuse_both
-from structune.finetune.run import Run
-from structune.finetune.sharding import Sharding
-from structune.finetune.shown import Shown
+from structune.finetune.answers.outputs import shortest_first
+from structune.finetune.distributed.processes import Processes
+from structune.finetune.distributed.sharding import Sharding
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
+from structune.finetune.run_folder.card import model_card
+from structune.finetune.run_folder.checkpoint import checkpoint_processes
+from structune.finetune.run_folder.fingerprint import Fingerprint
+from structune.finetune.run_folder.place import check_writable
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.interrupt import StopOnInterrupt
+from structune.finetune.stopping.resume import refuse_both
 from structune.finetune.task_data import TaskData, load_data
-from structune.finetune.trainer import OwnNumbers, RecipeTrainer
+from structune.finetune.trainer.arguments import check_settings, device_of
+from structune.finetune.trainer.choosing import Best
+from structune.finetune.trainer.curve import draw_curve
+from structune.finetune.trainer.meters import MemoryMeter, StepClock
+from structune.finetune.trainer.progress import LogFile, ProgressBar
+from structune.finetune.trainer.shown import Shown
+from structune.finetune.trainer.trainer import OwnNumbers, RecipeTrainer
 from structune.quiet import quiet
 from structune.tasks.parts.pretrained import hub_name
 from structune.tasks.parts.weights import check_weights

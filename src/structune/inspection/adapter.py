@@ -18,8 +18,8 @@ from torch import Tensor
 
 from structune.delta import StructuredDelta
 from structune.errors import UserError
-from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import ResolvedRecipe
+from structune.finetune.run_folder.run import Run
 from structune.inspection.backbone import Backbone
 from structune.methods.method import PeftMethod
 from structune.peft import StructuneConfig

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from structune.errors import UserError
-from structune.finetune.launch import refuse_several_processes
-from structune.finetune.lock import locked
+from structune.finetune.distributed.launch import refuse_several_processes
+from structune.finetune.run_folder.lock import locked
 from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
 from structune.study.dry_run import tell

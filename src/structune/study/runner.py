@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from rich.markup import escape
 
 from structune.files import write_json
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
+from structune.finetune.run_folder.run import Run
 from structune.study.cell import Cell, Step
 from structune.study.inputs.parts import Parts
 from structune.study.results.files import Results, Wanted, settings

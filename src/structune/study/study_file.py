@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from structune.errors import UserError
-from structune.finetune import yaml_file
-from structune.finetune.recipe import Recipe, TrainSection
+from structune.finetune.recipe import yaml_file
+from structune.finetune.recipe.recipe import Recipe, TrainSection
 from structune.methods.method import Method
 from structune.section import Section, closest, explain
 from structune.study.results.files import plain

@@ -121,7 +121,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Beneath:
-    """The class of trainer on which a run's trainer stands: what `finetune/trainer.py` leaves to `super()` is its own.
+    """The class of trainer on which a run's trainer stands: what `finetune/trainer/` leaves to `super()` is its.
 
     Attributes:
         trainer: transformers' Trainer or a subclass of it, such as those of TRL. It is given the adapted model.

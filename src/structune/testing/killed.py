@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from structune.finetune import adapters, training
-from structune.finetune.recipe import Recipe
-from structune.finetune.trainer import RecipeTrainer
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.trainer.trainer import RecipeTrainer
 from structune.registry import section_name
 from structune.tasks import registry
 from structune.tasks.task import Task

@@ -28,12 +28,12 @@ from transformers.trainer_pt_utils import nested_detach, nested_numpify
 
 from structune.data.examples import Examples
 from structune.errors import Interrupted
+from structune.finetune.answers.outputs import joined
 from structune.finetune.evaluate import evaluate
-from structune.finetune.interrupt import StopOnInterrupt
 from structune.finetune.merge import merge
-from structune.finetune.outputs import joined
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.interrupt import StopOnInterrupt
 from structune.finetune.task_data import TaskData, load_data
 from structune.finetune.training import train
 from structune.tasks.task import Base, CardNames, Task
@@ -53,7 +53,7 @@ from structune.registry import section_name
 from structune.tasks import registry
 if section_name(task) not in registry.names():
     registry.register(task)
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 recipe = Recipe.parse(content)
 data = load_data(recipe.task, recipe.data)

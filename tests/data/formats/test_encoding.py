@@ -8,7 +8,7 @@ import pytest
 
 from structune.data.reading import read_table
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 
 TEXT = "text,label\ncafé – “so”,1\n"
 

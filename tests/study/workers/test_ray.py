@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from structune.errors import Interrupted, UserError
-from structune.finetune.recipe import Recipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import Recipe
+from structune.finetune.run_folder.run import Run
 from structune.study import engine as engines
 from structune.study.engine import run_study
 from structune.study.inputs import inventory as inputs_module

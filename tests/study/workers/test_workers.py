@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.study.workers.job_pool import Job
 from structune.study.workers.own_process import Outcome
 from structune.study.workers.processes import _NO_CUDA_HERE, Workers, _deaf_to_interrupts, carry_out

@@ -12,8 +12,8 @@ from rich.markup import escape
 from structune.cli.arguments import Debug, RunFolder, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console, errors
-from structune.finetune.importing import without_remarks
-from structune.finetune.tables import pairs, print_table
+from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.terminal.tables import pairs, print_table
 
 
 def predict(
@@ -45,7 +45,7 @@ def predict(
     with errors_as_lines(debug):
         with without_remarks():
             from structune.finetune import predict as prediction
-            from structune.finetune.answers_file import CsvWriter
+            from structune.finetune.answers.answers_file import CsvWriter
 
         source = prediction.Stream(sys.stdin.buffer) if given == "-" else given
         if out is not None:

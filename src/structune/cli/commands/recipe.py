@@ -12,8 +12,8 @@ from structune.cli.arguments import Debug
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 from structune.errors import UserError
-from structune.finetune.shipped import described_recipes
-from structune.finetune.tables import pairs, print_table
+from structune.finetune.recipe.shipped import described_recipes
+from structune.finetune.terminal.tables import pairs, print_table
 
 
 def recipe(
@@ -28,13 +28,13 @@ def recipe(
 ) -> None:
     """Print a recipe to begin with: every key of a task's recipe, with its default and what it means."""
     with errors_as_lines(debug):
-        from structune.finetune.starter import starter, summary
+        from structune.finetune.recipe.starter import starter, summary
         from structune.tasks import registry
 
         if schema:
             import json
 
-            from structune.finetune.schema import recipe_schema
+            from structune.finetune.recipe.schema import recipe_schema
 
             if task is not None:
                 raise UserError(f"TASK {task!r} and --schema exclude each other: the schema is of all tasks")

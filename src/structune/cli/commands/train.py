@@ -11,9 +11,9 @@ from structune.cli.arguments import Debug, Overrides, RecipeFile, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 from structune.duration import duration
-from structune.finetune.importing import without_remarks
-from structune.finetune.launch import first_rank
-from structune.finetune.tables import pairs, print_table
+from structune.finetune.distributed.launch import first_rank
+from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.terminal.tables import pairs, print_table
 
 
 def train(
@@ -33,9 +33,9 @@ def train(
     train one run: `torchrun --nproc_per_node N -m structune train RECIPE`.
     """
     with errors_as_lines(debug, several=True):
-        from structune.finetune.recipe import Recipe
-        from structune.finetune.reported import CHOSEN_BY, TEST, reported
-        from structune.finetune.resume import refuse_both
+        from structune.finetune.recipe.recipe import Recipe
+        from structune.finetune.run_folder.reported import CHOSEN_BY, TEST, reported
+        from structune.finetune.stopping.resume import refuse_both
 
         refuse_both(resume, overwrite)
         recipe = path_of("RECIPE", recipe)
@@ -43,7 +43,7 @@ def train(
 
         with without_remarks():
             from structune.finetune import training
-            from structune.finetune.shown import BEFORE
+            from structune.finetune.trainer.shown import BEFORE
 
         if check:
             from structune.finetune.check import check as all_but_train

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from structune.errors import UserError
-from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.recipe.recipe import ResolvedRecipe
 from structune.study.inputs.base_model import hash_of_weights, loaded_files
 from structune.study.inputs.hashes import hash_of
 

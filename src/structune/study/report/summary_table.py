@@ -7,7 +7,7 @@ from pathlib import Path
 
 from structune.errors import UserError
 from structune.files import write_text
-from structune.finetune.markdown import markdown_row
+from structune.finetune.terminal.markdown import markdown_row
 from structune.study.engine import summaries
 from structune.study.report.cells import said
 from structune.study.report.score_text import number, spread, titled

@@ -12,7 +12,7 @@ from typing import Any
 from structune.data.section import DataSection
 from structune.doubt import say
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe, ResolvedRecipe
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
 from structune.methods.method import Method
 from structune.study.inputs.base_model import base_model
 from structune.study.inputs.hashes import hash_of

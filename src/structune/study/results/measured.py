@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import ResolvedRecipe
+from structune.finetune.run_folder.run import Run
 
 TOOK = ("run_seconds", "test_seconds")
 """Of a run from its beginning to its score on the validation part, and of its score on the test part."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from structune.errors import UserError
-from structune.finetune.fingerprint import Fingerprint
-from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.resume import changes
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import ResolvedRecipe
+from structune.finetune.run_folder.fingerprint import Fingerprint
+from structune.finetune.run_folder.run import Run
+from structune.finetune.stopping.resume import changes
 from structune.study.inputs.base_model import loaded_files
 from structune.study.results.files import are_of, settings
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from structune.finetune.recipe import ResolvedRecipe
-from structune.finetune.run import Run
+from structune.finetune.recipe.recipe import ResolvedRecipe
+from structune.finetune.run_folder.run import Run
 from structune.study.workers.own_process import Outcome
 
 if TYPE_CHECKING:

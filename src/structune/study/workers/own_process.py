@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from structune.errors import Diverged, Interrupted, UserError
-from structune.finetune.signals import Stopped
+from structune.finetune.stopping.signals import Stopped
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from structune import __version__
 from structune.errors import UserError
-from structune.finetune.run import Run
+from structune.finetune.run_folder.run import Run
 from structune.study.inputs.inventory import Input, inputs, moved
 from structune.study.results.measured import measured
 from structune.study.workers.job_pool import Job

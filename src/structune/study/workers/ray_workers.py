@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from structune.doubt import say
 from structune.errors import UserError
 from structune.files import write_text
-from structune.finetune.signals import stop_signals, taken
+from structune.finetune.stopping.signals import stop_signals, taken
 from structune.study.inputs.inventory import Input
 from structune.study.workers.job_pool import Job, JobPool
 from structune.study.workers.own_process import Outcome

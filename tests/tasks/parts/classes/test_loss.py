@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import log_softmax
 
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
 from structune.finetune.training import train
 from structune.tasks.parts.classes.loss import Weighted, class_weights

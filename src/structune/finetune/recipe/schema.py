@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 from structune.tasks import registry
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from structune.finetune.processes import Processes
+from structune.finetune.distributed.processes import Processes
 from structune.tasks.task import Base, Targets, Task
 
 BEFORE = "_before"

@@ -57,5 +57,5 @@ def first_sentence(text: str) -> str:
 
 def _folder() -> Path:
     here = Path(__file__).parent
-    built = here / "recipes"
-    return built if built.is_dir() else here.parents[2] / "recipes"
+    built = here.parent / "recipes"
+    return built if built.is_dir() else here.parents[3] / "recipes"

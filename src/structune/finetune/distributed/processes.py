@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from structune.finetune.launch import launched_together
+from structune.finetune.distributed.launch import launched_together
 
 _PATIENCE = timedelta(hours=2)  # for the first process, which may fetch a model
 

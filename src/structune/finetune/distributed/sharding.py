@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from structune.errors import UserError
 from structune.finetune.adapters import in_head
-from structune.finetune.recipe import ResolvedRecipe
+from structune.finetune.recipe.recipe import ResolvedRecipe
 from structune.methods.method import PeftMethod
 from structune.tasks.task import Base
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from structune.finetune.processes import Processes
-from structune.finetune.signals import taken
+from structune.finetune.distributed.processes import Processes
+from structune.finetune.stopping.signals import taken
 
 
 class StopOnInterrupt(TrainerCallback):

@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from structune import __version__
 from structune.errors import UserError
 from structune.files import write_json, write_text
-from structune.finetune.checkpoint import checkpoint_fault, checkpoint_files, checkpoint_folders, remove_checkpoint
-from structune.finetune.fingerprint import Fingerprint
-from structune.finetune.lock import LOCK_FILE, locked, refuse_locked
-from structune.finetune.place import check_own_folder
-from structune.finetune.recipe import Recipe, ResolvedRecipe
-from structune.finetune.resume import changes, resume_line
+from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
+from structune.finetune.run_folder.checkpoint import (
+    checkpoint_fault,
+    checkpoint_files,
+    checkpoint_folders,
+    remove_checkpoint,
+)
+from structune.finetune.run_folder.fingerprint import Fingerprint
+from structune.finetune.run_folder.lock import LOCK_FILE, locked, refuse_locked
+from structune.finetune.run_folder.place import check_own_folder
+from structune.finetune.stopping.resume import changes, resume_line
 from structune.methods.method import PeftMethod
 from structune.tasks.task import Targets
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from structune.doubt import say
-from structune.finetune.recipe import TrainSection
+from structune.finetune.recipe.recipe import TrainSection
 from structune.tasks.task import Metric
 
 History = Sequence[Mapping[str, Any]]

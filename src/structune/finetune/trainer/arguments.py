@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from structune.errors import UserError
-from structune.finetune.recipe import Recipe
+from structune.finetune.recipe.recipe import Recipe
 
 
 def check_settings(recipe: Recipe, folder: Path, processes: int = 1) -> None:

@@ -25,8 +25,8 @@ from pydantic import (
 
 from structune.data.section import DataSection
 from structune.errors import UserError
-from structune.finetune import yaml_file
-from structune.finetune.shipped import find_recipe
+from structune.finetune.recipe import yaml_file
+from structune.finetune.recipe.shipped import find_recipe
 from structune.methods import registry as methods
 from structune.methods.c3a import C3A
 from structune.methods.method import Method, PeftMethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from structune.errors import UserError
-from structune.finetune.rows import NO_ROWS, Rows
+from structune.finetune.run_folder.rows import NO_ROWS, Rows
 from structune.finetune.task_data import TaskData
 from structune.tasks.task import Targets
 

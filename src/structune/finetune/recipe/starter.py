@@ -14,9 +14,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from structune.data.section import DataSection
-from structune.finetune import yaml_file
-from structune.finetune.recipe import Recipe, TrainSection
-from structune.finetune.shipped import first_sentence
+from structune.finetune.recipe import yaml_file
+from structune.finetune.recipe.recipe import Recipe, TrainSection
+from structune.finetune.recipe.shipped import first_sentence
 from structune.methods.c3a import C3A
 from structune.methods.registry import preset_names
 from structune.options import OPTIONS

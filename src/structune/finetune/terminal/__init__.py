@@ -1,0 +1,1 @@
+"""Tables, and libraries without their remarks."""

@@ -1,0 +1,1 @@
+"""transformers' Trainer for a recipe, and what it tells while it trains."""
