@@ -29,9 +29,11 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 import structune
+from structune.figure_style import method_style, save, tidy
 from structune.files import write_json
 from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
+from structune.palette import INK
 from structune.tasks.parts.pretrained import embedded_folder
 
 WIDTHS = [384, 768, 1536, 3072]
@@ -177,7 +179,7 @@ def run(
     }
 
 
-def measure(path: Path, tasks: list[str], widths: list[int], seeds: list[int]) -> None:
+def measure(path: Path, tasks: list[str], widths: list[int], rates: list[float], seeds: list[int]) -> None:
     """All that is not there yet; each run is kept as it ends."""
     entries: list[dict[str, Any]] = json.loads(path.read_text())["measured"] if path.is_file() else []
     below = AutoModel.from_pretrained(embedded_folder()).eval().requires_grad_(False)
@@ -187,7 +189,7 @@ def measure(path: Path, tasks: list[str], widths: list[int], seeds: list[int]) -
         for seed in seeds:
             for width in widths:
                 for label, _, config in methods(width):
-                    for rate in RATES:
+                    for rate in rates:
                         key = (task, width, label, rate, seed)
                         if key in known:
                             continue
@@ -200,15 +202,51 @@ def measure(path: Path, tasks: list[str], widths: list[int], seeds: list[int]) -
                         print(f"{time.monotonic() - begun:.0f} s", flush=True)
 
 
+def draw(path: Path, figure_path: Path) -> None:
+    """Loss on other sentences against the rate, a panel a method, a line a width; the mean over tasks and seeds."""
+    from matplotlib.figure import Figure
+
+    entries = json.loads(path.read_text())["measured"]
+    looks = [(label, method_style(short)) for label, short, _ in methods(NARROW)]
+    figure = Figure(figsize=(9.6, 3.4), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(looks), sharey=True)
+    for axes, (label, (colour, marker)) in zip(panels, looks, strict=True):
+        tidy(axes)
+        axes.set(xscale="log", xlabel="learning rate")
+        axes.set_title(label, loc="left", color=INK, fontsize=11)
+        for number, width in enumerate(sorted({entry["width"] for entry in entries})):
+            losses: dict[float, list[float]] = {}
+            for entry in entries:
+                if (entry["method"], entry["width"]) == (label, width):
+                    losses.setdefault(entry["rate"], []).append(entry["loss"])
+            if not losses:
+                continue
+            rates = sorted(losses)
+            means = [sum(losses[rate]) / len(losses[rate]) for rate in rates]
+            shade = 0.3 + 0.7 * (number + 1) / len(WIDTHS)
+            axes.plot(rates, means, color=colour, alpha=shade, marker=marker, markersize=4, label=f"{width:,}")
+            least = min(range(len(rates)), key=means.__getitem__)
+            axes.plot(rates[least], means[least], color=colour, alpha=shade, marker=marker, markersize=10)
+        axes.legend(frameon=False, fontsize=8, title="width")
+    panels[0].set_ylabel("loss on other sentences")
+    save(figure, figure_path)
+
+
 def main() -> None:
     """Measure, or draw the figure."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("results", type=Path, help="a JSON file")
     arguments.add_argument("--task", action="append", default=[], help="embedded sentences; may be repeated")
     arguments.add_argument("--width", type=int, action="append", default=[], help="only these")
+    arguments.add_argument("--rate", type=float, action="append", default=[], help="only these")
     arguments.add_argument("--seed", type=int, action="append", default=[], help="0 by default")
+    arguments.add_argument("--figure", type=Path, help="draw this file from the results")
     given = arguments.parse_args()
-    measure(given.results, given.task or ["movie-sentences"], given.width or WIDTHS, given.seed or [0])
+    if given.figure:
+        draw(given.results, given.figure)
+    else:
+        tasks, widths = given.task or ["movie-sentences"], given.width or WIDTHS
+        measure(given.results, tasks, widths, given.rate or RATES, given.seed or [0])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BertConfig, BertModel
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -102,3 +103,26 @@ def test_the_figure_of_samples_has_a_row_for_each_method_that_has_one(
         rows = (column[:, 0] - column[:, 2] > 100).sum(), (column[:, 2] - column[:, 0] > 100).sum()
         heights.append(round(rows[0] / rows[1]))  # of red over blue
     assert heights == [2, 1]
+
+
+@pytest.mark.parametrize("width", [384, 1536])
+def test_wider_attention_computes_what_the_own_does(width: int) -> None:
+    rates = script("width_rates")
+    config = BertConfig(
+        vocab_size=50, hidden_size=384, num_hidden_layers=3, num_attention_heads=12, intermediate_size=64
+    )
+    torch.manual_seed(0)
+    bert = BertModel(config).eval().requires_grad_(False)
+    for parameter in bert.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+    words, there = torch.randint(1, 50, (4, 9)), torch.ones(4, 9)
+    there[2, 5:] = 0
+    states = bert(words, attention_mask=there, output_hidden_states=True).hidden_states
+    wide = rates.Wide(list(bert.encoder.layer[-2:]), width, 3)
+    assert wide.attentions[0].value.weight.shape == (width, width)
+    found = wide.states(states[1], there)
+    assert (states[3] - states[1]).abs().max() > 0.5
+    torch.testing.assert_close(found[there.bool()], states[3][there.bool()], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        wide.attentions[0].up(states[1]).square().mean(), states[1].square().mean(), atol=1e-5, rtol=1e-4
+    )
