@@ -22,7 +22,7 @@ from typing import Any
 
 from structune.figure_style import method_style
 from structune.palette import GREY, INK
-from structune.study.engine import summaries
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results, Wanted
 from structune.study.search.points import Point
 from structune.study.study_file import Study

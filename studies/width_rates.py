@@ -5,8 +5,8 @@
 
 Pretrained models that wide do not fit a small machine. So the last two layers of all-MiniLM-L6-v2 get query and value
 matrices of any width that compute what its own do: their input is turned into a wider space by a random matrix with
-orthonormal columns, each entry as large as before, and every head's queries, keys and values by others, which the
-scores and the output projection undo. What is frozen is the same function at every width; only ΔW is of another size.
+orthonormal columns, and every head's queries, keys and values by others, which the scores and the output projection
+undo; entries are as large as before. What is frozen is the same function at every width; only ΔW is of another size.
 What lies below is computed once. A head is trained beside, always at the same rate: 1,600 sentences, 16 words each,
 one epoch of 100 steps, AdamW and OneCycle as in recipes, without dropout; 1,000 other sentences are scored. Finished
 runs are kept: the same command goes on. A run of the widest layers takes about a minute on a core.
@@ -84,18 +84,18 @@ class WideAttention(nn.Module):
     def __init__(self, own: nn.Module, width: int) -> None:
         super().__init__()
         self.heads: int = own.num_attention_heads
-        self.own_scale = own.attention_head_size**-0.5
-        size = math.sqrt(width / NARROW)  # entries of a wide input are as large as those of the narrow one
+        size = math.sqrt(width / NARROW)  # by which entries of a wider space are as large as those of the narrow one
         wide = turned(width, NARROW)
         self.up = frozen(size * wide)
+        self.scale = own.attention_head_size**-0.5 / size**2
         keys, values = (
             torch.block_diag(*(turned(width // self.heads, NARROW // self.heads) for _ in range(self.heads)))
             for _ in range(2)
         )
-        self.query = frozen(keys @ own.query.weight @ wide.T / size, keys @ own.query.bias)
-        self.key = frozen(keys @ own.key.weight, keys @ own.key.bias)
-        self.value = frozen(values @ own.value.weight @ wide.T / size, values @ own.value.bias)
-        self.down = frozen(values.T)
+        self.query = frozen(keys @ own.query.weight @ wide.T, size * keys @ own.query.bias)
+        self.key = frozen(size * keys @ own.key.weight, size * keys @ own.key.bias)
+        self.value = frozen(values @ own.value.weight @ wide.T, size * values @ own.value.bias)
+        self.down = frozen(values.T / size)
 
     def forward(self, narrow: Tensor, there: Tensor) -> Tensor:
         """Of `narrow`, (sentences, words, 384)."""
@@ -105,7 +105,7 @@ class WideAttention(nn.Module):
             for part in (self.query(x), self.key(narrow), self.value(x))
         )
         found = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=there[:, None, None, :].bool(), scale=self.own_scale
+            q, k, v, attn_mask=there[:, None, None, :].bool(), scale=self.scale
         )
         output: Tensor = self.down(found.transpose(1, 2).flatten(2))
         return output

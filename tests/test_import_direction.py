@@ -96,7 +96,7 @@ INSIDE = {
         | several.mixed_methods storage.injected
         | entry""",
     "finetune": """
-        terminal distributed.launch distributed.processes stopping.resume
+        importing markdown terminal distributed.launch distributed.processes stopping.resume
         run_folder.lock run_folder.place run_folder.reported run_folder.rows
         | recipe.recipe recipe.yaml_file recipe.shipped
         | task_data
@@ -121,7 +121,7 @@ INSIDE = {
     "study": """
         search.points search.rates search.tries inputs.hashes inputs.base_model
         | search.sampled results.files results.measured inputs.inventory
-        | study_file results.same_run
+        | study_file workers.same_run
         | results.counted inputs.parts workers.own_process
         | workers.job_pool
         | workers.processes

@@ -16,12 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from structune.methods.method import Method
+
 
 def method_style(method: str) -> tuple[str, str]:
     """(colour, marker) of a method by its short name: the same in every figure, a colour a kind, a marker a family."""
     colour, marker = look(method) or (BLACK, "o")
     family = family_of(method)
     return colour, marker if family is None else structures.declared(family, "marker")
+
+
+def style_of(method: Method) -> tuple[str, str]:
+    """`method_style` of a method's settings, whatever its short name is."""
+    family = family_of(method.label)
+    return method.colour, method.marker if family is None else structures.declared(family, "marker")
 
 
 def family_of(method: str) -> str | None:

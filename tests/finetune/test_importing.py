@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.importing import without_remarks
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structune.finetune.terminal.markdown import markdown_row, markdown_table
+from structune.finetune.markdown import markdown_row, markdown_table
 
 
 def test_a_bar_in_a_cell_ends_no_cell() -> None:

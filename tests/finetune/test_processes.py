@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 
-from structune.finetune.answers.outputs import joined
+from structune.finetune.outputs import joined
 from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.run_folder.run import Run
 from structune.finetune.trainer.sampler import Shares, Turns

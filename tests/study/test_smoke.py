@@ -87,6 +87,7 @@ def test_only_is_asked_before_the_ends_are_taken(monkeypatch: pytest.MonkeyPatch
     said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert said.count("tried LoRA r=2") == 2
     assert "2 of 2 runs work" in said
+    assert "--only '(': no regular expression (" in refusal({}, only="(")
     assert "--only 'r=3': no label of the study has a match of it; there are LoRA r=1, " in refusal({}, only="r=3")
 
 

@@ -28,11 +28,12 @@ from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.run_folder.run import Run
 from structune.study import dry_run
 from structune.study import engine as module
-from structune.study.engine import run_study, summaries
+from structune.study.engine import run_study
 from structune.study.inputs import hashes
 from structune.study.inputs.base_model import base_model
 from structune.study.report.figures.study_figure import draw
 from structune.study.report.summary_table import put_into, table
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results, settings
 from structune.study.search.rates import RAN_AWAY, Rates, search
 from structune.study.study_file import Study
@@ -412,6 +413,16 @@ def test_table_and_figure(plan: Study, tmp_path: Path, trained: list[str]) -> No
             "methods=[{label: LoRA, method: {name: lora}}, {label: lora, method: {name: lora, rank: 4}}]",
             "the files of 'LoRA' and 'lora' would have one name",
         ),
+        ("methods=[{label: '{}', method: {name: lora}}]", "label '{}': braces hold the name of an option"),
+        ("methods=[{label: 'a {', method: {name: lora}}]", "label 'a {': braces hold the name of an option"),
+        ("methods=[{label: '{name.x}', method: {name: lora}}]", "braces hold the name of an option"),
+        ("methods=[{label: a, method: {name: lora, rank: []}}]", "'a' has an empty list rank"),
+        ("name=../x", "'../x' cannot be the name of a folder"),
+        ("name=''", "'' cannot be the name of a folder"),
+        ("seeds=[1, 0, 1]", "1 is there twice"),
+        ("seeds=[-1]", "seeds.0 = -1"),
+        ("rates=[1e-3, 1.0001e-3]", "0.001 is there twice"),
+        ("methods=[{label: a, method: {name: lora}, rates: [1, 1]}]", "1.0 is there twice"),
         ("rates=[]", "rates"),
         ("tasks.films.metric=bleu", "tasks.films.metric = 'bleu'"),
         ("sedes=[1]", "sedes: unknown key"),

@@ -12,8 +12,9 @@ import yaml
 
 from structune.finetune.run_folder.run import Run
 from structune.study import engine as module
-from structune.study.engine import run_study, summaries
+from structune.study.engine import run_study
 from structune.study.report.summary_table import table
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results
 from structune.study.study_file import Study
 

@@ -12,7 +12,7 @@ from structune.bench.lines import Line, lines
 from structune.bench.machine import in_words
 from structune.bench.method import FROZEN
 from structune.bench.results import Results
-from structune.finetune.terminal.markdown import markdown_table
+from structune.finetune.markdown import markdown_table
 
 MOST = 6
 """Columns of numbers in a table."""

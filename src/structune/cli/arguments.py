@@ -23,6 +23,10 @@ Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads this at run time, on Python 3.10 too)
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, for example train.epochs=1."),
 ]
+StudyOverrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the study, for example seeds=[0,1]."),
+]
 Device = Literal["auto", "cpu", "cuda"]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 

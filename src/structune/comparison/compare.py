@@ -18,6 +18,7 @@ from structune.duration import duration
 from structune.errors import Diverged, UserError
 from structune.files import write_json, write_text
 from structune.finetune.distributed.launch import refuse_several_processes
+from structune.finetune.importing import without_remarks
 from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run_folder.fingerprint import Fingerprint
 from structune.finetune.run_folder.lock import locked, refuse_locked
@@ -25,7 +26,6 @@ from structune.finetune.run_folder.place import check_writable
 from structune.finetune.run_folder.run import Run, refuse_inside_run
 from structune.finetune.stopping.resume import refuse_both, resume_line
 from structune.finetune.task_data import load_data
-from structune.finetune.terminal.importing import without_remarks
 from structune.finetune.terminal.tables import print_table
 from structune.methods.registry import preset
 from structune.study.workers.own_process import Outcome, stop_if_interrupted

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from structune.errors import UserError
+from structune.finetune.markdown import markdown_row, markdown_table
 from structune.finetune.run_folder.fingerprint import Fingerprint
 from structune.finetune.run_folder.reported import CHOSEN_BY, TEST, Reported, reported
 from structune.finetune.run_folder.run import Run
-from structune.finetune.terminal.markdown import markdown_row, markdown_table
 from structune.tasks.task import Metric
 
 RESULTS = ("comparison.json", "comparison.md", "comparison.png")

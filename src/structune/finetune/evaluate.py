@@ -18,7 +18,7 @@ from structune.doubt import say
 from structune.errors import UserError
 from structune.files import write_bytes, write_json
 from structune.finetune.adapters import load_trained
-from structune.finetune.answers.outputs import are_finite, shortest_first
+from structune.finetune.outputs import are_finite, shortest_first
 from structune.finetune.recipe.recipe import ResolvedRecipe
 from structune.finetune.run_folder.fingerprint import Fingerprint
 from structune.finetune.run_folder.rows import Rows

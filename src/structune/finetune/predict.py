@@ -23,8 +23,8 @@ from structune.errors import UserError
 from structune.finetune.adapters import WEIGHTS_FILE
 from structune.finetune.answers.answers_file import Writer, answers_file, check_answers_file
 from structune.finetune.answers.image_folder import ImageFolder, image_folder
-from structune.finetune.answers.outputs import by_length
 from structune.finetune.evaluate import load_run
+from structune.finetune.outputs import by_length
 from structune.finetune.recipe.recipe import ResolvedRecipe
 from structune.finetune.run_folder.run import Run
 from structune.finetune.trainer.trainer import RecipeTrainer

@@ -29,9 +29,9 @@ from structune.finetune.adapters import (
     save_trained,
     split_parameters,
 )
-from structune.finetune.answers.outputs import shortest_first
 from structune.finetune.distributed.processes import Processes
 from structune.finetune.distributed.sharding import Sharding
+from structune.finetune.outputs import shortest_first
 from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run_folder.card import model_card
 from structune.finetune.run_folder.checkpoint import checkpoint_processes

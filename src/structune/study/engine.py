@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,7 +18,6 @@ from structune.finetune.run_folder.lock import locked
 from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
 from structune.study.dry_run import tell
-from structune.study.results.counted import counted
 from structune.study.results.files import Results
 from structune.study.runner import Runner
 from structune.study.study_file import Study
@@ -62,7 +59,7 @@ def run_study(
     Args:
         plan: the study.
         results: where results are and go.
-        work: where data parts and run folders go, which need not be kept.
+        work: where data parts and run folders go; without it a rate that is chosen later is trained again.
         only: an expression that a method's label must contain a match of.
         task: the only task; all of them by default.
         first_seed_only: whether to leave out the other seeds.
@@ -109,6 +106,7 @@ def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) 
     """Run what is left. Raises `UserError` at the end where some failed."""
     steps = runner.steps()
     if not steps:
+        console.print(f"all {runner.done()} runs are done", highlight=False)
         return
     begun: dict[str, tuple[Step, float]] = {}
     interrupted, over, told = None, False, False
@@ -154,21 +152,3 @@ def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) 
         raise UserError(f"{count} failed, {rest}; the same command tries again: {reasons}")
     if over and steps:
         console.print(f"the time is over, about {clock.left()} runs are left; the same command goes on")
-
-
-def summaries(plan: Study, results: Results) -> Iterator[dict[str, Any]]:
-    """For each method and task that has a test score: what it trained, at which rate, and the scores of its seeds."""
-    for found in counted(plan, results):
-        if own := found.scored:
-            key = found.metric.key
-            yield {
-                "task": found.task,
-                "method": found.label,
-                "numbers": own[0]["trainable_adapter"],
-                "rate": own[0]["rate"],
-                "tried": own[0].get("tried", {}),
-                "validation": [r["validation"][key] for r in own],
-                "test": [r["test"][key] for r in own],
-                "untrained": own[0].get("untrained", {}).get(key),
-                "seeds": [r["seed"] for r in own],
-            }

@@ -14,9 +14,9 @@ from rich.markup import escape
 from structune.doubt import DataWarning
 from structune.errors import UserError
 from structune.finetune.distributed.launch import refuse_several_processes
+from structune.finetune.importing import without_remarks
 from structune.finetune.miniature import WIDEST, Miniatures
 from structune.finetune.recipe.recipe import Recipe
-from structune.finetune.terminal.importing import without_remarks
 from structune.methods.method import Method
 from structune.study.results.files import Wanted
 from structune.study.search.points import Point

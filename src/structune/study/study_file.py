@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -23,6 +23,7 @@ from structune.tasks.task import Metric
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Number = TypeVar("Number", int, float)
 
 
 class TaskSection(Section):
@@ -69,6 +70,8 @@ class MethodGroup(Section):
     def each(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Label and settings of every method of the group, the last option running fastest."""
         lists = {key: value for key, value in self.method.items() if isinstance(value, list)}
+        if empty := [key for key, value in lists.items() if not value]:
+            raise UserError(f"methods: {self.label!r} has an empty list {empty[0]}; name values, or leave it out")
         for values in product(*lists.values()):
             settings = self.method | dict(zip(lists, values, strict=True))
             yield self.label.format(**settings), settings
@@ -85,7 +88,7 @@ class Study(Section):
     """
 
     name: str
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     rates: Annotated[list[Rate], Field(min_length=1)]
     rate_factor: Annotated[float, Field(gt=1)] = 4.0
     further_rates: Annotated[int, Field(ge=0)] = 2
@@ -128,24 +131,30 @@ class Study(Section):
             found[name] = metrics[key]
         return found
 
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        return _of_a_folder(name)
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds: list[int]) -> list[int]:
+        return _each_once(seeds, seeds)
+
     @field_validator("tasks")
     @classmethod
     def _names_of_folders(cls, tasks: dict[str, TaskSection]) -> dict[str, TaskSection]:
         """Results and data parts of a task are in a folder of its name, where they are looked for."""
         folders: dict[str, str] = {}
-        for name in tasks:
-            if not name.strip() or name in (".", "..") or not name.isprintable() or re.search(r"[/\\:]", name):
-                fix = plain(name).strip(".-")
-                raise ValueError(
-                    f"{name!r} cannot be the name of a folder, which results are found in; take one without / \\ and :"
-                    f"{f', such as {fix}' if fix else ''}"
-                )
+        for name in map(_of_a_folder, tasks):
             if (other := folders.setdefault(name.casefold(), name)) != name:  # some disks tell no case
                 raise ValueError(f"{other!r} and {name!r} differ in case only; give one of them another name")
         return tasks
 
     @model_validator(mode="after")
     def _one_search(self) -> Study:
+        for rates in (self.rates, *(group.rates or [] for group in self.methods)):
+            _each_once(rates, [f"{rate:.3g}" for rate in rates])
         for group in self.methods:
             if unknown := [task for task in group.fixed_rates if task not in self.tasks]:
                 raise ValueError(
@@ -168,6 +177,12 @@ class Study(Section):
         if task is not None and task not in self.tasks:
             raise UserError(f"--task {task!r}: the study has {', '.join(self.tasks)}")
         methods = self.settings()
+        try:
+            re.compile(only)
+        except re.error as error:
+            raise UserError(
+                f"--only {only!r}: no regular expression ({error}); put a backslash before ( [ + * ?"
+            ) from None
         chosen = {label: method for label, method in methods.items() if re.search(only, label)}
         if not chosen:
             raise UserError(f"--only {only!r}: no label of the study has a match of it; there are {', '.join(methods)}")
@@ -221,6 +236,11 @@ class Study(Section):
                 labelled = list(group.each())
             except KeyError as error:
                 raise UserError(f"methods: label {group.label!r} names {error}, which is no option there") from None
+            except (AttributeError, IndexError, ValueError):
+                raise UserError(
+                    f"methods: label {group.label!r}: braces hold the name of an option, such as {{rank}}; double "
+                    f"those that are to be seen"
+                ) from None
             for label, options in labelled:
                 if label in found:
                     raise UserError(f"methods: two have the label {label!r}; name what they differ in in braces")
@@ -234,6 +254,25 @@ class Study(Section):
                     {"data": {"embedded": "tweets"}, "method": options}, where=f"method {label!r}"
                 ).method
         return found
+
+
+def _of_a_folder(name: str) -> str:
+    """Raises `ValueError` where no folder can have that name."""
+    if not name.strip() or name in (".", "..") or not name.isprintable() or re.search(r"[/\\:]", name):
+        fix = plain(name).strip(".-")
+        raise ValueError(
+            f"{name!r} cannot be the name of a folder, which results are found in; take one without / \\ and :"
+            f"{f', such as {fix}' if fix else ''}"
+        )
+    return name
+
+
+def _each_once(values: list[Number], names: Sequence[object]) -> list[Number]:
+    """Raises `ValueError` where two values have one name: their runs would be in one folder."""
+    for value, name in zip(values, names, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"{value} is there twice (a rate's first three digits count); name each once")
+    return values
 
 
 def _check_values(space: Space, method: Method) -> None:

@@ -28,9 +28,9 @@ from transformers.trainer_pt_utils import nested_detach, nested_numpify
 
 from structune.data.examples import Examples
 from structune.errors import Interrupted
-from structune.finetune.answers.outputs import joined
 from structune.finetune.evaluate import evaluate
 from structune.finetune.merge import merge
+from structune.finetune.outputs import joined
 from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.run_folder.run import Run
 from structune.finetune.stopping.interrupt import StopOnInterrupt

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from structune.study.engine import summaries
 from structune.study.report.cells import Cell, cells, said
 from structune.study.report.doubts import doubts
 from structune.study.report.optimum import optimum
+from structune.study.results.counted import summaries
 from structune.study.search.points import Point, RangeSection, SearchSection
 from structune.study.search.sampled import sampled
 
@@ -68,6 +68,15 @@ def test_numbers_that_run_away_everywhere_leave_nothing_to_do(made_up: MadeUp) -
     for rate in (0.001, 0.004, 0.016, 0.00025):
         made_up.add("one", "LoRA r=8", rate, 0, None)
     assert (cell(made_up).state(), cell(made_up).done, cell(made_up).runs_left) == ("ran away at all 4 rates", True, 0)
+
+
+def test_a_seed_whose_numbers_ran_away_is_done_and_told(whole: MadeUp) -> None:
+    whole.add("one", "pool 13", 0.004, 2, None)
+    found = cell(whole, "pool 13")
+    assert (found.done, found.runs_left, found.seeds_left, found.ran_away) == (True, 0, [], [2])
+    assert found.state() == "2 seeds scored; ran away with others"
+    (said,) = doubts(whole.plan, list(cells(whole.plan, whole.results)), whole.results)
+    assert said.startswith("pool 13 on one: numbers ran away at 0.004 with seed 2; its mean")
 
 
 def test_scores_of_a_rate_that_is_no_longer_the_best_are_told(whole: MadeUp) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from structune.methods.any_peft import AnyPeft
+from structune.methods.c3a import C3A
 from structune.study.report.line_looks import line_looks
 from structune.study.study_file import Study
 
-STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+STUDIES = sorted((Path(__file__).parents[3] / "studies").glob("*.yaml"))
 
 
 def plan(*labels: str) -> Study:
@@ -42,3 +44,15 @@ def test_no_two_lines_look_alike(study: Path) -> None:
     lines = set(line_looks(Study.load(study)).values())
     assert len({line.name for line in lines}) == len(lines)
     assert len({(line.colour, line.marker, line.dash, line.face) for line in lines}) == len(lines)
+
+
+def test_a_method_of_peft_looks_like_none_of_ours() -> None:
+    methods = [
+        {"label": "ours", "method": {"name": "c3a"}},
+        {"label": "PEFT's C3A", "method": {"name": "peft", "type": "C3A", "block_size": 8}},
+        {"label": "MiSS", "method": {"name": "peft", "type": "MISS", "r": 2}},
+    ]
+    study = plan("a").model_dump() | {"methods": methods}
+    ours, *others = line_looks(Study.model_validate(study)).values()
+    assert {(one.colour, one.marker) for one in others} == {(AnyPeft.colour, AnyPeft.marker)}
+    assert (ours.colour, ours.marker) == (C3A.colour, C3A.marker)

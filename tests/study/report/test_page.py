@@ -6,6 +6,7 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pyarrow.parquet as parquet
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 
 from structune import cli
 from structune.errors import UserError
+from structune.study.report.cells import cells
 from structune.study.report.page import write_report
+from structune.study.report.runs_table import write_runs
 
 from .conftest import HOSTILE, MadeUp
 
@@ -54,6 +57,17 @@ def test_runs_are_in_the_parquet_file(report: Path) -> None:
         assert list(zip(row["curve_step"] or [], row["curve_loss"] or [], strict=True)) == [
             tuple(point) for point in one.get("curve", [])
         ]
+
+
+@pytest.mark.parametrize("tried", [[{}, {}], [{"method.alpha": 8}, {"method.alpha": "x"}], [{"method.alpha": 8}, {}]])
+def test_whatever_was_searched_has_a_place_in_the_parquet_file(
+    made_up: MadeUp, tmp_path: Path, tried: list[dict[str, Any]]
+) -> None:
+    for number, each in enumerate(tried):
+        made_up.add("one", "LoRA r=8", 0.001 * (1 + number), 0, 0.5, **{"try": number, "tried": each})
+    write_runs(list(cells(made_up.plan, made_up.results)), tmp_path / "runs.parquet")
+    rows = parquet.read_table(tmp_path / "runs.parquet").to_pylist()
+    assert sorted(row["tried"] for row in rows) == sorted(map(json.dumps, tried))
 
 
 def test_the_page_is_whole_and_asks_for_nothing(report: Path) -> None:

@@ -16,7 +16,8 @@ import yaml
 from structune.errors import Interrupted, UserError
 from structune.study import engine as engines
 from structune.study import runner as runners
-from structune.study.engine import run_study, summaries
+from structune.study.engine import run_study
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results
 from structune.study.search.points import Point, RangeSection, SearchSection, Space
 from structune.study.search.rates import RAN_AWAY

@@ -12,7 +12,7 @@ from structune.bench.folder import SUITES
 from structune.cli.arguments import Debug, Device, expanded, listed, path_if_given
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
-from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.importing import without_remarks
 
 
 def bench(

@@ -7,7 +7,7 @@ import sys
 from structune.cli.arguments import Debug, RunFolder, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
-from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.importing import without_remarks
 
 
 def chat(run: RunFolder, debug: Debug = False) -> None:

@@ -10,7 +10,7 @@ import typer
 from structune.cli.arguments import Debug, expanded, path_if_given, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
-from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.importing import without_remarks
 
 
 def inspect(

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from structune.cli.arguments import Debug, Overrides, path_if_given, path_of
+from structune.cli.arguments import Debug, StudyOverrides, path_if_given, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 
@@ -35,7 +35,7 @@ def report(
             metavar="LABEL", help="The method to beat; the first LoRA of the file by default.", show_default=False
         ),
     ] = None,
-    overrides: Overrides = None,
+    overrides: StudyOverrides = None,
     debug: Debug = False,
 ) -> None:
     """Make a page of a study's results: figures, tables, statistics, and what is missing.

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from structune.cli.arguments import Debug, Overrides, path_if_given, path_of
+from structune.cli.arguments import Debug, StudyOverrides, path_if_given, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 
@@ -76,7 +76,7 @@ def study(
             show_default=False,
         ),
     ] = None,
-    overrides: Overrides = None,
+    overrides: StudyOverrides = None,
     debug: Debug = False,
 ) -> None:
     """Search each method's learning rate on several tasks, and score what is chosen.

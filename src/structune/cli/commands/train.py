@@ -12,7 +12,7 @@ from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 from structune.duration import duration
 from structune.finetune.distributed.launch import first_rank
-from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.importing import without_remarks
 from structune.finetune.terminal.tables import pairs, print_table
 
 

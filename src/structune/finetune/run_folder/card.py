@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from structune.finetune.markdown import markdown_table
 from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run_folder.reported import CHOSEN_BY, TEST, VALIDATION, reported
-from structune.finetune.terminal.markdown import markdown_table
 from structune.methods.method import PeftMethod
 from structune.methods.update import UpdateMethod
 from structune.tasks.parts.pretrained import hub_name

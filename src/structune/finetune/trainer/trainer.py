@@ -30,9 +30,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from structune.errors import Diverged, UserError
 from structune.files import NotWritten, written
 from structune.finetune.adapters import split_parameters
-from structune.finetune.answers.outputs import are_finite, joined
 from structune.finetune.distributed.processes import Processes
 from structune.finetune.distributed.sharding import average_gradients, give_back, is_sharded, save_adapter
+from structune.finetune.outputs import are_finite, joined
 from structune.finetune.recipe.recipe import ResolvedRecipe
 from structune.finetune.run_folder.checkpoint import checkpoint_folders, checkpoint_step, remove_checkpoint
 from structune.finetune.trainer.arguments import training_arguments

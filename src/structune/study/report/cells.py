@@ -30,11 +30,17 @@ class Cell(Counted):
         """Those with a test score at what was chosen, with the scores."""
         return dict(sorted((run["seed"], run["test"][self.metric.key]) for run in self.scored))
 
+    @cached_property
+    def ran_away(self) -> list[int]:
+        """Seeds with which numbers ran away at the best try: they have no score, and will have none."""
+        return [run["seed"] for run in self.runs if run["validation"] is None and Point.of_run(run) == self.best]
+
     @property
     def seeds_left(self) -> list[int]:
         """Those that have no test score at the best try yet."""
         counts = self.best in (None, self.point)
-        return [seed for seed in self.study_seeds if not (counts and seed in self.seeds)]
+        known = {*(self.seeds if counts else ()), *self.ran_away}
+        return [seed for seed in self.study_seeds if seed not in known]
 
     @property
     def score(self) -> float:
@@ -74,9 +80,10 @@ class Cell(Counted):
             return f"{searching}, {scored}" if scored else searching
         if self.point is not None and self.best not in (None, self.point):
             return f"{said(self.best)} is best now, {scored} at {said(self.point)}"
+        away = "; ran away with others" if self.ran_away else ""
         if self.seeds_left:
-            return f"{len(self.seeds)} of {len(self.seeds) + len(self.seeds_left)} seeds scored"
-        return "done"
+            return f"{len(self.seeds)} of {len(self.study_seeds)} seeds scored{away}"
+        return f"{scored}{away}" if away else "done"
 
     @property
     def _tries(self) -> str:

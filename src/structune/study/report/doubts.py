@@ -18,6 +18,7 @@ def doubts(plan: Study, cells: Sequence[Cell], results: Results) -> Iterator[str
     """Results that the study does not name or ask for, and settings in which runs differ that should be alike."""
     yield from _strangers(plan, results)
     yield from _left_out(cells)
+    yield from _ran_away(cells)
     searched = set() if plan.search is None else set(plan.search.ranges)
     for task in plan.tasks:
         runs = [run for cell in cells if cell.task == task for run in cell.runs]
@@ -55,6 +56,16 @@ def _left_out(cells: Sequence[Cell]) -> Iterator[str]:
             f"{count} of seeds, rates or tries that the study's file does not ask for as it is now, "
             f"and left out: {_listed(names, '; ')}."
         )
+
+
+def _ran_away(cells: Sequence[Cell]) -> Iterator[str]:
+    for cell in cells:
+        if cell.ran_away:
+            seeds = ", ".join(map(str, sorted(cell.ran_away)))
+            yield (
+                f"{cell.label} on {cell.task}: numbers ran away at {said(cell.best)} with seed {seeds}; its mean, "
+                f"interval and tests are of the other seeds alone."
+            )
 
 
 def _differing(settings: Sequence[dict[str, Any]], searched: set[str], of_method: bool = False) -> list[str]:

@@ -27,7 +27,7 @@ def progress(cells: Sequence[Cell]) -> str:
     if all(cell.done for cell in cells):
         return f"All of the study is done: {counted(runs, 'run')}"
     scored = sum(1 for cell in cells if cell.seeds)
-    more = f"at least {left:,} are left" if left else "test scores are left"
+    more = f"at least {left:,} {'is' if left == 1 else 'are'} left" if left else "test scores are left"
     return f"Not finished: {counted(runs, 'run')} done, {more}; test scores: {scored} of {len(cells)}"
 
 

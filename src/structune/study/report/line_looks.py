@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from structune.figure_style import method_style
+from structune.figure_style import style_of
 from structune.palette import GRID
 from structune.study.study_file import Study
 
@@ -46,7 +46,7 @@ def line_looks(plan: Study) -> dict[str, Line]:
     for label, kind in kinds.items():
         if kind in lines:
             continue
-        colour, marker = method_style(methods[label].label)
+        colour, marker = style_of(methods[label])
         number = alike[colour, marker]
         alike[colour, marker] += 1
         name = short[kind] if uses[short[kind]] == 1 else kind

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from structune import __version__
 from structune.errors import UserError
 from structune.files import write_bytes, write_text
-from structune.study.engine import summaries
 from structune.study.report import findings
 from structune.study.report.against import Against, against
 from structune.study.report.cells import Cell, cells
@@ -37,6 +36,7 @@ from structune.study.report.tables import (
     task_table,
     whole_table,
 )
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results
 from structune.study.study_file import Study
 

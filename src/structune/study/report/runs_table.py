@@ -12,7 +12,7 @@ from structune.files import write_bytes
 from structune.study.report.cells import Cell
 
 _PARTS = ("validation", "test", "untrained")
-_AS_TEXT = "settings"
+_AS_TEXT = ("settings", "tried")
 _CURVE = "curve"
 
 
@@ -38,7 +38,7 @@ def _row(run: dict[str, Any], chosen: bool) -> dict[str, Any]:
     for key, value in run.items():
         if key in (*_PARTS, "versions"):
             row |= {f"{key}_{name}": entry for name, entry in (value or {}).items()}
-        elif key == _AS_TEXT:
+        elif key in _AS_TEXT:  # what differs in its keys, and in the kinds of their values, is no column
             row[key] = json.dumps(value, ensure_ascii=False)
         elif key == _CURVE:
             row |= {"curve_step": [step for step, _ in value], "curve_loss": [loss for _, loss in value]}

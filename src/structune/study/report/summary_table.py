@@ -7,10 +7,10 @@ from pathlib import Path
 
 from structune.errors import UserError
 from structune.files import write_text
-from structune.finetune.terminal.markdown import markdown_row
-from structune.study.engine import summaries
+from structune.finetune.markdown import markdown_row
 from structune.study.report.cells import said
 from structune.study.report.score_text import number, spread, titled
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results
 from structune.study.search.points import Point
 from structune.study.study_file import Study

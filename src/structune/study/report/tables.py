@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from structune.finetune.terminal.markdown import markdown_table
+from structune.finetune.markdown import markdown_table
 from structune.study.report.against import Against, Compared
 from structune.study.report.cells import Cell, said
 from structune.study.report.line_looks import Line

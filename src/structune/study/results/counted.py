@@ -70,6 +70,24 @@ def counted(plan: Study, results: Results) -> Iterator[Counted]:
             yield Counted(task, label, metric, runs, left_out, tries, drawn, best, left, point)
 
 
+def summaries(plan: Study, results: Results) -> Iterator[dict[str, Any]]:
+    """For each method and task that has a test score: what it trained, at which rate, and the scores of its seeds."""
+    for found in counted(plan, results):
+        if own := found.scored:
+            key = found.metric.key
+            yield {
+                "task": found.task,
+                "method": found.label,
+                "numbers": own[0]["trainable_adapter"],
+                "rate": own[0]["rate"],
+                "tried": own[0].get("tried", {}),
+                "validation": [r["validation"][key] for r in own],
+                "test": [r["test"][key] for r in own],
+                "untrained": own[0].get("untrained", {}).get(key),
+                "seeds": [r["seed"] for r in own],
+            }
+
+
 def _searched(
     runs: Sequence[dict[str, Any]], rates: Rates, metric: Metric
 ) -> tuple[list[Try], set[str], Point | None, int]:

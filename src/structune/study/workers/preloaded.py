@@ -5,7 +5,7 @@ import os
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is a GPU begins nothing on it
 
-from structune.finetune.terminal.importing import without_remarks
+from structune.finetune.importing import without_remarks
 
 with without_remarks():
     import matplotlib.figure  # noqa: F401

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from structune.doubt import DataWarning
+from structune.finetune.importing import without_remarks
 from structune.finetune.recipe.recipe import ResolvedRecipe
 from structune.finetune.stopping.signals import taken
-from structune.finetune.terminal.importing import without_remarks
-from structune.study.results.same_run import noted_of, refuse_other, wait_until_left
 from structune.study.workers.job_pool import Job, JobPool
 from structune.study.workers.own_process import Outcome, Timed, Took, end_with_parent, outcome_of, outcome_of_exit_code
+from structune.study.workers.same_run import noted_of, refuse_other, wait_until_left
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on

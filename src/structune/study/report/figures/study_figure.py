@@ -8,10 +8,10 @@ from pathlib import Path
 from structune.errors import UserError
 from structune.figure_style import save
 from structune.palette import INK
-from structune.study.engine import summaries
 from structune.study.report.figures.drawn import plain_text
 from structune.study.report.figures.scores import score_panel
 from structune.study.report.line_looks import line_looks
+from structune.study.results.counted import summaries
 from structune.study.results.files import Results
 from structune.study.study_file import Study
 
