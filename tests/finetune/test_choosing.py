@@ -131,6 +131,24 @@ def test_rotation_keeps_the_best(recipe: MakeRecipe, monkeypatch: pytest.MonkeyP
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["checkpoint-12", "checkpoint-4"]
 
 
+def test_another_score_may_choose(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accuracy grows, the correlation falls after the first evaluation: the one that is named chooses."""
+    found = zip((0.5, 0.6, 0.7), (0.3, 0.2, 0.1), strict=True)
+
+    def scores(self: TextClassification, *_: Any) -> dict[str, float]:
+        accuracy, matthews = next(found)
+        return {"accuracy": accuracy, "f1": 0.5, "matthews": matthews}
+
+    monkeypatch.setattr(TextClassification, "scores", scores)
+    settings = CHOOSE | {"max_steps": 6}
+    run = train(recipe("lora", best_checkpoint=True, early_stopping=2, metric="matthews", **settings))
+    metrics = run.metrics()
+    assert (metrics["best_step"], metrics["eval_accuracy"], metrics["eval_matthews"]) == (2, 0.5, 0.3)
+    assert metrics["stopped_early"] is False  # after the last step there was nothing left to stop
+    with pytest.raises(UserError, match=r"train\.metric = 'bleu': task text-classification has accuracy, f1, matthews"):
+        recipe("lora", metric="bleu")
+
+
 def test_training_stops_early(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(monkeypatch, 0.5, 0.8, 0.81, 0.82, 0.9, 0.9)
     stopping = {"patience": 2, "minimum_gain": 0.05}

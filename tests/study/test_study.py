@@ -28,6 +28,7 @@ from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.run_folder.run import Run
 from structune.study import dry_run
 from structune.study import engine as module
+from structune.study.cell import Cell
 from structune.study.engine import run_study
 from structune.study.inputs import hashes
 from structune.study.inputs.base_model import base_model
@@ -35,6 +36,7 @@ from structune.study.report.figures.study_figure import draw
 from structune.study.report.summary_table import put_into, table
 from structune.study.results.counted import summaries
 from structune.study.results.files import Results, settings
+from structune.study.runner import Runner
 from structune.study.search.rates import RAN_AWAY, Rates, search
 from structune.study.study_file import Study
 from structune.study.workers import processes as workers
@@ -416,7 +418,7 @@ def test_table_and_figure(plan: Study, tmp_path: Path, trained: list[str]) -> No
         ("methods=[{label: '{}', method: {name: lora}}]", "label '{}': braces hold the name of an option"),
         ("methods=[{label: 'a {', method: {name: lora}}]", "label 'a {': braces hold the name of an option"),
         ("methods=[{label: '{name.x}', method: {name: lora}}]", "braces hold the name of an option"),
-        ("methods=[{label: a, method: {name: lora, rank: []}}]", "'a' has an empty list rank"),
+        ("methods=[{label: a, method: {name: lora, rank: []}}]", "methods.0.method: rank = []: name values"),
         ("name=../x", "'../x' cannot be the name of a folder"),
         ("name=''", "'' cannot be the name of a folder"),
         ("seeds=[1, 0, 1]", "1 is there twice"),
@@ -469,6 +471,20 @@ def test_a_run_that_was_begun_is_gone_on_with(plan: Study, tmp_path: Path, monke
     job.run.begin(job.recipe, resume=False)
     assert workers.carry_out(job).kind == "finished"
     assert asked == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("train", "metric"), [({"best_checkpoint": True}, "f1"), ({"early_stopping": 2}, "f1"), ({}, None)]
+)
+def test_checkpoints_are_chosen_by_the_score_that_is_reported(
+    content: dict[str, Any], tmp_path: Path, train: dict[str, Any], metric: str | None
+) -> None:
+    content["tasks"]["films"] |= {"metric": "f1", "train": content["tasks"]["films"]["train"] | train}
+    plan = Study.model_validate(content)
+    runner = Runner(
+        plan, Results(tmp_path), tmp_path, [Cell("films", *next(iter(plan.settings().items())))], [3], False
+    )
+    assert {step.job.recipe.train.metric for step in runner.steps()} == {metric}
 
 
 def test_only_the_runs_that_were_chosen_are_kept(plan: Study, tmp_path: Path, trained: list[str]) -> None:

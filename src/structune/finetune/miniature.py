@@ -26,7 +26,7 @@ _TRAIN, _HELD_OUT = 24, 6
 _TRIED = 200  # held-out rows that are looked at
 
 _LEFT_OUT = {
-    "epochs", "eval_steps", "save_steps", "evaluate_first", "early_stopping", "best_checkpoint", "report_to",
+    "epochs", "eval_steps", "save_steps", "evaluate_first", "early_stopping", "best_checkpoint", "metric", "report_to",
     "gradient_accumulation",
 }  # fmt: skip
 """Keys of the `train` section that say how long, how often, and whom to tell."""

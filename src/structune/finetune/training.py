@@ -407,7 +407,7 @@ def _tell_choice(
     trainer: RecipeTrainer, last: dict[str, float], chosen: Best | None, console: Console
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The evaluation of the weights that are kept, and what `metrics.json` and the log say of the choice."""
-    metric, train = trainer.task.metrics[0], trainer.recipe.train
+    metric, train = trainer.recipe.chosen_by, trainer.recipe.train
     choice: dict[str, Any] = {}
     if train.early_stopping is not None:
         choice["stopped_early"] = trainer.stopped_early()

@@ -18,7 +18,7 @@ from structune.study.results.measured import TOOK, measured
 from structune.study.search.points import Point, SearchSection
 from structune.study.search.rates import RAN_AWAY, search
 from structune.study.search.sampled import Choice, check_sampler, sampled
-from structune.study.study_file import Study
+from structune.study.study_file import Study, TaskSection
 from structune.study.workers.job_pool import Job
 from structune.study.workers.own_process import Outcome
 
@@ -196,6 +196,13 @@ class Runner:
             self._recipes[wanted.name] = self._made(wanted)
         return self._recipes[wanted.name]
 
+    @staticmethod
+    def _train(task: TaskSection) -> dict[str, Any]:
+        """The section `train` of a task: where checkpoints are chosen, by the score that the task is reported by."""
+        chooses = task.train.best_checkpoint or task.train.early_stopping is not None
+        metric = {} if task.metric is None or not chooses else {"metric": task.metric}
+        return metric | task.train.model_dump(exclude_none=True)
+
     def _made(self, wanted: Wanted) -> ResolvedRecipe:
         task = self.plan.tasks[wanted.task]
         return Recipe.parse(
@@ -207,7 +214,7 @@ class Runner:
                 **({} if task.task is None else {"task": task.task}),
                 "data": self.parts[wanted.task].section(),
                 "method": wanted.method.model_dump(exclude_none=True) | wanted.point.section("method"),
-                "train": task.train.model_dump(exclude_none=True)
+                "train": self._train(task)
                 | wanted.point.section("train")
                 | {wanted.method.searched_rate: wanted.point.rate},
             },

@@ -67,11 +67,17 @@ class MethodGroup(Section):
     rates: Annotated[list[Rate], Field(min_length=1)] | None = None
     fixed_rates: dict[str, Rate] = Field(default_factory=dict)
 
+    @field_validator("method")
+    @classmethod
+    def _no_empty_list(cls, method: dict[str, Any]) -> dict[str, Any]:
+        """No value at all would be no method at all."""
+        if empty := [key for key, value in method.items() if value == []]:
+            raise ValueError(f"{empty[0]} = []: name values, or leave it out")
+        return method
+
     def each(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Label and settings of every method of the group, the last option running fastest."""
         lists = {key: value for key, value in self.method.items() if isinstance(value, list)}
-        if empty := [key for key, value in lists.items() if not value]:
-            raise UserError(f"methods: {self.label!r} has an empty list {empty[0]}; name values, or leave it out")
         for values in product(*lists.values()):
             settings = self.method | dict(zip(lists, values, strict=True))
             yield self.label.format(**settings), settings

@@ -34,7 +34,7 @@ from structune.paths import FilePath
 from structune.section import Section, explain, kinds, wrong_text
 from structune.tasks import registry
 from structune.tasks.parts.model_section import ModelSection
-from structune.tasks.task import Task
+from structune.tasks.task import Metric, Task
 from structune.tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class TrainSection(Section):
     examples before the first step as well: what the model does untrained.
 
     `early_stopping` is a number of evaluations, or a section. `best_checkpoint` keeps the weights of the evaluation
-    with the best first score of the task in place of the last ones. Both choose by the held-out examples.
+    with the best score in place of the last ones. Both choose by the held-out examples, and by the score that `metric`
+    names, the task's first by default.
     """
 
     learning_rate: Rate | None = None
@@ -110,6 +111,7 @@ class TrainSection(Section):
         EarlyStopping | None, BeforeValidator(_patience, json_schema_input_type=EarlyStopping | Positive | None)
     ] = None
     best_checkpoint: bool = False
+    metric: str | None = None
     keep_checkpoints: Positive = 1
     report_to: Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=list[str] | str)] = []
 
@@ -183,6 +185,18 @@ class Recipe(Section):
     def _preset(cls, value: Any) -> Any:
         """`method: hydra-toeplitz` stands for that preset's section."""
         return methods.preset(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _metric_of_the_task(self) -> Self:
+        known = [metric.key for metric in self.task.metrics]
+        if self.train.metric not in (None, *known):
+            raise ValueError(f"train.metric = {self.train.metric!r}: task {self.task.name} has {', '.join(known)}")
+        return self
+
+    @property
+    def chosen_by(self) -> Metric:
+        """The score by which checkpoints are chosen and training may end early."""
+        return next(one for one in self.task.metrics if self.train.metric in (None, one.key))
 
     @model_validator(mode="after")
     def _rates_of_what_trains(self) -> Self:

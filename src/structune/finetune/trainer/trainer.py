@@ -112,7 +112,7 @@ class RecipeTrainer(Trainer):
         self.sharded = is_sharded(model)
         self._skipped = 0
         self._unproven = False
-        self.choosing = Choosing(recipe.train, recipe.task.metrics[0])
+        self.choosing = Choosing(recipe.train, recipe.chosen_by)
         arguments = training_arguments(
             recipe,
             folder,
@@ -333,7 +333,7 @@ class RecipeTrainer(Trainer):
 
     def best(self) -> Best | None:
         """The evaluation whose weights are kept, where the recipe asks for it; so far."""
-        return best(self.state.log_history, self.task.metrics[0]) if self.recipe.train.best_checkpoint else None
+        return best(self.state.log_history, self.recipe.chosen_by) if self.recipe.train.best_checkpoint else None
 
     def take_best(self) -> Best | None:
         """Put the weights of the best evaluation into the model, as resuming would; they stay trainable.
