@@ -147,6 +147,8 @@ def make_ready(
     base = task.equip(base, prepared)
     with processes.agreeing():
         model = apply_method(base, settings.method, task)
+    if processes.first:
+        say(settings.method.doubts(model, settings.train.learning_rate))
     notes = processes.shared(lambda: [*passed_over, *loaded.notes, *(_notes(run, processes) if resume else [])])
     processes.shared(lambda: check_writable(run.folder, run.where, bytes_needed(model, settings)))
     _announce(console, settings, data, model, base)

@@ -7,7 +7,7 @@ frozen model (`PeftMethod`), or it trains numbers of the model itself (`PartOfMo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -54,6 +54,10 @@ class Method(Section):
     def rates(self) -> LearningRates:
         """Learning rates to start from when the recipe gives none."""
         return LearningRates()
+
+    def doubts(self, model: nn.Module, rate: float) -> Iterator[str]:
+        """What is doubtful about training that adapted model at that rate, a sentence each. Default: nothing."""
+        return iter(())
 
     def callbacks(self, model: nn.Module) -> list[TrainerCallback]:
         """What it does while the adapted model trains, beside training. Default: nothing."""

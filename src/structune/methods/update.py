@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import math
+import statistics
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 from pydantic import AfterValidator, GetJsonSchemaHandler, create_model, model_validator
 
@@ -15,6 +17,16 @@ from structune.errors import UserError
 from structune.methods.method import LearningRates, PeftMethod, Probability
 from structune.options import OPTIONS, OptionsByModule, default_of, gathered
 from structune.section import wrong_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+FOUND_AT = 384
+"""The width of the layers in which the general rates were compared (docs/results.md)."""
+
+WIDE = 4
+"""From how many times that width on a general rate is doubted: half of it is nearer then."""
 
 
 class UpdateMethod(PeftMethod):
@@ -38,6 +50,26 @@ class UpdateMethod(PeftMethod):
     def rates(self) -> LearningRates:
         """The family's: HyDRA's Appendix B has 0.002, 0.01 for Vandermonde and 0.004 for low rank."""
         return LearningRates(adapter=declared(self.family, "learning_rate"))
+
+    def doubts(self, model: nn.Module, rate: float) -> Iterator[str]:
+        """Whether the general rate is taken where layers are much wider than those that it was found in.
+
+        One step of Adam moves ΔW x by rate · √in · rms(x) where the signs of the numbers know nothing of x, and by up
+        to rate · in where they all agree: a rate of as large an effect lies between those two.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        widths = [width for layer in layers if isinstance(width := getattr(layer, "in_features", None), int)]
+        if rate != self.rates().adapter or not widths:
+            return
+        width = statistics.median(widths)
+        if width >= WIDE * FOUND_AT:
+            least, most = rate * FOUND_AT / width, rate * math.sqrt(FOUND_AT / width)
+            yield (
+                f"train.learning_rate = {rate:g}: was found in layers {FOUND_AT} wide; those that are adapted here are "
+                f"{width:,.0f} wide (median), which want less: try {most:.1g}, and down to {least:.1g}"
+            )
 
     def settings(self) -> dict[str, Any]:
         """The options as a configuration of `structune` takes them."""
