@@ -203,32 +203,37 @@ def measure(path: Path, tasks: list[str], widths: list[int], rates: list[float],
 
 
 def draw(path: Path, figure_path: Path) -> None:
-    """Loss on other sentences against the rate, a panel a method, a line a width; the mean over tasks and seeds."""
+    """Loss on other sentences against the rate: a row a task, a panel a method, a line a width; the mean over seeds."""
     from matplotlib.figure import Figure
 
     entries = json.loads(path.read_text())["measured"]
     looks = [(label, method_style(short)) for label, short, _ in methods(NARROW)]
-    figure = Figure(figsize=(9.6, 3.4), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(looks), sharey=True)
-    for axes, (label, (colour, marker)) in zip(panels, looks, strict=True):
-        tidy(axes)
-        axes.set(xscale="log", xlabel="learning rate")
-        axes.set_title(label, loc="left", color=INK, fontsize=11)
-        for number, width in enumerate(sorted({entry["width"] for entry in entries})):
-            losses: dict[float, list[float]] = {}
-            for entry in entries:
-                if (entry["method"], entry["width"]) == (label, width):
-                    losses.setdefault(entry["rate"], []).append(entry["loss"])
-            if not losses:
-                continue
-            rates = sorted(losses)
-            means = [sum(losses[rate]) / len(losses[rate]) for rate in rates]
-            shade = 0.3 + 0.7 * (number + 1) / len(WIDTHS)
-            axes.plot(rates, means, color=colour, alpha=shade, marker=marker, markersize=4, label=f"{width:,}")
-            least = min(range(len(rates)), key=means.__getitem__)
-            axes.plot(rates[least], means[least], color=colour, alpha=shade, marker=marker, markersize=10)
-        axes.legend(frameon=False, fontsize=8, title="width")
-    panels[0].set_ylabel("loss on other sentences")
+    tasks = sorted({entry["task"] for entry in entries})
+    figure = Figure(figsize=(9.6, 0.6 + 2.6 * len(tasks)), dpi=150, layout="constrained")
+    panels = figure.subplots(len(tasks), len(looks), sharex=True, sharey="row", squeeze=False)
+    for row, task in zip(panels, tasks, strict=True):
+        for axes, (label, (colour, marker)) in zip(row, looks, strict=True):
+            tidy(axes)
+            axes.set(xscale="log")
+            axes.set_title(f"{label}, {task}", loc="left", color=INK, fontsize=9)
+            for width in WIDTHS:
+                losses: dict[float, list[float]] = {}
+                for entry in entries:
+                    if (entry["task"], entry["method"], entry["width"]) == (task, label, width):
+                        losses.setdefault(entry["rate"], []).append(entry["loss"])
+                if not losses:
+                    continue
+                rates = sorted(losses)
+                means = [sum(losses[rate]) / len(losses[rate]) for rate in rates]
+                face = colour if width == NARROW else "white"
+                look = {"color": colour, "marker": marker, "markerfacecolor": face}
+                axes.plot(rates, means, **look, markersize=4, label=f"{width:,} wide")
+                least = min(range(len(rates)), key=means.__getitem__)
+                axes.plot(rates[least], means[least], **look, markersize=9)
+            axes.legend(frameon=False, fontsize=8)
+        row[0].set_ylabel("loss on other sentences")
+    for axes in panels[-1]:
+        axes.set_xlabel("learning rate")
     save(figure, figure_path)
 
 

@@ -55,7 +55,7 @@ class UpdateMethod(PeftMethod):
         """Whether the general rate is taken where layers are much wider than those that it was found in.
 
         One step of Adam moves ΔW x by rate · √in · rms(x) where the signs of the numbers know nothing of x, and by up
-        to rate · in where they all agree: a rate of as large an effect lies between those two.
+        to rate · in where they all agree: a rate of as large an effect lies between the two that are named.
         """
         from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -65,10 +65,11 @@ class UpdateMethod(PeftMethod):
             return
         width = statistics.median(widths)
         if width >= WIDE * FOUND_AT:
-            least, most = rate * FOUND_AT / width, rate * math.sqrt(FOUND_AT / width)
+            often = width / FOUND_AT
             yield (
-                f"train.learning_rate = {rate:g}: was found in layers {FOUND_AT} wide; those that are adapted here are "
-                f"{width:,.0f} wide (median), which want less: try {most:.1g}, and down to {least:.1g}"
+                f"train.learning_rate = {rate:g}: was compared in layers {FOUND_AT} wide; those that are adapted here "
+                f"are {width:,.0f} wide (median), where a step moves {math.sqrt(often):.2g} to {often:.2g} times as "
+                f"much: try {rate / math.sqrt(often):.1g} and {rate / often:.1g} as well"
             )
 
     def settings(self) -> dict[str, Any]:
