@@ -96,7 +96,7 @@ INSIDE = {
         | several.mixed_methods storage.injected
         | entry""",
     "finetune": """
-        importing markdown terminal distributed.launch distributed.processes stopping.resume
+        importing markdown tables distributed.launch distributed.processes stopping.resume
         run_folder.lock run_folder.place run_folder.reported run_folder.rows
         | recipe.recipe recipe.yaml_file recipe.shipped
         | task_data

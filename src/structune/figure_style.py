@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 def method_style(method: str) -> tuple[str, str]:
     """(colour, marker) of a method by its short name: the same in every figure, a colour a kind, a marker a family."""
     colour, marker = look(method) or (BLACK, "o")
-    family = family_of(method)
-    return colour, marker if family is None else structures.declared(family, "marker")
+    return colour, _marker_of(method, marker)
 
 
 def style_of(method: Method) -> tuple[str, str]:
     """`method_style` of a method's settings, whatever its short name is."""
-    family = family_of(method.label)
-    return method.colour, method.marker if family is None else structures.declared(family, "marker")
+    return method.colour, _marker_of(method.label, method.marker)
+
+
+def _marker_of(method: str, otherwise: str) -> str:
+    """A method's family's, by its short name."""
+    family = family_of(method)
+    return otherwise if family is None else str(structures.declared(family, "marker"))
 
 
 def family_of(method: str) -> str | None:

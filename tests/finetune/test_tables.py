@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from structune.finetune.terminal.tables import pairs, print_table
+from structune.finetune.tables import pairs, print_table
 
 NAMES = ["a_class_with_quite_a_long_name[v2]", "不好", "b"]
 

@@ -13,7 +13,7 @@ from structune.bench.lines import Line, lines
 from structune.bench.markdown import growth_cells
 from structune.bench.method import FROZEN
 from structune.bench.results import CaseResult, Results
-from structune.finetune.terminal.tables import print_table
+from structune.finetune.tables import print_table
 
 WIDE = 100  # columns of a terminal from which all columns of the table fit
 

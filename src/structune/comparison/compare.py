@@ -25,8 +25,8 @@ from structune.finetune.run_folder.lock import locked, refuse_locked
 from structune.finetune.run_folder.place import check_writable
 from structune.finetune.run_folder.run import Run, refuse_inside_run
 from structune.finetune.stopping.resume import refuse_both, resume_line
+from structune.finetune.tables import print_table
 from structune.finetune.task_data import load_data
-from structune.finetune.terminal.tables import print_table
 from structune.methods.registry import preset
 from structune.study.workers.own_process import Outcome, stop_if_interrupted
 from structune.study.workers.processes import train_in_own_process

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from structune.errors import UserError
 from structune.finetune.run_folder.run import Run
-from structune.finetune.terminal.tables import print_table, records
+from structune.finetune.tables import print_table, records
 from structune.inspection.adapter import Adapter, Update, read_adapter
 from structune.inspection.spectra_figure import draw_spectra
 from structune.inspection.spectrum import Spectrum

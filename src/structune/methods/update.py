@@ -26,7 +26,7 @@ FOUND_AT = 384
 """The width of the layers in which the general rates were compared (docs/results.md)."""
 
 WIDE = 4
-"""From how many times that width on a general rate is doubted: half of it is nearer then."""
+"""From how many times that width on a general rate is doubted: a step moves twice as much there, at least."""
 
 
 class UpdateMethod(PeftMethod):

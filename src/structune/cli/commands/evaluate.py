@@ -12,7 +12,7 @@ from structune.cli.arguments import Debug, RunFolder, path_if_given, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 from structune.finetune.importing import without_remarks
-from structune.finetune.terminal.tables import print_table, records
+from structune.finetune.tables import print_table, records
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from structune.cli.arguments import Debug, RunFolder, path_of
 from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console, errors
 from structune.finetune.importing import without_remarks
-from structune.finetune.terminal.tables import pairs, print_table
+from structune.finetune.tables import pairs, print_table
 
 
 def predict(

@@ -13,7 +13,7 @@ from structune.cli.ending import errors_as_lines
 from structune.cli.screen import console
 from structune.errors import UserError
 from structune.finetune.recipe.shipped import described_recipes
-from structune.finetune.terminal.tables import pairs, print_table
+from structune.finetune.tables import pairs, print_table
 
 
 def recipe(

@@ -13,7 +13,7 @@ from structune.cli.screen import console
 from structune.duration import duration
 from structune.finetune.distributed.launch import first_rank
 from structune.finetune.importing import without_remarks
-from structune.finetune.terminal.tables import pairs, print_table
+from structune.finetune.tables import pairs, print_table
 
 
 def train(

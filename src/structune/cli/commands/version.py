@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structune.cli.screen import console
 from structune.cli.versions import versions
-from structune.finetune.terminal.tables import pairs, print_table
+from structune.finetune.tables import pairs, print_table
 
 
 def version() -> None:

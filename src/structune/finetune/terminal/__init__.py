@@ -1,1 +1,0 @@
-"""Tables, and libraries without their remarks."""
