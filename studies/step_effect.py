@@ -1,7 +1,7 @@
 """How far does one step at one rate move what a layer says, in layers of other widths?
 
     python studies/step_effect.py studies/results/step-effect.json
-    python studies/step_effect.py studies/results/step-effect.json --figure docs/assets/step-effect.png
+    python studies/step_effect.py studies/results/step-effect.json --figure docs/results/assets/step-effect.png
 
 Adam moves each number by the rate, whatever its gradient. Of numbers that start at ΔW = 0, this measures
 rms(ΔW x) / rate after one step on 16 movie sentences, over the inputs x of all adapted matrices (query and value): in

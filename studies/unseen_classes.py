@@ -1,7 +1,7 @@
 """Samples of horses and ships before and after `structune study studies/unseen-classes.yaml`, and their figure.
 
     python studies/unseen_classes.py [--runs runs/unseen-classes] [--out studies/results/unseen-classes]
-    python studies/unseen_classes.py --figure docs/assets/unseen-classes-samples.webp
+    python studies/unseen_classes.py --figure docs/results/assets/unseen-classes-samples.webp
 
 The first wants the folders of the runs, one of each method: the chosen rate and the first seed. It writes a row of
 samples for each into `samples` beside the results, all from the same noise, and the loss of the denoiser that was not

@@ -1,7 +1,7 @@
 """Which learning rate suits layers of other widths? Accuracy against rate, 384 to 3,072 wide, on real sentences.
 
     python studies/width_rates.py studies/results/width-rates.json --task movie-sentences --task tweets
-    python studies/width_rates.py studies/results/width-rates.json --figure docs/assets/width-rates.png
+    python studies/width_rates.py studies/results/width-rates.json --figure docs/results/assets/width-rates.png
 
 Pretrained models that wide do not fit a small machine. So the last two layers of all-MiniLM-L6-v2 get query and value
 matrices of any width that compute what its own do: their input is turned into a wider space by a random matrix with

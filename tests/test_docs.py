@@ -38,8 +38,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs" / "tasks").glob("*.md")),
+    *sorted(page for folder in (".", "tasks", "results") for page in (ROOT / "docs" / folder).glob("*.md")),
 ]
 
 FENCE = re.compile(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 FOUND_AT = 384
-"""The width of the layers in which the general rates were compared (docs/results.md)."""
+"""The width of the layers in which the general rates were compared (docs/results/figure-3.md)."""
 
 WIDE = 4
 """From how many times that width on a general rate is doubted: a step moves twice as much there, at least."""
