@@ -98,7 +98,7 @@ def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = RobertaConfig(
         vocab_size=100,
-        hidden_size=240,
+        hidden_size=768,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,

@@ -103,6 +103,18 @@ def test_over_tasks_every_task_counts_alike_and_pairs_are_those_in_common() -> N
     assert (overall.verdict, overall.shown()) == (AHEAD, "+15.2")
 
 
+def test_a_task_with_one_seed_does_not_keep_the_others_from_being_tested() -> None:
+    scores = {
+        ("a", "LoRA"): [0.5, 0.6, 0.7], ("a", "x"): [0.61, 0.70, 0.81],
+        ("b", "LoRA"): [0.2, 0.3, 0.4], ("b", "x"): [0.41, 0.50, 0.58],
+        ("c", "LoRA"): [0.9], ("c", "x"): [0.1],
+    }  # fmt: skip
+    (overall,) = compared(scores).overall
+    assert (overall.tasks, overall.verdict, overall.shown()) == (["a", "b"], AHEAD, "+15.2")
+    (overall,) = compared({name: few[:1] for name, few in scores.items()}).overall
+    assert (overall.tasks, overall.verdict) == (["a", "b", "c"], NOT_TESTED)
+
+
 def test_less_is_better_of_losses_and_units_are_not_mixed() -> None:
     scores = {
         ("a", "LoRA"): [0.5, 0.6, 0.7], ("a", "x"): [0.51, 0.60, 0.73],

@@ -57,8 +57,8 @@ class Against:
     Attributes:
         reference: its label.
         each: one for each method and task.
-        overall: one for each method, over all tasks that both were tested on; empty for a single task, and where
-            `why_not_overall` says why.
+        overall: one for each method, over all tasks that both were tested on with two seeds or more, if there are any;
+            empty for a single task, and where `why_not_overall` says why.
     """
 
     reference: str
@@ -92,7 +92,10 @@ def against(cells: Sequence[Cell], reference: str) -> Against:
     why = ""
     if len(metrics) > 1 and not alike:
         why = "Tasks are scored in different units, so that there is no mean difference over them."
-    overall = [(label, [cell for cell, _ in found], [gain for _, gain in found]) for label, found in gains.items()]
+    overall = []
+    for label, found in gains.items():
+        several = [(cell, gain) for cell, gain in found if len(gain) > 1] or found
+        overall.append((label, [cell for cell, _ in several], [gain for _, gain in several]))
     return Against(reference, _tested(each), _tested(overall) if len(metrics) > 1 and alike else [], why)
 
 

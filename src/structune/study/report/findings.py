@@ -91,8 +91,8 @@ def against_notes(found: Against) -> list[str]:
     """What the comparisons rest on."""
     notes = [
         f"“Better by” is how much better a method scores than {found.reference} on the same task and seed, on average; "
-        "intervals and p are of the paired t-test, over several tasks with each task's own variance. p is corrected by "
-        "Holm for all tests of its table."
+        "intervals and p are of the paired t-test, over several tasks with each task's own variance, without those "
+        "that have one seed in common where others have more. p is corrected by Holm for all tests of its table."
     ]
     return [*notes, found.why_not_overall] if found.why_not_overall else notes
 
