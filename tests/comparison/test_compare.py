@@ -221,7 +221,9 @@ def planned(recipe_file: Path, folder: Path, overrides: Sequence[str] = ()) -> R
 def test_own_process_trains(recipe_file: Path, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
     outcome = train_in_own_process(planned(recipe_file, tmp_path / "run"), overwrite=False, quiet=True)
-    assert (outcome.kind, outcome.reason) == ("finished", "")
+    assert outcome == Outcome("finished", took=outcome.took)
+    assert outcome.took.run is not None and outcome.took.run > 0
+    assert outcome.took.test is None  # no test part was asked for
     assert Run(tmp_path / "run").state() == "finished"
     assert signal.getsignal(signal.SIGINT) is handler
 
