@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from structune.study.report import findings
 from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, NOT_TESTED, Against, against
 from structune.study.report.cells import Cell
 from structune.study.report.optimum import optimum
@@ -194,3 +195,20 @@ def test_the_reference_is_the_first_lora(tmp_path: Path) -> None:
     plan = MadeUp(tmp_path, methods=methods).plan
     assert reference_label(plan) == "LoRA r=4"
     assert reference_label(plan, "DoRA") == "DoRA"
+
+
+def test_methods_that_share_the_best_score_are_all_named() -> None:
+    known = [cell(task, label, [score]) for (task, label), score in {
+        ("a", "x"): 0.5, ("a", "y"): 0.5, ("a", "z"): 0.5,
+        ("b", "x"): 0.5, ("b", "y"): 0.75, ("b", "z"): 0.75,
+        ("c", "x"): 0.75, ("c", "y"): 0.5, ("c", "z"): 0.5,
+    }.items()]  # fmt: skip
+    assert findings.leaders(known) == [
+        "all 3 methods have the best mean score on a (50.0)",
+        "y and z have the best mean score on b (75.0)",
+        "x has the best mean score on c (75.0)",
+    ]
+    assert findings.best("a", known, None) == "a: all 3 methods have the best mean, 50.0 accuracy × 100"
+    assert findings.best("c", known, None) == "c: x has the best mean, 75.0 accuracy × 100"
+    losses = [cell("a", "x", [-1.0], LOSS), cell("a", "y", [1.0], LOSS)]
+    assert findings.best("a", losses, None) == "a: x has the best mean, −1.000 loss"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from structune.study.report.cells import Cell
-from structune.study.report.score_text import factor, number
+from structune.study.report.score_text import number, one_unit
 from structune.study.report.statistics import CONFIDENCE, Difference, holm, paired_difference
 from structune.tasks.task import Metric
 
@@ -88,7 +88,7 @@ def against(cells: Sequence[Cell], reference: str) -> Against:
             gains.setdefault(cell.label, []).append((cell, _gains(cell, beaten[cell.task])))
     each = [(label, [cell], [gain]) for label, found in gains.items() for cell, gain in found]
     metrics = {cell.task: cell.metric for cell in beaten.values()}
-    alike = len({(factor(m), "" if factor(m) > 1 else m.key) for m in metrics.values()}) == 1
+    alike = one_unit(metrics.values())
     why = ""
     if len(metrics) > 1 and not alike:
         why = "Tasks are scored in different units, so that there is no mean difference over them."

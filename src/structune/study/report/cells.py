@@ -48,6 +48,11 @@ class Cell(Counted):
         return statistics.fmean(self.seeds.values())
 
     @property
+    def upwards(self) -> float:
+        """The mean test score with the sign by which more is better; there has to be one."""
+        return self.score if self.metric.greater_is_better else -self.score
+
+    @property
     def numbers(self) -> int:
         """How many it trains in the adapter; there has to be a score."""
         return int(self.scored[0]["trainable_adapter"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, Against
 from structune.study.report.cells import Cell
 from structune.study.report.figures.small import curves
 from structune.study.report.machines import Cost
+from structune.study.report.one_rate import AtRate
 from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, ONE, SMALLEST, Optimum
 from structune.study.report.score_text import factor, number, titled
 from structune.study.report.statistics import FEW, bootstrap_holds_at_most
@@ -45,13 +47,14 @@ def best(task: str, cells: Sequence[Cell], against: Against | None) -> str:
     own = [cell for cell in cells if cell.task == task and cell.seeds]
     if not own:
         return f"{task}: no test score yet"
-    first = _first(own)
-    said = f"{task}: {first.label} has the best mean, {number(first.score, first.metric)} {titled(first.metric)}"
-    beaten = next((cell for cell in own if against is not None and cell.label == against.reference), None)
+    first, *as_good = _firsts(own)
+    score = f"{number(first.score, first.metric)} {titled(first.metric)}"
     if len(own) == 1:
-        return (
-            f"{task}: only {first.label} has a test score, {number(first.score, first.metric)} {titled(first.metric)}"
-        )
+        return f"{task}: only {first.label} has a test score, {score}"
+    if as_good:
+        return f"{task}: {_named(own)} the best mean, {score}"
+    said = f"{task}: {first.label} has the best mean, {score}"
+    beaten = next((cell for cell in own if against is not None and cell.label == against.reference), None)
     compared = None if against is None else against.of(first)
     if beaten is None or compared is None:
         return said
@@ -60,17 +63,27 @@ def best(task: str, cells: Sequence[Cell], against: Against | None) -> str:
 
 def leaders(cells: Sequence[Cell]) -> list[str]:
     """Which methods have the best mean scores, and on which tasks."""
-    by_method: dict[str, list[str]] = {}
+    by_methods: dict[str, list[str]] = {}
     for task in dict.fromkeys(cell.task for cell in cells):
         own = [cell for cell in cells if cell.task == task and cell.seeds]
         if len(own) > 1:
-            first = _first(own)
-            by_method.setdefault(first.label, []).append(f"{task} ({number(first.score, first.metric)})")
-    return [f"{label} has the best mean score on {', '.join(tasks)}" for label, tasks in by_method.items()]
+            first = _firsts(own)[0]
+            by_methods.setdefault(_named(own), []).append(f"{task} ({number(first.score, first.metric)})")
+    return [f"{labels} the best mean score on {', '.join(tasks)}" for labels, tasks in by_methods.items()]
 
 
-def _first(cells: Sequence[Cell]) -> Cell:
-    return max(cells, key=lambda cell: cell.score if cell.metric.greater_is_better else -cell.score)
+def _firsts(cells: Sequence[Cell]) -> list[Cell]:
+    """Those with the best mean score: more than one where it is the same."""
+    most = max(cell.upwards for cell in cells)
+    return [cell for cell in cells if cell.upwards == most]
+
+
+def _named(cells: Sequence[Cell]) -> str:
+    """The best of these methods, with its verb."""
+    *others, last = (cell.label for cell in _firsts(cells))
+    if len(others) + 1 == len(cells) > 2:
+        return f"all {len(cells)} methods have"
+    return f"{', '.join(others)} and {last} have" if others else f"{last} has"
 
 
 def verdicts(found: Sequence[Compared], reference: str, where: str) -> str:
@@ -172,6 +185,21 @@ def rates(found: Mapping[tuple[str, str], Optimum]) -> str:
     away = sum(bool(one.ran_away) for one in found.values())
     parts += [f"in {away} numbers ran away somewhere"] if away else []
     return ", ".join(parts)
+
+
+def one_rate(common: Sequence[AtRate]) -> str:
+    """What the rate costs at which most methods were tried."""
+    fine = [one for one in common if not math.isinf(one.mean)]
+    if not fine:
+        return ""
+    worst, away = max(fine, key=lambda one: one.mean), len(common) - len(fine)
+    costs = f"{min(one.mean for one in fine):.2g} to {worst.mean:.2g}" if len(fine) > 1 else f"{worst.mean:.2g}"
+    where = " on average over tasks" if any(one.tasks > 1 for one in fine) else ""
+    lost = f"; in {counted(away, 'method')} numbers ran away" if away else ""
+    return (
+        f"One rate of {worst.rate:.3g} for {counted(len(common), 'method')} costs {costs}{where}, "
+        f"most of all {worst.label}{lost}"
+    )
 
 
 def losses(cells: Sequence[Cell]) -> str:

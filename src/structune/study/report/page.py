@@ -23,6 +23,7 @@ from structune.study.report.figures.scores import draw_scores
 from structune.study.report.figures.small import curves, draw_curves, draw_rates, limits
 from structune.study.report.line_looks import line_looks
 from structune.study.report.machines import Cost, costs, machines
+from structune.study.report.one_rate import at_rates, common_rate
 from structune.study.report.optimum import Optimum, optimum
 from structune.study.report.ranks import ranked
 from structune.study.report.reference import reference_label
@@ -32,6 +33,7 @@ from structune.study.report.tables import (
     Table,
     against_table,
     machine_table,
+    one_rate_table,
     state_table,
     task_table,
     whole_table,
@@ -109,6 +111,7 @@ def _content(plan: Study, results: Results, known: list[Cell], reference: str | 
     diagram = None
     if ranks.drawn:
         diagram = draw_critical_difference(ranks, names.of("critical difference"), ranks.said)
+    at = at_rates(known)
     rates = list(_rates(known, tasks, found, names))
     losses = list(_losses(known, tasks, reference, names))
     spent = list(_costs(known, tasks, reference, names))
@@ -127,6 +130,7 @@ def _content(plan: Study, results: Results, known: list[Cell], reference: str | 
         "whole": whole_table(known, looks, compared), "interval_notes": findings.interval_notes(known),
         "tasks": task_table(known, ranks),
         "ranks": ranks, "diagram": diagram, "rates_heading": findings.rates(found), "rates": rates,
+        "one_rate_heading": findings.one_rate(common_rate(at)), "one_rate": one_rate_table(at),
         "losses_heading": findings.losses(known), "losses": losses, "costs": spent,
         "machines": machine_table(machines(known)), "figures": figures, "legend": legend, "version": __version__,
         "light": _variables(colours, LIGHT), "dark": _variables(colours, DARK),
@@ -245,5 +249,7 @@ def _markdown(name: str, content: Mapping[str, Any]) -> str:
     for heading, table, notes in content["against"]:
         parts += [f"## {heading}", table.markdown(), *notes]
     parts += ["## By task", content["tasks"].markdown(), content["ranks"].said]
+    if content["one_rate"].rows:
+        parts += ["## Learning rates", content["one_rate_heading"], content["one_rate"].markdown()]
     parts += ["## What was run where", content["machines"].markdown()]
     return "\n\n".join(part for part in parts if part) + "\n"

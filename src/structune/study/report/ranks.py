@@ -42,7 +42,7 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
     """Rank the methods by mean test scores, tasks being blocks; seeds are no blocks of their own."""
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     labels = list(dict.fromkeys(cell.label for cell in cells))
-    scores = {(cell.task, cell.label): _upwards(cell) for cell in cells if cell.seeds}
+    scores = {(cell.task, cell.label): cell.upwards for cell in cells if cell.seeds}
     whole = [label for label in labels if all((task, label) in scores for task in tasks)]
     left_out = [label for label in labels if label not in whole and any((task, label) in scores for task in tasks)]
     rows = [[scores[task, label] for label in whole] for task in tasks]
@@ -75,7 +75,3 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
         f"By Friedman's test the methods are not all alike (p {said_p(p)}); those whose mean ranks differ by less than "
         f"{difference:.2f} (Nemenyi) are joined by a bar: between them no difference is shown.", difference, groups,
     )  # fmt: skip
-
-
-def _upwards(cell: Cell) -> float:
-    return cell.score if cell.metric.greater_is_better else -cell.score

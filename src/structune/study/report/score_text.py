@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from structune.tasks.task import Metric
 
@@ -16,6 +16,11 @@ def factor(metric: Metric) -> int:
 def titled(metric: Metric) -> str:
     """The score's name with what it is multiplied by."""
     return f"{metric.title}{' × 100' if factor(metric) > 1 else ''}"
+
+
+def one_unit(metrics: Iterable[Metric]) -> bool:
+    """Whether differences of all these scores can be averaged; of none they cannot."""
+    return len({(factor(metric), "" if factor(metric) > 1 else metric.key) for metric in metrics}) == 1
 
 
 def digits(metric: Metric) -> int:

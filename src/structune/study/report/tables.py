@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from structune.study.report.against import Against, Compared
 from structune.study.report.cells import Cell, said
 from structune.study.report.line_looks import Line
 from structune.study.report.machines import Machine, device
+from structune.study.report.one_rate import AtRate
 from structune.study.report.ranks import Ranks
 from structune.study.report.score_text import factor, number, spread
 from structune.study.report.statistics import Interval, bootstrap_interval, t_interval
@@ -167,6 +169,26 @@ def state_table(cells: Sequence[Cell]) -> Table:
     labels = dict.fromkeys(cell.label for cell in cells)
     rows = [[Entry(label), *(Entry(states[task, label]) for task in tasks)] for label in labels]
     return _table(["method", *tasks], rows)
+
+
+def one_rate_table(found: Sequence[AtRate]) -> Table:
+    """How far every method is below its best on average at each rate, a column a rate, and in brackets at most."""
+    rates = sorted({one.rate for one in found})
+    known = {(one.label, one.rate): one for one in found}
+    tasks = {one.label: one.tasks for one in found}
+    rows = [
+        [Entry(label), Entry(str(count), count), *(_below(known.get((label, rate))) for rate in rates)]
+        for label, count in tasks.items()
+    ]
+    return _table(["method", "tasks", *(f"{rate:.3g}" for rate in rates)], rows)
+
+
+def _below(one: AtRate | None) -> Entry:
+    if one is None:
+        return Entry(NOTHING)
+    if math.isinf(one.mean):
+        return Entry("ran away", sys.float_info.max)  # a number that a page can sort by
+    return Entry(f"{one.mean:.2g} ({one.most:.2g})" if one.tasks > 1 else f"{one.mean:.2g}", one.mean)
 
 
 def machine_table(found: Sequence[Machine]) -> Table:

@@ -1,0 +1,71 @@
+"""What it costs a method to be trained at one learning rate on every task."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from structune.study.report.cells import Cell
+from structune.study.report.score_text import factor, one_unit
+
+
+class AtRate(NamedTuple):
+    """A method at one rate, on all tasks on which its rate was searched.
+
+    Attributes:
+        label: of the method.
+        rate: at which it was tried on each of these tasks.
+        tasks: how many there are.
+        mean: over tasks, by how much the validation score is below that of the best rate tried there, in the units of
+            tables; infinite where numbers ran away on one of them.
+        most: the largest of these differences.
+        where: the task of that.
+    """
+
+    label: str
+    rate: float
+    tasks: int
+    mean: float
+    most: float
+    where: str
+
+
+def at_rates(cells: Sequence[Cell]) -> list[AtRate]:
+    """Every method whose search is over, at every rate at which it was tried on all tasks, in the order of the cells.
+
+    Empty where tasks are scored in different units. Left out are rates that the study's file says, searches in which
+    more than the rate differs, and those that score the same at every rate.
+    """
+    by_label: dict[str, list[Cell]] = {}
+    for cell in cells:
+        level = len({one.score for one in cell.tries}) == 1
+        if not (cell.fixed or cell.drawn or level or cell.best is None):
+            by_label.setdefault(cell.label, []).append(cell)
+    own = [cell for group in by_label.values() for cell in group]
+    return [one for group in by_label.values() for one in _of(group)] if one_unit([c.metric for c in own]) else []
+
+
+def _of(cells: Sequence[Cell]) -> Iterator[AtRate]:
+    below = {cell.task: _below_best(cell) for cell in cells}
+    for rate in sorted(set.intersection(*(set(found) for found in below.values()))):
+        costs = {task: found[rate] for task, found in below.items()}
+        where = max(costs, key=costs.__getitem__)
+        yield AtRate(cells[0].label, rate, len(costs), statistics.fmean(costs.values()), costs[where], where)
+
+
+def _below_best(cell: Cell) -> dict[float, float]:
+    """By rate, how far its score is from the best one's."""
+    scores = {one.point.rate: one.score for one in cell.tries}
+    sign = factor(cell.metric) * (1 if cell.metric.greater_is_better else -1)
+    fine = {rate: sign * score for rate, score in scores.items() if score is not None}
+    return {rate: max(fine.values()) - fine[rate] if rate in fine else math.inf for rate in scores}
+
+
+def common_rate(found: Sequence[AtRate]) -> list[AtRate]:
+    """All methods at the rate that most were tried at; of several such rates, at that with the lowest mean cost."""
+    by_rate: dict[float, list[AtRate]] = {}
+    for one in found:
+        by_rate.setdefault(one.rate, []).append(one)
+    return min(by_rate.values(), key=lambda own: (-len(own), statistics.fmean(one.mean for one in own)), default=[])
