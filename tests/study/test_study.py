@@ -592,7 +592,7 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
         return screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
     assert said(1).count("seed 3  train\n") == 3 * 2
-    assert "0 runs are done, 12 left: no run was timed, and none is finished on this machine" in said(1)
+    assert "0 runs and test scores are done, 12 left: no run was timed, and none is finished on this machine" in said(1)
     run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     for file in results.folder.glob("*/*.json"):
         found = json.loads(file.read_text())
@@ -603,20 +603,25 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     assert len(trained) == 2
     assert re.search(r"films  pool  lr 0\.0[14]  seed 4  train and test  about 10 min\n", said(2))
     # of the pool the other seed; of the others, of which nothing is known, two rates, two test scores, the other seed
-    assert "3 runs are done, 9 left: about 5 min at 2 at a time, without 8 of which nothing is known" in said(2)
+    assert (
+        "3 runs and test scores are done, 9 left: about 5 min at 2 at a time, without 8 of which nothing is known"
+        in said(2)
+    )
     assert "0.08 hours of this machine, which cost 0.25 at 3 an hour" in said(2, price_per_hour=3.0)
     assert len(trained) == 2
     run_study(plan, results, tmp_path / "work", only="pool", console=wide)
     lines = screen.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]  # a StringIO
-    assert lines[0] == "3 runs are done, about 1 left: about 10 min"
+    assert lines[0] == "3 runs and test scores are done, about 1 left: about 10 min"
     assert re.fullmatch(r"4/4  films  pool  lr 0\.0[14]  seed 4  test accuracy [0-9.]+%  \d+ s  done", lines[1])
     for file in results.folder.glob("*/*.json"):
         elsewhere = json.loads(file.read_text())
         elsewhere["versions"]["platform"] = "another machine"
         file.write_text(json.dumps(elsewhere))
-    assert "4 runs are done, 8 left: no run was timed" in said(1)
+    assert "4 runs and test scores are done, 8 left: no run was timed" in said(1)
     with pytest.raises(UserError, match="--price-per-hour 0: give a price above 0"):
         said(1, price_per_hour=0)
+    with pytest.raises(UserError, match="--ray auto: --dry-run takes its times on this machine"):
+        said(1, ray="auto")
 
 
 def test_a_dry_run_times_steps_of_each_method(
@@ -646,7 +651,7 @@ def test_the_time_is_over_while_a_run_goes_on(content: dict[str, Any], tmp_path:
     results = Results(tmp_path / "results")
     plan = Study.load(tmp_path / "tiny.yaml")
     run_study(plan, results, tmp_path / "work", only="pool", hours=1 / 3600, console=screen)
-    assert "the time is over, about 4 runs are left" in " ".join(screen.file.getvalue().split())
+    assert "the time is over, about 4 runs and test scores are left" in " ".join(screen.file.getvalue().split())
     assert not results.all()
     with pytest.raises(UserError, match="--hours 0: give a time above 0"):
         run_study(plan, results, tmp_path / "work", hours=0)

@@ -88,7 +88,7 @@ class Clock:
         at_a_time = f", {self.jobs} at a time" if self.jobs > 1 else ""
         seconds = self.times.left(self.runner.left(), self.jobs)
         estimate = "" if seconds is None else f": about {duration(seconds)}"
-        return f"{self.done} runs are done, about {self.left()} left{at_a_time}{estimate}"
+        return f"{self.done} runs and test scores are done, about {self.left()} left{at_a_time}{estimate}"
 
     def left(self) -> int:
         """How many steps are left, at least."""

@@ -47,12 +47,13 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
     search, plan = "", runner.plan
     if plan.search is None and plan.further_rates:
         search = f"; searches may go on by {plan.further_rates} rates each"
-    done = f"{runner.done()} runs are done, {sum(each.steps for each in left)} left{search if left else ''}"
+    count = sum(each.steps for each in left)
+    done = f"{runner.done()} runs and test scores are done, {count} left{search if left else ''}"
     known = [each for each in left if id(each.cell) in takes]
     seconds = sum(takes[id(each.cell)].of(each) for each in known) / jobs
     said = [f"{done}: all is done" if not left else f"{done}: no run was timed, and none is finished on this machine"]
     if known:
-        unknown = sum(each.steps for each in left) - sum(each.steps for each in known)
+        unknown = count - sum(each.steps for each in known)
         of_all = f", without {unknown} of which nothing is known" if unknown else ""
         said = [f"{done}: about {duration(seconds)} at {jobs} at a time{of_all}"]
         cost = "" if price is None else f", which cost {price * seconds / 3600:,.2f} at {price:g} an hour"

@@ -89,6 +89,11 @@ def run_study(
         raise UserError(f"--hours {hours}: give a time above 0, or leave it out")
     if price_per_hour is not None and not (price_per_hour > 0 and dry_run):
         raise UserError(f"--price-per-hour {price_per_hour}: give a price above 0, and --dry-run")
+    if dry_run and ray is not None:
+        raise UserError(
+            f"--ray {ray}: --dry-run takes its times on this machine; leave --ray out, and say with --jobs how many "
+            "runs there is room for"
+        )
     methods, tasks = plan.matching(only, task)
     until = math.inf if hours is None else time.monotonic() + 3600 * hours
     work.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) 
     """Run what is left. Raises `UserError` at the end where some failed."""
     steps = runner.steps()
     if not steps:
-        console.print(f"all {runner.done()} runs are done", highlight=False)
+        console.print(f"all {runner.done()} runs and test scores are done", highlight=False)
         return
     begun: dict[str, tuple[Step, float]] = {}
     interrupted, over, told = None, False, False
@@ -151,4 +156,4 @@ def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) 
         rest = f"{clock.left()} are left" if steps else "all else is done"
         raise UserError(f"{count} failed, {rest}; the same command tries again: {reasons}")
     if over and steps:
-        console.print(f"the time is over, about {clock.left()} runs are left; the same command goes on")
+        console.print(f"the time is over, about {clock.left()} runs and test scores are left; the same command goes on")
