@@ -56,3 +56,13 @@ def test_a_method_of_peft_looks_like_none_of_ours() -> None:
     ours, *others = line_looks(Study.model_validate(study)).values()
     assert {(one.colour, one.marker) for one in others} == {(AnyPeft.colour, AnyPeft.marker)}
     assert (ours.colour, ours.marker) == (C3A.colour, C3A.marker)
+
+
+def test_many_lines_of_one_kind_have_colours_of_their_own() -> None:
+    few, many = (
+        set(line_looks(plan(*(f"pool {what} P={size}" for size in (1, 2) for what in kinds))).values())
+        for kinds in ("abc", "abcd")
+    )
+    assert len(few) == 3
+    assert len({line.colour for line in few}) == 1
+    assert len(many) == len({line.colour for line in many}) == 4

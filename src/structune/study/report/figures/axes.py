@@ -6,19 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from structune.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from structune.palette import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK]
 _MARKERS = ["o", "s", "^", "D", "v", "P"]  # not as many as colours, so that pairs repeat late
 _SIGNS = dict(zip(_MARKERS, "●■▲◆▼✚", strict=True))
 
 
 def task_looks(tasks: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each task, in figures whose lines are tasks."""
-    return {task: (_COLOURS[n % len(_COLOURS)], _MARKERS[n % len(_MARKERS)]) for n, task in enumerate(tasks)}
+    return {task: (SERIES[n % len(SERIES)], _MARKERS[n % len(_MARKERS)]) for n, task in enumerate(tasks)}
 
 
 def sign(marker: str) -> str:
