@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from PIL import Image
 from transformers import BertConfig, BertModel
 
@@ -126,3 +127,8 @@ def test_wider_attention_computes_what_the_own_does(width: int) -> None:
     torch.testing.assert_close(
         wide.attentions[0].up(states[1]).square().mean(), states[1].square().mean(), atol=1e-5, rtol=1e-4
     )
+    for (_, _, config), numbers in zip(rates.methods(width), (16 * width, width**2 // 64, width), strict=True):
+        model = get_peft_model(rates.Wide(list(bert.encoder.layer[-2:]), width, 3), config)
+        trained = {name: part for name, part in model.named_parameters() if part.requires_grad and "head" not in name}
+        assert sum(part.numel() for part in trained.values()) == 2 * 2 * numbers  # layers, query and value
+        assert all(".attentions." in name for name in trained)
