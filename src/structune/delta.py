@@ -22,7 +22,7 @@ from structune.resolved import ResolvedOptions
 from structune.shared_pool import SharedPool
 from structune.start import Start
 from structune.structures import Structure
-from structune.surroundings import looked_on, plain, without_autocast
+from structune.surroundings import looked_on, multiplied_in, plain, without_autocast
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What trained numbers may be held and stored in."""
@@ -302,7 +302,7 @@ class StructuredDelta(nn.Module):
             self.structure,
             (self.grid.block_rows, self.grid.block_cols),
             x.numel() // self.grid.in_features,
-            x.dtype,
+            multiplied_in(x),
             x.device.type,
             weight=weight is not None and weight.dtype == x.dtype,
             grad=torch.is_grad_enabled(),

@@ -63,6 +63,13 @@ def autocasts(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
+def multiplied_in(x: Tensor) -> torch.dtype:
+    """The dtype in which PyTorch multiplies matrices by x: its own, under autocast that one's, but for fp64."""
+    if x.dtype == torch.float64 or not autocasts(x.device):
+        return x.dtype
+    return torch.get_autocast_dtype(x.device.type)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Full precision while it lasts, whatever autocast would choose."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

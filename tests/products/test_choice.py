@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import structune
 from structune import products, structures
-from structune.products.devices import DEVICES, device
+from structune.products.devices import DEVICES, cpu, device
 from structune.structures import Structure
 from structune.structures.generator import Generator, zeros
 from structune.testing import algorithms, make_structure, normalised_error, sample_generators, sample_inputs
@@ -56,8 +57,9 @@ CONDITIONS = [(FP32, True, True), (FP32, True, False), (FP32, False, True), (BF1
 
 @pytest.mark.parametrize("family", [*PINNED, *SAME])
 @pytest.mark.parametrize("rank", [1, 2])
-def test_on_a_cpu(family: str, rank: int) -> None:
+def test_on_a_cpu(family: str, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As measured: the numbers of tokens at which `auto` changes its mind, and nowhere else up to a million."""
+    monkeypatch.setattr(cpu, "HALF_IS_FAST", False)
     for (grid, rows, cols), expected in zip(GRIDS, PINNED[SAME.get(family, family)], strict=True):
         structure = make_structure(family, rows, cols, rank=rank)
         for (dtype, weight, grad), changes in zip(CONDITIONS, expected, strict=True):
@@ -70,6 +72,50 @@ def test_on_a_cpu(family: str, rank: int) -> None:
                     for tokens in inside
                 }
                 assert chosen == {name}, (structure, grid, dtype, weight, grad, start)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_trained_in_bf16_on_a_cpu(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small convolutions are multiplied as matrices where that is fast, from 65 tokens on; large ones are not."""
+    monkeypatch.setattr(cpu, "HALF_IS_FAST", fast)
+
+    def widths(
+        family: str, divided: int = 1, tokens: int = 65, dtype: torch.dtype = BF16, grad: bool = True
+    ) -> set[int]:
+        """Which are done by `dense`."""
+        found = set()
+        for width in (128, 384, 512, 576, 768, 1024, 1152, 2048):
+            structure, grid = make_structure(family, width // divided, width // divided), (divided, divided)
+            if products.choose(structure, grid, tokens, dtype, "cpu", weight=True, grad=grad) == "dense":
+                found.add(width)
+        return found
+
+    circulant = {128, 384, 512} if fast else set()
+    assert widths("circulant") == widths("circulant", 4) == circulant
+    assert widths("toeplitz") == widths("hankel", 4) == circulant | ({576, 768, 1024} if fast else set())
+    assert widths("circulant", tokens=64) == widths("circulant", grad=False) == set()
+    assert widths("toeplitz", dtype=torch.float16) == widths("toeplitz", dtype=FP32) == set()
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "fold"])
+def test_under_autocast_the_dtype_is_its_own(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "HALF_IS_FAST", True)
+    structure = make_structure("toeplitz", 16, 16)
+    generators = sample_generators(structure, 4, 4, dtype=FP32)
+    delta = structune.StructuredDelta(64, 64, structure="toeplitz", num_splits=4, algorithm=algorithm)
+    x = sample_inputs(100, 64, dtype=FP32)
+    chosen = {"auto": ("dense", "fft"), "fold": ("fold", "fold")}[algorithm]
+    with torch.autocast("cpu", dtype=BF16):
+        assert delta.resolved_algorithm(x) == chosen[0]
+        assert delta.resolved_algorithm(x.double()) == chosen[1]
+        assert delta(x).dtype == BF16
+        wide = products.block_matmul(structure, x.unflatten(1, (4, 16)), generators, algorithm)
+        assert products.block_matmul(structure, x.double().unflatten(1, (4, 16)), generators).dtype == torch.float64
+        compiled = torch.compile(delta, backend="eager", fullgraph=True)(x)
+    assert delta.resolved_algorithm(x) == chosen[1]
+    assert compiled.dtype == BF16
+    exact = products.block_matmul(structure, x.unflatten(1, (4, 16)), generators, "dense")
+    assert 0 < normalised_error(wide, exact) < 1e-2
 
 
 @pytest.mark.parametrize(("rows", "rank"), [(256, 16), (768, 8), (768, 64), (4096, 256)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 SUITES = (
     *("layer", "model", "memory", "c3a-memory", "inference", "growth", "factored", "compiled"),
-    *("widths", "widths-inference", "calibrate", "calibrate-cuda"),
+    *("widths", "widths-inference", "calibrate", "calibrate-bf16", "calibrate-cuda"),
 )
 
 

@@ -39,7 +39,7 @@ def choose(
         structure: the block, with its sizes.
         grid: (P, Q).
         tokens: T, all leading dimensions of x flattened.
-        dtype: of x.
+        dtype: in which matrices are multiplied by x: its own, or autocast's.
         device_type: "cpu", "cuda", ….
         weight: whether ΔW may be added to a frozen W of x's dtype.
         grad: whether gradients are recorded.

@@ -30,7 +30,7 @@ from structune.products.precision import working_dtype
 from structune.products.strips import Strip, pull_back_strip, strip_of_matrix, strips
 from structune.products.update import Update
 from structune.structures import Structure
-from structune.surroundings import batched, transformed, without_autocast
+from structune.surroundings import batched, multiplied_in, transformed, without_autocast
 
 Generators: TypeAlias = Mapping[str, Tensor]
 Tensors: TypeAlias = Sequence[Tensor]
@@ -92,8 +92,10 @@ def fold(
         scale: factor of the update.
 
     Returns:
-        (T, out) in x's dtype.
+        (T, out) in x's dtype; under autocast without a weight in that one's, in which it is multiplied then.
     """
+    if weight is None:
+        x = x.to(multiplied_in(x))
     wide = working_dtype(*generators.values())
     generators = {name: generators[name].to(wide) for name in structure.shapes}
     chain = Chain.of(structure, generators) if structure.has_convolutions else None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from structune.products.choice import ALGORITHMS, resolve
 from structune.structures import Structure
+from structune.surroundings import multiplied_in
 
 
 def block_matmul(
@@ -38,7 +39,7 @@ def block_matmul(
     if start is not None:
         _grid(structure, start)
     tokens = x.shape[:-2].numel()
-    name = resolve(algorithm, structure, (num_rows, num_cols), tokens, x.dtype, x.device.type)
+    name = resolve(algorithm, structure, (num_rows, num_cols), tokens, multiplied_in(x), x.device.type)
     return ALGORITHMS[name].grid_product(structure, x, generators, start)
 
 

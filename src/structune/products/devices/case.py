@@ -19,7 +19,7 @@ class Case:
         num_block_rows: P.
         num_block_cols: Q.
         tokens: T.
-        dtype: of the vectors.
+        dtype: in which matrices are multiplied by the vectors: theirs, or autocast's.
         builds_strips: whether `fold` can carry out the family's product.
         has_weight: whether ΔW may be added to a frozen W of the vectors' dtype.
         grad: whether gradients are recorded.
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def is_half(self) -> bool:
-        """Whether vectors are in bf16 or fp16."""
+        """Whether products are in bf16 or fp16."""
         return self.dtype not in (torch.float32, torch.float64)
 
     @property

@@ -1,5 +1,7 @@
 """CPUs, as measured: x86 with two cores, fp32, forward and backward, 256 to 2048 wide, `structune bench calibrate`.
 
+In bf16 only convolutions were, `structune bench calibrate-bf16`; the rest is as in fp32.
+
 The family's own product was measured later and in the same way, on one core, as in `OWN_PRODUCT` below.
 """
 
@@ -40,6 +42,17 @@ the four families that have such a product `auto` takes what is least, or within
 loses most, 1.5 times, with a Monarch matrix of 32 square blocks, 768 wide, and 2048 tokens."""
 
 
+HALF_IS_FAST: bool = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+"""Whether products are faster in bf16 than in fp32 here, as far as was measured: with AVX512-BF16."""
+
+ENTRIES_OF_A_TRANSFORM = 270
+"""Entries of the matrix that take as long, in bf16, as transforming a number of a token: multiplied for y, x̄ and their
+own gradient. With fewer a convolution is done by `dense` where gradients are recorded, above `FEW_TOKENS`: circulant
+ones up to 540 wide, Toeplitz and Hankel up to 1,080. From `structune bench calibrate-bf16` on one core: 384 wide with
+512 tokens and more `fft` takes 1.2 to 2.5 times as long, 768 wide 0.85 (circulant) to 1.2 times (Toeplitz), 2048 wide
+0.5 to 0.7 times."""
+
+
 class CPU:
     """Two cores with a second-level cache of 1 MiB or so each."""
 
@@ -60,6 +73,9 @@ class CPU:
         if vectors := case.num_blocks * case.structure.inner_vectors:
             return "fft" if case.tokens <= (FEW_VECTORS_TOKENS if vectors <= FEW_VECTORS else FEW_TOKENS) else built
         transformed = 2 * case.num_blocks**0.5 * case.structure.numel
+        trained_in_half = case.dtype == torch.bfloat16 and HALF_IS_FAST and case.grad and case.tokens > FEW_TOKENS
+        if trained_in_half and case.entries < ENTRIES_OF_A_TRANSFORM * transformed:
+            return "dense"
         enough = max(FOLD_TOKENS, FOLD_SHARE * case.width if case.grad else case.width**2 / transformed)
         return "fold" if case.folds and case.tokens >= enough else "fft"
 
