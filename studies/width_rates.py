@@ -36,13 +36,14 @@ from structune.figure_style import method_style, save, tidy
 from structune.files import write_json
 from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.task_data import load_data
-from structune.palette import INK
+from structune.palette import GRID, INK
 from structune.tasks.parts.pretrained import embedded_folder
 
 WIDTHS = [384, 768, 1536, 3072]
 RATES = [1.25e-4 * 2**step for step in range(9)]  # to 3.2e-2
 HEAD_RATE = 1e-3
 WORDS, BATCH, TRAINED, SCORED = 16, 16, 1600, 1000
+LINES = [("-", None), ("--", "white"), (":", GRID), ("-.", INK)]  # dash and face of each width; None: the colour
 NARROW, LAYERS = 384, 2  # of the pretrained model; how many of its layers are adapted
 
 
@@ -150,7 +151,10 @@ class Wide(nn.Module):
 def run(
     below: nn.Module, width: int, config: PeftConfig, rate: float, seed: int, features: Features, narrow: bool
 ) -> dict[str, float]:
-    """Train, and score: accuracy and loss on other sentences; `narrow`: with frozen weights and products in bf16."""
+    """Train, and score: accuracy and loss on other sentences.
+
+    `narrow`: with weights of attention in bf16 and all products in it, by autocast.
+    """
     torch.manual_seed(seed)
     wide = Wide(list(below.encoder.layer[-LAYERS:]), width, len(features.classes)).eval()
     if narrow:
@@ -194,8 +198,8 @@ def measure(
     """All that is not there yet; each run is kept as it ends."""
     before = json.loads(path.read_text()) if path.is_file() else {"precision": precision, "measured": []}
     entries: list[dict[str, Any]] = before["measured"]
-    if before["precision"] != precision:
-        raise SystemExit(f"{path}: is of {before['precision']}; name another file for --precision {precision}")
+    if (other := before["precision"]) != precision:
+        raise SystemExit(f"{path}: holds runs in {other}; name another file for --precision {precision}")
     below = AutoModel.from_pretrained(embedded_folder()).eval().requires_grad_(False)
     known = {(e["task"], e["width"], e["method"], e["rate"], e["seed"]) for e in entries}
     for task in tasks:
@@ -223,7 +227,7 @@ def draw(path: Path, figure_path: Path) -> None:
 
     entries = json.loads(path.read_text())["measured"]
     looks = [(label, method_style(short)) for label, short, _ in methods(NARROW)]
-    tasks = sorted({entry["task"] for entry in entries})
+    tasks, widths = (sorted({entry[key] for entry in entries}) for key in ("task", "width"))
     figure = Figure(figsize=(9.6, 0.6 + 2.6 * len(tasks)), dpi=150, layout="constrained")
     panels = figure.subplots(len(tasks), len(looks), sharex=True, sharey="row", squeeze=False)
     for row, task in zip(panels, tasks, strict=True):
@@ -231,7 +235,8 @@ def draw(path: Path, figure_path: Path) -> None:
             tidy(axes)
             axes.set(xscale="log")
             axes.set_title(f"{label}, {task}", loc="left", color=INK, fontsize=9)
-            for width in sorted({entry["width"] for entry in entries}):
+            for number, width in enumerate(widths):
+                dash, face = LINES[number % len(LINES)]
                 losses: dict[float, list[float]] = {}
                 for entry in entries:
                     if (entry["task"], entry["method"], entry["width"]) == (task, label, width):
@@ -240,8 +245,7 @@ def draw(path: Path, figure_path: Path) -> None:
                     continue
                 rates = sorted(losses)
                 means = [sum(losses[rate]) / len(losses[rate]) for rate in rates]
-                face = colour if width == NARROW else "white"
-                look = {"color": colour, "marker": marker, "markerfacecolor": face}
+                look = {"color": colour, "marker": marker, "markerfacecolor": face or colour, "linestyle": dash}
                 axes.plot(rates, means, **look, markersize=4, label=f"{width:,} wide")
                 least = min(range(len(rates)), key=means.__getitem__)
                 axes.plot(rates[least], means[least], **look, markersize=9)

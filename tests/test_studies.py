@@ -132,3 +132,25 @@ def test_wider_attention_computes_what_the_own_does(width: int) -> None:
         trained = {name: part for name, part in model.named_parameters() if part.requires_grad and "head" not in name}
         assert sum(part.numel() for part in trained.values()) == 2 * 2 * numbers  # layers, query and value
         assert all(".attentions." in name for name in trained)
+
+
+def test_runs_in_bf16_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates, seen = script("width_rates"), []
+    monkeypatch.setattr(rates, "Features", lambda *_: None)
+    monkeypatch.setattr(rates.AutoModel, "from_pretrained", lambda _: torch.nn.Identity())
+    monkeypatch.setattr(rates, "embedded_folder", lambda: "")
+
+    def run(*arguments: object) -> dict[str, float]:
+        seen.append(arguments[-1])
+        return {"accuracy": 0.5, "loss": 0.7, "numbers": 3}
+
+    monkeypatch.setattr(rates, "run", run)
+    file = tmp_path / "rates.json"
+    rates.measure(file, ["a"], [384], [0.1, 0.2], [0], "bf16")
+    assert seen == [True] * 6
+    rates.measure(file, ["a"], [384, 576], [0.1], [0], "bf16")
+    assert len(seen) == 6 + 3
+    with pytest.raises(SystemExit, match="holds runs in bf16; name another file for --precision fp32"):
+        rates.measure(file, ["a"], [384], [0.1], [0], "fp32")
+    rates.draw(file, tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").stat().st_size > 10_000

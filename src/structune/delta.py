@@ -273,7 +273,7 @@ class StructuredDelta(nn.Module):
         return rows.view(*index.shape, self.grid.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """ΔW x: (…, in) to (…, out), in x's dtype."""
+        """ΔW x: (…, in) to (…, out), in x's dtype or autocast's."""
         self._check_product(x)
         algorithm = products.ALGORITHMS[self.resolved_algorithm(x)]
         if algorithm.keeps and self._may_keep(x):

@@ -80,7 +80,7 @@ class Algorithm(ABC):
         return y_TPM.to(x.dtype).reshape(*x.shape[:-2], *y_TPM.shape[1:])
 
     def update(self, update: Update, x: Tensor) -> Tensor:
-        """ΔW x: (…, in) to (…, out) in x's dtype."""
+        """ΔW x: (…, in) to (…, out) in x's dtype, or in autocast's where it is multiplied in that."""
         x_Q = update.grid.split(x)
         y_P = self.grid_product(update.structure, x_Q, update.generators, update.start)
         return update.grid.join(y_P) * update.scale

@@ -92,7 +92,7 @@ def fold(
         scale: factor of the update.
 
     Returns:
-        (T, out) in x's dtype; under autocast without a weight in that one's, in which it is multiplied then.
+        (T, out) in x's dtype; without a weight, under autocast, multiplied in autocast's and in that.
     """
     if weight is None:
         x = x.to(multiplied_in(x))

@@ -153,7 +153,7 @@ def _carry_out(runner: Runner, places: JobPool, until: float, console: Console) 
     if failed := runner.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         count = f"{len(failed)} {'run' if len(failed) == 1 else 'runs'}"
-        rest = f"{clock.left()} are left" if steps else "all else is done"
+        rest = f"{clock.left()} runs and test scores are left" if steps else "all else is done"
         raise UserError(f"{count} failed, {rest}; the same command tries again: {reasons}")
     if over and steps:
         console.print(f"the time is over, about {clock.left()} runs and test scores are left; the same command goes on")

@@ -204,11 +204,16 @@ def test_methods_that_share_the_best_score_are_all_named() -> None:
         ("c", "x"): 0.75, ("c", "y"): 0.5, ("c", "z"): 0.5,
     }.items()]  # fmt: skip
     assert findings.leaders(known) == [
-        "all 3 methods have the best mean score on a (50.0)",
+        "all 3 methods with a score have the best mean score on a (50.0)",
         "y and z have the best mean score on b (75.0)",
         "x has the best mean score on c (75.0)",
     ]
-    assert findings.best("a", known, None) == "a: all 3 methods have the best mean, 50.0 accuracy × 100"
+    assert findings.best("a", known, None) == "a: all 3 methods with a score have the best mean, 50.0 accuracy × 100"
+    assert findings.leaders(known[:2]) == ["x and y have the best mean score on a (50.0)"]
+    beside = against(known, "x")
+    assert findings.best("b", known, beside).startswith(
+        "b: y and z have the best mean, 75.0 accuracy × 100; x has 50.0"
+    )
     assert findings.best("c", known, None) == "c: x has the best mean, 75.0 accuracy × 100"
     losses = [cell("a", "x", [-1.0], LOSS), cell("a", "y", [1.0], LOSS)]
     assert findings.best("a", losses, None) == "a: x has the best mean, −1.000 loss"

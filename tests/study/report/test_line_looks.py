@@ -8,6 +8,7 @@ import pytest
 
 from structune.methods.any_peft import AnyPeft
 from structune.methods.c3a import C3A
+from structune.methods.hydra import Hydra
 from structune.study.report.line_looks import line_looks
 from structune.study.study_file import Study
 
@@ -66,3 +67,9 @@ def test_many_lines_of_one_kind_have_colours_of_their_own() -> None:
     assert len(few) == 3
     assert len({line.colour for line in few}) == 1
     assert len(many) == len({line.colour for line in many}) == 4
+    beside = [{"label": "LoRA", "method": {"name": "lora"}}]
+    mixed = Study.model_validate(plan(*(f"pool {what}" for what in "abcd")).model_dump() | {
+        "methods": [*plan(*(f"pool {what}" for what in "abcd")).model_dump()["methods"], *beside]
+    })  # fmt: skip
+    *pools, lora = line_looks(mixed).values()
+    assert {line.colour for line in pools} == {Hydra.colour} != {lora.colour}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from markupsafe import escape
 
 from structune.study.report import findings
 from structune.study.report.cells import Cell, cells
-from structune.study.report.one_rate import at_rates, common_rate
+from structune.study.report.one_rate import AtRate, at_rates, common_rate
+from structune.study.report.page import write_report
 from structune.study.report.tables import one_rate_table
 from structune.study.search.points import Point
 from structune.study.search.tries import Try
@@ -30,7 +32,7 @@ def searched(made_up: MadeUp) -> MadeUp:
     """A pool whose best rates differ, and a LoRA that one rate ruins."""
     scores(made_up, POOL, {
         "one": {0.001: 0.70, 0.004: 0.72, 0.016: 0.69},
-        "two": {0.001: 0.80, 0.004: 0.81, 0.016: 0.85, 0.064: 0.84},
+        "two": {0.001: 0.80, 0.004: 0.82, 0.016: 0.85, 0.064: 0.84},
     })  # fmt: skip
     scores(made_up, LORA, {
         "one": {0.001: 0.75, 0.004: 0.74, 0.016: None, 0.00025: 0.73},
@@ -45,38 +47,80 @@ def test_costs_are_means_over_tasks(searched: MadeUp) -> None:
     assert set(found) == {(POOL, r) for r in (0.001, 0.004, 0.016)} | {(LORA, r) for r in (2.5e-4, 0.001, 0.004, 0.016)}
     means = {key: one.mean for key, one in found.items()}
     assert means == pytest.approx({
-        (POOL, 0.001): (2 + 5) / 2, (POOL, 0.004): (0 + 4) / 2, (POOL, 0.016): (3 + 0) / 2,
+        (POOL, 0.001): (2 + 5) / 2, (POOL, 0.004): (0 + 3) / 2, (POOL, 0.016): (3 + 0) / 2,
         (LORA, 2.5e-4): (2 + 3) / 2, (LORA, 0.001): 0, (LORA, 0.004): (1 + 2) / 2, (LORA, 0.016): math.inf,
     })  # fmt: skip
-    assert (found[POOL, 0.004].most, found[POOL, 0.004].where) == (pytest.approx(4), "two")
+    assert (found[POOL, 0.004].most, found[POOL, 0.004].where) == (pytest.approx(3), "two")
     assert (found[POOL, 0.016].most, found[POOL, 0.016].where) == (pytest.approx(3), "one")
     assert found[POOL, 0.004].tasks == 2
 
 
-def test_the_common_rate_is_the_one_of_most_methods_that_costs_least(searched: MadeUp) -> None:
-    common = common_rate(at_rates(list(cells(searched.plan, searched.results))))
-    # Three rates have both methods; their mean costs are (3.5 + 0) / 2, (2 + 1.5) / 2 and infinite.
-    assert {one.rate for one in common} <= {0.001, 0.004}
-    assert [one.label for one in common] == [POOL, LORA]
+def at(rate: float, **means: float) -> list[AtRate]:
+    """Methods at a rate, with their means over two tasks."""
+    return [AtRate(label, rate, 2, mean, 2 * mean, "one") for label, mean in means.items()]
+
+
+def test_the_common_rate_is_the_one_of_most_methods_that_ruins_and_costs_least(searched: MadeUp) -> None:
+    found = at_rates(list(cells(searched.plan, searched.results)))
+    # All three rates have both methods; their mean costs are (3.5 + 0) / 2, (1.5 + 1.5) / 2 and infinite.
+    assert [(one.label, one.rate) for one in common_rate(found)] == [(POOL, 0.004), (LORA, 0.004)]
     assert common_rate([]) == []
+    assert common_rate(at(0.1, x=0) + at(0.2, x=5, y=5)) == at(0.2, x=5, y=5)
+    ruined = at(0.1, x=math.inf, y=math.inf, z=0), at(0.2, x=1, y=1, z=math.inf)
+    assert common_rate([*ruined[0], *ruined[1]]) == ruined[1]
 
 
-def test_what_is_said_and_shown(searched: MadeUp) -> None:
-    known = at_rates(list(cells(searched.plan, searched.results)))
-    assert findings.one_rate([one for one in known if one.rate == 0.004]) == (
-        "One rate of 0.004 for 2 methods costs 1.5 to 2 on average over tasks, most of all pool 13"
-    )
-    assert findings.one_rate([one for one in known if one.rate == 0.016]) == (
-        "One rate of 0.016 for 2 methods costs 1.5 on average over tasks, most of all pool 13; "
-        "in 1 method numbers ran away"
-    )
+def test_what_is_said() -> None:
     assert findings.one_rate([]) == ""
-    assert one_rate_table(known).markdown().splitlines() == [
+    assert findings.one_rate(at(0.1, x=2, y=1.5) + at(0.2, z=0)) == (
+        "At 0.1, at which 2 of 3 methods were tried, validation scores are below the best rate's, on average over "
+        "tasks, by 1.5 to 2, most of all x"
+    )
+    assert findings.one_rate(at(0.1, x=2, y=math.inf)).endswith("by 2; in 1 method numbers ran away")
+    assert findings.one_rate(at(0.1, x=0, y=0)).endswith("by 0 to 0")
+    assert findings.one_rate(at(0.1, x=math.inf)) == "At 0.1, at which 1 of 1 method was tried, numbers ran away"
+    assert findings.one_rate([AtRate("x", 0.1, 1, 99.6, 99.6, "one")]) == (
+        "At 0.1, at which 1 of 1 method was tried, validation scores are below the best rate's, by 100"
+    )
+
+
+def test_what_is_shown(searched: MadeUp, without_figures: None) -> None:
+    known = at_rates(list(cells(searched.plan, searched.results)))
+    table = [
         "| method | tasks | 0.00025 | 0.001 | 0.004 | 0.016 |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| pool 13 | 2 | – | 3.5 (5) | 2 (4) | 1.5 (3) |",
+        "| pool 13 | 2 | – | 3.5 (5) | 1.5 (3) | 1.5 (3) |",
         "| LoRA r=8 | 2 | 2.5 (3) | 0 (0) | 1.5 (2) | ran away |",
     ]
+    assert one_rate_table(known).markdown().splitlines() == table
+    page = write_report(searched.plan, searched.results, searched.folder / "out", "the command")
+    heading, notes = findings.one_rate(known), findings.one_rate_notes(known)
+    assert f"## {heading}" in (tables := (page.parent / "tables.md").read_text())
+    assert "\n".join(table) in tables
+    assert notes[0] in tables
+    shown = page.read_text()
+    assert f"<h3>{escape(heading)}</h3>" in shown
+    assert escape(notes[0]) in shown
+    assert ">3.5 (5)</td>" in shown
+    assert "in brackets" not in findings.one_rate_notes([one._replace(tasks=1) for one in known])[0]
+
+
+def test_rates_that_are_named_alike_are_one(made_up: MadeUp) -> None:
+    near = 0.001 * (1 + 1e-9)
+    scores(made_up, LORA, {"one": {0.001: 0.8, 0.004: 0.7, 0.016: 0.6, 2.5e-4: 0.7}})
+    scores(made_up, POOL, {"one": {near: 0.8, 0.004: 0.7, 0.016: 0.6, 2.5e-4: 0.7}})
+    found = at_rates(list(cells(made_up.plan, made_up.results)))
+    assert {one.label for one in found if one.rate == 0.001} == {LORA, POOL}
+
+
+def test_tries_that_are_drawn_say_nothing() -> None:
+    def tried(drawn: bool) -> Cell:
+        points = [Try(Point(rate), score) for rate, score in ((0.1, 0.7), (0.2, 0.6))]
+        metric = Metric("accuracy", "accuracy", percent=True, range=(0, 1))
+        return Cell("one", LORA, metric, [], [], points, drawn, Point(0.1), 0, None, study_seeds=[0], fixed=False)
+
+    assert len(at_rates([tried(False)])) == 2
+    assert at_rates([tried(True)]) == []
 
 
 def test_a_task_on_which_every_rate_scores_the_same_is_left_out(made_up: MadeUp) -> None:

@@ -31,10 +31,9 @@ class RepairedC3ALinear(C3ALinear):
 
     def _update(self, name: str, x: Tensor) -> Tensor:
         kernel = self.c3a_kernel[name]
-        rows, cols, size = kernel.shape
+        size = kernel.shape[-1]
         structure = Circulant(size, size)
-        algorithm = products.resolve("auto", structure, (rows, cols), x[..., 0].numel(), x.dtype, x.device.type)
-        y = products.block_matmul(structure, x.unflatten(-1, (-1, size)), {"c": first_column(kernel)}, algorithm)
+        y = products.block_matmul(structure, x.unflatten(-1, (-1, size)), {"c": first_column(kernel)})
         return y.flatten(-2) / x.shape[-1]
 
 

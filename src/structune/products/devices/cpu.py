@@ -43,14 +43,14 @@ loses most, 1.5 times, with a Monarch matrix of 32 square blocks, 768 wide, and 
 
 
 HALF_IS_FAST: bool = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-"""Whether products are faster in bf16 than in fp32 here, as far as was measured: with AVX512-BF16."""
+"""Whether matrix products are faster in bf16 than in fp32 here, as far as was measured: with AVX512-BF16."""
 
-ENTRIES_OF_A_TRANSFORM = 270
-"""Entries of the matrix that take as long, in bf16, as transforming a number of a token: multiplied for y, x̄ and their
-own gradient. With fewer a convolution is done by `dense` where gradients are recorded, above `FEW_TOKENS`: circulant
-ones up to 540 wide, Toeplitz and Hankel up to 1,080. From `structune bench calibrate-bf16` on one core: 384 wide with
-512 tokens and more `fft` takes 1.2 to 2.5 times as long, 768 wide 0.85 (circulant) to 1.2 times (Toeplitz), 2048 wide
-0.5 to 0.7 times."""
+HALF_TRANSFORM, HALF_BUILDING = 260, 100
+"""In bf16: entries of a matrix that take as long, multiplied for y, x̄ and their own gradient, as transforming a number
+of a token; and `BUILDING` of a convolution's matrix. With 512 tokens a square layer is trained by `dense` where it is
+at most 435 wide (circulant) or 870 (Toeplitz, Hankel): so small a matrix may be kept for the backward pass.
+
+From `structune bench calibrate-bf16` on one core."""
 
 
 class CPU:
@@ -73,8 +73,8 @@ class CPU:
         if vectors := case.num_blocks * case.structure.inner_vectors:
             return "fft" if case.tokens <= (FEW_VECTORS_TOKENS if vectors <= FEW_VECTORS else FEW_TOKENS) else built
         transformed = 2 * case.num_blocks**0.5 * case.structure.numel
-        trained_in_half = case.dtype == torch.bfloat16 and HALF_IS_FAST and case.grad and case.tokens > FEW_TOKENS
-        if trained_in_half and case.entries < ENTRIES_OF_A_TRANSFORM * transformed:
+        in_bf16 = case.dtype == torch.bfloat16 and HALF_IS_FAST and case.grad and case.entries <= self.strip_entries
+        if in_bf16 and case.entries * (1 + HALF_BUILDING / max(1, case.tokens)) < HALF_TRANSFORM * transformed:
             return "dense"
         enough = max(FOLD_TOKENS, FOLD_SHARE * case.width if case.grad else case.width**2 / transformed)
         return "fold" if case.folds and case.tokens >= enough else "fft"

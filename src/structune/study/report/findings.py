@@ -11,7 +11,7 @@ from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, Against
 from structune.study.report.cells import Cell
 from structune.study.report.figures.small import curves
 from structune.study.report.machines import Cost
-from structune.study.report.one_rate import AtRate
+from structune.study.report.one_rate import AtRate, common_rate, cost
 from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, ONE, SMALLEST, Optimum
 from structune.study.report.score_text import factor, number, titled
 from structune.study.report.statistics import FEW, bootstrap_holds_at_most
@@ -47,13 +47,11 @@ def best(task: str, cells: Sequence[Cell], against: Against | None) -> str:
     own = [cell for cell in cells if cell.task == task and cell.seeds]
     if not own:
         return f"{task}: no test score yet"
-    first, *as_good = _firsts(own)
+    first = _firsts(own)[0]
     score = f"{number(first.score, first.metric)} {titled(first.metric)}"
     if len(own) == 1:
         return f"{task}: only {first.label} has a test score, {score}"
-    if as_good:
-        return f"{task}: {_named(own)} the best mean, {score}"
-    said = f"{task}: {first.label} has the best mean, {score}"
+    said = f"{task}: {_named(own)} the best mean, {score}"
     beaten = next((cell for cell in own if against is not None and cell.label == against.reference), None)
     compared = None if against is None else against.of(first)
     if beaten is None or compared is None:
@@ -74,15 +72,15 @@ def leaders(cells: Sequence[Cell]) -> list[str]:
 
 def _firsts(cells: Sequence[Cell]) -> list[Cell]:
     """Those with the best mean score: more than one where it is the same."""
-    most = max(cell.upwards for cell in cells)
-    return [cell for cell in cells if cell.upwards == most]
+    first = max(cells, key=lambda cell: cell.upwards)
+    return [first, *(cell for cell in cells if cell is not first and cell.upwards == first.upwards)]
 
 
 def _named(cells: Sequence[Cell]) -> str:
     """The best of these methods, with its verb."""
     *others, last = (cell.label for cell in _firsts(cells))
     if len(others) + 1 == len(cells) > 2:
-        return f"all {len(cells)} methods have"
+        return f"all {len(cells)} methods with a score have"
     return f"{', '.join(others)} and {last} have" if others else f"{last} has"
 
 
@@ -187,19 +185,34 @@ def rates(found: Mapping[tuple[str, str], Optimum]) -> str:
     return ", ".join(parts)
 
 
-def one_rate(common: Sequence[AtRate]) -> str:
+def one_rate(known: Sequence[AtRate]) -> str:
     """What the rate costs at which most methods were tried."""
-    fine = [one for one in common if not math.isinf(one.mean)]
-    if not fine:
+    if not (common := common_rate(known)):
         return ""
-    worst, away = max(fine, key=lambda one: one.mean), len(common) - len(fine)
-    costs = f"{min(one.mean for one in fine):.2g} to {worst.mean:.2g}" if len(fine) > 1 else f"{worst.mean:.2g}"
-    where = " on average over tasks" if any(one.tasks > 1 for one in fine) else ""
-    lost = f"; in {counted(away, 'method')} numbers ran away" if away else ""
-    return (
-        f"One rate of {worst.rate:.3g} for {counted(len(common), 'method')} costs {costs}{where}, "
-        f"most of all {worst.label}{lost}"
-    )
+    fine, rate = [one for one in common if not math.isinf(one.mean)], common[0].rate
+    total = len({one.label for one in known})
+    said = f"{rate:.3g}, at which {len(common)} of {counted(total, 'method')} {'was' if total == 1 else 'were'} tried,"
+    if not fine:
+        return f"At {said} numbers ran away"
+    worst, least = max(fine, key=lambda one: one.mean), min(fine, key=lambda one: one.mean)
+    costs = cost(worst.mean)
+    if len(fine) > 1:
+        costs = f"{cost(least.mean)} to {costs}"
+        costs += f", most of all {worst.label}" if worst.mean > least.mean else ""
+    where = ", on average over tasks" if any(one.tasks > 1 for one in fine) else ""
+    lost = f"; in {counted(len(common) - len(fine), 'method')} numbers ran away" if len(fine) < len(common) else ""
+    return f"At {said} validation scores are below the best rate's{where}, by {costs}{lost}"
+
+
+def one_rate_notes(known: Sequence[AtRate]) -> list[str]:
+    """What the table of rates shows."""
+    several = any(one.tasks > 1 for one in known)
+    means = "the mean over tasks on which it was searched, in brackets the most on one. " if several else ""
+    return [
+        f"How far the validation score at a rate is below that at the best rate{' of the task: ' if several else '. '}"
+        f"{means}These are single runs, and the best of several owes part of its lead to chance: some distance is to "
+        "be expected of rates that are equally good. Searches in which all scores are the same are left out."
+    ]
 
 
 def losses(cells: Sequence[Cell]) -> str:

@@ -32,16 +32,21 @@ class AtRate(NamedTuple):
     where: str
 
 
+def cost(value: float) -> str:
+    """Two digits of it."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
+
+
 def at_rates(cells: Sequence[Cell]) -> list[AtRate]:
     """Every method whose search is over, at every rate at which it was tried on all tasks, in the order of the cells.
 
-    Empty where tasks are scored in different units. Left out are rates that the study's file says, searches in which
-    more than the rate differs, and those that score the same at every rate.
+    Empty where tasks are scored in different units. Left out are searches whose tries are drawn, as more than the rate
+    may differ between these, and those in which all scores are the same: also where there is one, or none.
     """
     by_label: dict[str, list[Cell]] = {}
     for cell in cells:
-        level = len({one.score for one in cell.tries}) == 1
-        if not (cell.fixed or cell.drawn or level or cell.best is None):
+        scores = {one.score for one in cell.tries if one.score is not None}
+        if len(scores) > 1 and not cell.drawn and cell.best is not None:
             by_label.setdefault(cell.label, []).append(cell)
     own = [cell for group in by_label.values() for cell in group]
     return [one for group in by_label.values() for one in _of(group)] if one_unit([c.metric for c in own]) else []
@@ -56,16 +61,21 @@ def _of(cells: Sequence[Cell]) -> Iterator[AtRate]:
 
 
 def _below_best(cell: Cell) -> dict[float, float]:
-    """By rate, how far its score is from the best one's."""
-    scores = {one.point.rate: one.score for one in cell.tries}
+    """By rate, to the three digits of its name, how far its score is from the best one's."""
+    scores = {float(f"{one.point.rate:.3g}"): one.score for one in cell.tries}
     sign = factor(cell.metric) * (1 if cell.metric.greater_is_better else -1)
     fine = {rate: sign * score for rate, score in scores.items() if score is not None}
     return {rate: max(fine.values()) - fine[rate] if rate in fine else math.inf for rate in scores}
 
 
 def common_rate(found: Sequence[AtRate]) -> list[AtRate]:
-    """All methods at the rate that most were tried at; of several such rates, at that with the lowest mean cost."""
+    """All methods at the rate that most were tried at; of several such rates, at that which ruins and costs least."""
     by_rate: dict[float, list[AtRate]] = {}
     for one in found:
         by_rate.setdefault(one.rate, []).append(one)
-    return min(by_rate.values(), key=lambda own: (-len(own), statistics.fmean(one.mean for one in own)), default=[])
+
+    def order(own: list[AtRate]) -> tuple[int, int, float]:
+        fine = [one.mean for one in own if not math.isinf(one.mean)]
+        return -len(own), -len(fine), statistics.fmean(fine or [math.inf])
+
+    return min(by_rate.values(), key=order, default=[])

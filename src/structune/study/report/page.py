@@ -23,7 +23,7 @@ from structune.study.report.figures.scores import draw_scores
 from structune.study.report.figures.small import curves, draw_curves, draw_rates, limits
 from structune.study.report.line_looks import line_looks
 from structune.study.report.machines import Cost, costs, machines
-from structune.study.report.one_rate import at_rates, common_rate
+from structune.study.report.one_rate import at_rates
 from structune.study.report.optimum import Optimum, optimum
 from structune.study.report.ranks import ranked
 from structune.study.report.reference import reference_label
@@ -130,7 +130,7 @@ def _content(plan: Study, results: Results, known: list[Cell], reference: str | 
         "whole": whole_table(known, looks, compared), "interval_notes": findings.interval_notes(known),
         "tasks": task_table(known, ranks),
         "ranks": ranks, "diagram": diagram, "rates_heading": findings.rates(found), "rates": rates,
-        "one_rate_heading": findings.one_rate(common_rate(at)), "one_rate": one_rate_table(at),
+        "one_rate": [(findings.one_rate(at), one_rate_table(at), findings.one_rate_notes(at))] if at else [],
         "losses_heading": findings.losses(known), "losses": losses, "costs": spent,
         "machines": machine_table(machines(known)), "figures": figures, "legend": legend, "version": __version__,
         "light": _variables(colours, LIGHT), "dark": _variables(colours, DARK),
@@ -246,10 +246,14 @@ def _markdown(name: str, content: Mapping[str, Any]) -> str:
     """All tables."""
     parts = [f"# {name}", content["progress"] + ".", content["uneven"], *content["doubts"]]
     parts += ["## Every method on every task", content["whole"].markdown(), *content["interval_notes"]]
-    for heading, table, notes in content["against"]:
-        parts += [f"## {heading}", table.markdown(), *notes]
+    parts += _sections(content["against"])
     parts += ["## By task", content["tasks"].markdown(), content["ranks"].said]
-    if content["one_rate"].rows:
-        parts += ["## Learning rates", content["one_rate_heading"], content["one_rate"].markdown()]
+    parts += _sections(content["one_rate"])
     parts += ["## What was run where", content["machines"].markdown()]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sections(found: Sequence[tuple[str, Table, list[str]]]) -> Iterator[str]:
+    """Heading, table and notes of each."""
+    for heading, table, notes in found:
+        yield from (f"## {heading}", table.markdown(), *notes)

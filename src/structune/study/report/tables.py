@@ -14,7 +14,7 @@ from structune.study.report.against import Against, Compared
 from structune.study.report.cells import Cell, said
 from structune.study.report.line_looks import Line
 from structune.study.report.machines import Machine, device
-from structune.study.report.one_rate import AtRate
+from structune.study.report.one_rate import AtRate, cost
 from structune.study.report.ranks import Ranks
 from structune.study.report.score_text import factor, number, spread
 from structune.study.report.statistics import Interval, bootstrap_interval, t_interval
@@ -188,7 +188,7 @@ def _below(one: AtRate | None) -> Entry:
         return Entry(NOTHING)
     if math.isinf(one.mean):
         return Entry("ran away", sys.float_info.max)  # a number that a page can sort by
-    return Entry(f"{one.mean:.2g} ({one.most:.2g})" if one.tasks > 1 else f"{one.mean:.2g}", one.mean)
+    return Entry(f"{cost(one.mean)} ({cost(one.most)})" if one.tasks > 1 else cost(one.mean), one.mean)
 
 
 def machine_table(found: Sequence[Machine]) -> Table:
