@@ -186,7 +186,7 @@ def rates(found: Mapping[tuple[str, str], Optimum]) -> str:
 
 
 def one_rate(known: Sequence[AtRate]) -> str:
-    """What the rate costs at which most methods were tried."""
+    """What one rate for all methods costs."""
     if not (common := common_rate(known)):
         return ""
     fine, rate = [one for one in common if not math.isinf(one.mean)], common[0].rate
@@ -198,7 +198,7 @@ def one_rate(known: Sequence[AtRate]) -> str:
     costs = cost(worst.mean)
     if len(fine) > 1:
         costs = f"{cost(least.mean)} to {costs}"
-        costs += f", most of all {worst.label}" if worst.mean > least.mean else ""
+        costs += f", the most with {worst.label}" if worst.mean > least.mean else ""
     where = ", on average over tasks" if any(one.tasks > 1 for one in fine) else ""
     lost = f"; in {counted(len(common) - len(fine), 'method')} numbers ran away" if len(fine) < len(common) else ""
     return f"At {said} validation scores are below the best rate's{where}, by {costs}{lost}"

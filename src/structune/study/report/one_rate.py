@@ -69,13 +69,17 @@ def _below_best(cell: Cell) -> dict[float, float]:
 
 
 def common_rate(found: Sequence[AtRate]) -> list[AtRate]:
-    """All methods at the rate that most were tried at; of several such rates, at that which ruins and costs least."""
+    """All methods at the rate that ruins and costs least of those at which half of the methods or more were tried.
+
+    Where no rate is, at one of those at which most were tried.
+    """
     by_rate: dict[float, list[AtRate]] = {}
     for one in found:
         by_rate.setdefault(one.rate, []).append(one)
+    enough = min(math.ceil(len({one.label for one in found}) / 2), max(map(len, by_rate.values()), default=0))
 
-    def order(own: list[AtRate]) -> tuple[int, int, float]:
+    def order(own: list[AtRate]) -> tuple[int, float]:
         fine = [one.mean for one in own if not math.isinf(one.mean)]
-        return -len(own), -len(fine), statistics.fmean(fine or [math.inf])
+        return len(own) - len(fine), statistics.fmean(fine or [math.inf])
 
-    return min(by_rate.values(), key=order, default=[])
+    return min((own for own in by_rate.values() if len(own) >= enough), key=order, default=[])

@@ -32,6 +32,7 @@ def log_axis(axes: Axes, values: Sequence[float], text: str = "{:,.0f}") -> None
     low, high = min(values), max(values)
     widened = max(1.25, math.sqrt(10 * low / high))
     axes.set(xscale="log", xlim=(low / widened, high * widened))
-    axes.xaxis.set_major_locator(LogLocator(numticks=8))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.format(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (3.3, 2.3)
-_PLACE = {"left": 0.15, "right": 0.97, "bottom": 0.19, "top": 0.88}
+_PLACE = {"left": 0.15, "right": 0.94, "bottom": 0.19, "top": 0.88}
 
 Limits = tuple[float, float]
 
