@@ -9,9 +9,9 @@ orthonormal columns, and every head's queries, keys and values by others, which 
 undo; entries are as large as before. What is frozen is the same function at every width; only ΔW is of another size.
 What lies below is computed once. A head is trained beside, always at the same rate: 1,600 sentences, 16 words each,
 one epoch of 100 steps, AdamW and OneCycle as in recipes, without dropout; 1,000 other sentences are scored. Finished
-runs are kept: the same command goes on. With `--precision bf16` (autocast) a run of layers 4,224 wide took half a minute
-on a busy core with AVX512-BF16; in fp32 one 1,536 wide does. A width is a multiple of 12 heads and of blocks of 64, of
-192 that is: so 2,112 and 4,224 stand for 2,048 and 4,096.
+runs are kept: the same command goes on. With `--precision bf16` (autocast) a run of layers 4,224 wide took half a
+minute on a busy core with AVX512-BF16; in fp32 one 1,536 wide does. A width is a multiple of 12 heads and of blocks of
+64, of 192 that is: so 2,112 and 4,224 stand for 2,048 and 4,096.
 """
 
 from __future__ import annotations
