@@ -50,7 +50,8 @@ HALF_TRANSFORM, HALF_BUILDING = 260, 100
 of a token; and `BUILDING` of a convolution's matrix. With 512 tokens a square layer is trained by `dense` where it is
 at most 435 wide (circulant) or 870 (Toeplitz, Hankel): so small a matrix may be kept for the backward pass.
 
-From `structune bench calibrate-bf16` on one core."""
+From `structune bench calibrate-bf16` on one core: over its 52 cases, 384 to 2048 wide with 64 to 2,048 tokens, what is
+chosen takes 1 % longer than the fastest in the geometric mean, and at most 29 %."""
 
 
 class CPU:
