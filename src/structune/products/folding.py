@@ -92,7 +92,7 @@ def fold(
         scale: factor of the update.
 
     Returns:
-        (T, out) in x's dtype; without a weight, under autocast, multiplied in autocast's and in that.
+        (T, out) in x's dtype, or in autocast's, in which x is multiplied where there is no weight.
     """
     if weight is None:
         x = x.to(multiplied_in(x))

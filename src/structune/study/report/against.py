@@ -101,8 +101,7 @@ def against(cells: Sequence[Cell], reference: str) -> Against:
 
 def _gains(cell: Cell, beaten: Cell) -> list[float]:
     """Of the seeds that both have, how much better the one is."""
-    sign = 1 if cell.metric.greater_is_better else -1
-    return [sign * (score - beaten.seeds[seed]) for seed, score in cell.seeds.items() if seed in beaten.seeds]
+    return [cell.sign * (score - beaten.seeds[seed]) for seed, score in cell.seeds.items() if seed in beaten.seeds]
 
 
 def _tested(wanted: Sequence[tuple[str, list[Cell], list[list[float]]]]) -> list[Compared]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -48,9 +48,14 @@ class Cell(Counted):
         return statistics.fmean(self.seeds.values())
 
     @property
+    def sign(self) -> int:
+        """1 where more is better, else −1."""
+        return 1 if self.metric.greater_is_better else -1
+
+    @property
     def upwards(self) -> float:
         """The mean test score with the sign by which more is better; there has to be one."""
-        return self.score if self.metric.greater_is_better else -self.score
+        return self.sign * self.score
 
     @property
     def numbers(self) -> int:
@@ -108,3 +113,11 @@ def cells(plan: Study, results: Results) -> Iterator[Cell]:
         fixed = len(rates.tried) == 1 and not rates.further and not one.drawn
         own = {each.name: getattr(one, each.name) for each in fields(one)}
         yield Cell(**own, study_seeds=plan.seeds, fixed=fixed)
+
+
+def by_label(known: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """The tasks of each method, in the order of the cells."""
+    found: dict[str, list[Cell]] = {}
+    for cell in known:
+        found.setdefault(cell.label, []).append(cell)
+    return found

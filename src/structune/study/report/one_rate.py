@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from structune.study.report.cells import Cell
+from structune.study.report.cells import Cell, by_label
 from structune.study.report.score_text import factor, one_unit
 
 
@@ -43,13 +43,15 @@ def at_rates(cells: Sequence[Cell]) -> list[AtRate]:
     Empty where tasks are scored in different units. Left out are searches whose tries are drawn, as more than the rate
     may differ between these, and those in which all scores are the same: also where there is one, or none.
     """
-    by_label: dict[str, list[Cell]] = {}
-    for cell in cells:
-        scores = {one.score for one in cell.tries if one.score is not None}
-        if len(scores) > 1 and not cell.drawn and cell.best is not None:
-            by_label.setdefault(cell.label, []).append(cell)
-    own = [cell for group in by_label.values() for cell in group]
-    return [one for group in by_label.values() for one in _of(group)] if one_unit([c.metric for c in own]) else []
+    own = [cell for cell in cells if cell.best is not None and not cell.drawn and _differ(cell)]
+    if not one_unit(cell.metric for cell in own):
+        return []
+    return [one for group in by_label(own).values() for one in _of(group)]
+
+
+def _differ(cell: Cell) -> bool:
+    """Whether not all its scores are the same."""
+    return len({one.score for one in cell.tries if one.score is not None}) > 1
 
 
 def _of(cells: Sequence[Cell]) -> Iterator[AtRate]:
@@ -63,8 +65,8 @@ def _of(cells: Sequence[Cell]) -> Iterator[AtRate]:
 def _below_best(cell: Cell) -> dict[float, float]:
     """By rate, to the three digits of its name, how far its score is from the best one's."""
     scores = {float(f"{one.point.rate:.3g}"): one.score for one in cell.tries}
-    sign = factor(cell.metric) * (1 if cell.metric.greater_is_better else -1)
-    fine = {rate: sign * score for rate, score in scores.items() if score is not None}
+    times = factor(cell.metric) * cell.sign
+    fine = {rate: times * score for rate, score in scores.items() if score is not None}
     return {rate: max(fine.values()) - fine[rate] if rate in fine else math.inf for rate in scores}
 
 

@@ -12,7 +12,7 @@ from structune.errors import UserError
 from structune.files import write_bytes, write_text
 from structune.study.report import findings
 from structune.study.report.against import Against, against
-from structune.study.report.cells import Cell, cells
+from structune.study.report.cells import Cell, by_label, cells
 from structune.study.report.doubts import doubts
 from structune.study.report.figures.axes import sign, task_looks
 from structune.study.report.figures.contrast import readable
@@ -170,13 +170,6 @@ class _Names:
         return name
 
 
-def _by_label(known: Sequence[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
-    for cell in known:
-        found.setdefault(cell.label, []).append(cell)
-    return found
-
-
 def _rates(
     known: Sequence[Cell], tasks: Sequence[str], found: Mapping[tuple[str, str], Optimum], names: _Names
 ) -> Iterator[Shown]:
@@ -188,7 +181,7 @@ def _rates(
     for unit, own in units.items():
         fine = [factor(cell.metric) * one.score for cell in own for one in cell.tries if one.score is not None]
         height = limits(fine) if fine else (0.0, 1.0)
-        for label, group in _by_label(own).items():
+        for label, group in by_label(own).items():
             sentences: dict[str, list[str]] = {}
             for cell in group:
                 sentences.setdefault(found[cell.task, label].said(), []).append(cell.task)
@@ -204,7 +197,7 @@ def _losses(known: Sequence[Cell], tasks: Sequence[str], reference: str | None, 
     own = [cell for cell in known if curves(cell)]
     values = [loss for cell in own for curve in curves(cell) for _, loss in curve]
     beaten = {cell.task: cell for cell in own if cell.label == reference}
-    for label, group in _by_label(own).items():
+    for label, group in by_label(own).items():
         words = f"Training loss of {label} by step, a line a seed"
         name = names.of(f"losses {label}")
         yield Shown(draw_curves(group, beaten, tasks, limits(values), name, words), label, [])

@@ -31,8 +31,8 @@ def log_axis(axes: Axes, values: Sequence[float], text: str = "{:,.0f}") -> None
 
     low, high = min(values), max(values)
     widened = max(1.25, math.sqrt(10 * low / high))
-    axes.set(xscale="log", xlim=(low / widened, high * widened))
-    low, high = axes.get_xlim()
+    low, high = low / widened, high * widened
+    axes.set(xscale="log", xlim=(low, high))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.format(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
