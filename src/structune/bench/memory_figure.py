@@ -16,12 +16,24 @@ if TYPE_CHECKING:
 
 
 def draw_memory(results: Results, path: Path) -> None:
-    """Draw the bytes saved for backward and the transient peak of each method, beside those of x and W."""
-    label = "MB beyond the frozen layer: saved for backward (hollow), transient peak (full); x: input, W: weight"
-    draw_panels(results, path, lambda line: line.peak, _pairs, label)
+    """Draw the bytes saved for backward and the transient peak of each method.
+
+    Those of x and W stand beside them where the suite has targets for memory: they are of one layer.
+    """
+    label = "MB beyond what is frozen: saved for backward (hollow), transient peak (full)"
+    has_targets = any(target.get("saved") or target.get("peak") for target in results.suite["targets"])
+    if has_targets:
+        label += "; x: input, W: weight"
+
+    def draw_one(axes: Axes, panel: Panel, names: Sequence[str], case: CaseResult) -> None:
+        _pairs(axes, panel, names)
+        if has_targets:
+            _sizes(axes, case)
+
+    draw_panels(results, path, lambda line: line.peak, draw_one, label)
 
 
-def _pairs(axes: Axes, panel: Panel, names: Sequence[str], case: CaseResult) -> None:
+def _pairs(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
     for place, name in enumerate(names):
@@ -35,11 +47,14 @@ def _pairs(axes: Axes, panel: Panel, names: Sequence[str], case: CaseResult) -> 
             axes.plot(saved, place, marker=marker, color="white", markeredgecolor=colour, markersize=6, zorder=3)
         axes.plot(peak, place, marker=marker, color=colour, markersize=6, markeredgewidth=0.6, zorder=4,
                   markeredgecolor="white")  # fmt: skip
-    for size, label, side in ((case.input_bytes, "x", 1), (case.weight_bytes, "W", -1)):
-        axes.axvline(size / 1e6, color=GREY, linewidth=1, linestyle="--")
-        axes.annotate(label, (size / 1e6, 1), (3 * side, 0), xycoords=("data", "axes fraction"), color=INK, fontsize=8,
-                      textcoords="offset points", va="top", ha="left" if side > 0 else "right")  # fmt: skip
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(left=-0.15)
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 3)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _sizes(axes: Axes, case: CaseResult) -> None:
+    for size, label, side in ((case.input_bytes, "x", 1), (case.weight_bytes, "W", -1)):
+        axes.axvline(size / 1e6, color=GREY, linewidth=1, linestyle="--")
+        axes.annotate(label, (size / 1e6, 1), (3 * side, 0), xycoords=("data", "axes fraction"), color=INK, fontsize=8,
+                      textcoords="offset points", va="top", ha="left" if side > 0 else "right")  # fmt: skip

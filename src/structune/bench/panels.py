@@ -27,7 +27,7 @@ def draw_panels(
     draw_one: Callable[[Axes, Panel, Sequence[str], CaseResult], None],
     label: str,
 ) -> None:
-    """Draw every case into a panel; methods with a small value come first.
+    """Draw every case that has something to show into a panel; methods with a small value come first.
 
     Args:
         results: of a suite.
@@ -41,7 +41,7 @@ def draw_panels(
     """
     from matplotlib.figure import Figure
 
-    panels: list[Panel] = []
+    panels: list[tuple[Panel, CaseResult]] = []
     values: dict[str, list[float]] = {}
     for case in results.cases:
         panel = {}
@@ -49,7 +49,8 @@ def draw_panels(
             if (found := value(line)) is not None:
                 panel[line.row.method] = line
                 values.setdefault(line.row.method, []).append(found)
-        panels.append(panel)
+        if panel:
+            panels.append((panel, case))
     names = sorted(values, key=lambda name: sum(values[name]) / len(values[name]))
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)
@@ -60,7 +61,7 @@ def draw_panels(
     places[0].set_ylim(len(names) - 0.4, -0.7)
     for axes in places[len(panels) :]:
         axes.remove()
-    for axes, panel, case in zip(places, panels, results.cases, strict=False):
+    for axes, (panel, case) in zip(places, panels, strict=False):
         draw_one(axes, panel, names, case)
         axes.set_title(case.name, loc="left", fontsize=9.5)
         tidy(axes)
