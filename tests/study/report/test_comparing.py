@@ -173,14 +173,20 @@ def test_no_difference_between_ranks_is_said() -> None:
 
 def test_incomplete_blocks_and_too_few_are_said_and_not_drawn() -> None:
     three = [cell(f"t{t}", m, [0.9 - 0.1 * n]) for t in range(15) for n, m in enumerate("abc")]
+    found = ranked([*three, *(cell(f"t{t}", "gap", [0.99] if t < 5 else []) for t in range(15))])
+    assert found.left_out == ["gap"]  # 3 x 15 scores against 4 x 5
+    assert found.labels == list("abc") and len(found.tasks) == 15
     found = ranked([*three, *(cell(f"t{t}", "gap", [0.99] if t else []) for t in range(15))])
-    assert found.left_out == ["gap"]
-    assert found.labels == list("abc")
+    assert found.left_out == ["t0"]  # 4 x 14 scores against 3 x 15
+    assert found.labels == ["gap", *"abc"] and found.tasks == [f"t{t}" for t in range(1, 15)]
+    gaps = [*three, *(cell(f"t{t}", m, [0.5]) for t in range(15) for m, gap in (("x", 0), ("y", 1)) if t != gap)]
+    found = ranked(gaps)
+    assert found.left_out == ["t0", "t1"] and len(found.labels) == 5  # on tasks that no method alone has
     for cells, said in (
-        ([c for c in three if c.label != "a"], "two methods have a test score on every task"),
+        ([c for c in three if c.label != "a"], "two methods have test scores on the same tasks"),
         ([c for c in three if c.task == "t0"], "One task is no sample of tasks"),
         ([c for c in three if c.task in ("t0", "t1")], "Too few tasks"),
-        ([cell("t0", "a", []), cell("t1", "a", [])], "no method has"),
+        ([cell("t0", "a", []), cell("t1", "a", [])], "no method has a test score,"),
     ):
         none = ranked(cells)
         assert said in none.said

@@ -133,7 +133,7 @@ def test_half_a_study_is_told_as_one(made_up: MadeUp) -> None:
     assert "two: no test score yet" in seen
     assert "not tested: one seed in common" in seen
     assert "Only 0.001 was tried so far." in seen
-    assert "Nothing to test: no method has a test score on every task, and it takes three." in seen
+    assert "Nothing to test: two methods have test scores on the same tasks, and it takes three." in seen
     tables = (made_up.folder / "out" / "tables.md").read_text("utf-8")
     assert re.search(r"\| pool 100 \| one \| 1 of 3 rates tried \| – \|", tables)
     assert re.search(r"\| pool 100 \| two \| not begun \| – \|", tables)

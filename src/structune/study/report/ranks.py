@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from structune.study.report.against import said_p
@@ -13,12 +13,12 @@ from structune.study.report.statistics import CONFIDENCE, alike, critical_differ
 
 @dataclass(frozen=True)
 class Ranks:
-    """Methods that were scored on every task, from the best mean rank on.
+    """Methods that were scored on the same tasks, from the best mean rank on.
 
     Attributes:
         labels, ranks: of them.
         tasks: on which they are ranked.
-        left_out: methods without a score on some task.
+        left_out: methods without a score on some of these tasks, and other tasks.
         difference: by how much ranks have to differ; nan where none was worked out.
         groups: first and last of those that are not told apart; empty where none was worked out.
         said: what it comes to, or why nothing can be said.
@@ -39,12 +39,14 @@ class Ranks:
 
 
 def ranked(cells: Sequence[Cell]) -> Ranks:
-    """Rank the methods by mean test scores, tasks being blocks; seeds are no blocks of their own."""
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    labels = list(dict.fromkeys(cell.label for cell in cells))
+    """Rank the methods by mean test scores, tasks being blocks; seeds are no blocks of their own.
+
+    Where some scores are missing, those methods and tasks are taken that have most scores without a gap.
+    """
     scores = {(cell.task, cell.label): cell.upwards for cell in cells if cell.seeds}
-    whole = [label for label in labels if all((task, label) in scores for task in tasks)]
-    left_out = [label for label in labels if label not in whole and any((task, label) in scores for task in tasks)]
+    tasks, whole = _without_gaps(scores)
+    left_out = [name for place, kept in ((1, whole), (0, tasks)) for name in dict.fromkeys(key[place] for key in scores)
+                if name not in kept]  # fmt: skip
     rows = [[scores[task, label] for label in whole] for task in tasks]
     ranks = mean_ranks(rows) if whole else []
     order = sorted(range(len(whole)), key=lambda number: (ranks[number], number))
@@ -54,8 +56,8 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
         return Ranks(labels, ranks, tasks, left_out, difference, list(groups), said)
 
     if len(whole) < 3:
-        count = {0: "no method has", 1: "one method has", 2: "two methods have"}[len(whole)]
-        return found(f"Nothing to test: {count} a test score on every task, and it takes three.")
+        some = ("no method has a test score", "one method has", "two methods have test scores on the same tasks")
+        return found(f"Nothing to test: {some[len(whole)]}, and it takes three.")
     if len(tasks) < 2:
         return found("One task is no sample of tasks: the order on it is that of the table above.")
     difference = critical_difference(len(whole), len(tasks))
@@ -75,3 +77,17 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
         f"By Friedman's test the methods are not all alike (p {said_p(p)}); those whose mean ranks differ by less than "
         f"{difference:.2f} (Nemenyi) are joined by a bar: between them no difference is shown.", difference, groups,
     )  # fmt: skip
+
+
+def _without_gaps(scores: Mapping[tuple[str, str], float]) -> tuple[list[str], list[str]]:
+    """Tasks and methods, each of which has a score on each of these tasks, with as many scores as can be."""
+    tasks_of: dict[str, list[str]] = {}
+    for task, label in scores:
+        tasks_of.setdefault(label, []).append(task)
+
+    def methods_on(tasks: Sequence[str]) -> list[str]:
+        return [label for label, known in tasks_of.items() if set(tasks) <= set(known)]
+
+    common = ([task for task in one if task in other] for one in tasks_of.values() for other in tasks_of.values())
+    tasks = max(common, key=lambda tasks: len(tasks) * len(methods_on(tasks)), default=[])
+    return tasks, methods_on(tasks) if tasks else []

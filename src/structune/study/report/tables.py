@@ -142,7 +142,7 @@ def against_table(compared: Sequence[Compared], several: bool) -> Table:
 
 
 def task_table(cells: Sequence[Cell], ranks: Ranks) -> Table:
-    """Mean scores, a column a task, with mean ranks where methods were scored on every task."""
+    """Mean scores, a column a task, with mean ranks where methods were scored on the same tasks."""
     scores = {(cell.task, cell.label): cell for cell in cells if cell.seeds}
     labels = dict.fromkeys(cell.label for cell in cells if cell.seeds)
     rank = dict(zip(ranks.labels, ranks.ranks, strict=True)) if len(ranks.labels) > 1 else {}
