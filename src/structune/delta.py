@@ -146,12 +146,8 @@ class StructuredDelta(nn.Module):
 
     def numbers(self) -> Tensor:
         """The raw numbers θ = θ⁰ + step · δ, (pool_size,), in at least fp32; the first `num_fixed` are frozen."""
-        if self.shared_pool is not None:
-            self.shared_pool.check_one(self)
-        numbers = self.pool.to(working_dtype(self.pool)) * self.structure.raw_step
-        if self.num_fixed:
-            numbers = nn.functional.pad(numbers, (self.num_fixed, 0))
-        return numbers if self.start is None else numbers + self._start_numbers()
+        numbers = self._numbers()
+        return numbers.clone() if numbers is self.pool else numbers
 
     @torch.no_grad()
     def set_numbers(self, numbers: Tensor) -> None:
@@ -253,7 +249,7 @@ class StructuredDelta(nn.Module):
 
     def dense(self) -> Tensor:
         """ΔW (out, in), or (stack, out, in), in at least fp32, under autocast too, differentiable."""
-        return self._update().matrix()
+        return self._update().matrix().clone(memory_format=torch.contiguous_format)
 
     def lookup(self, index: Tensor) -> Tensor:
         """Rows of ΔW, as a table of embeddings is read: int64 (…,) to (…, in), in at least fp32.
@@ -363,7 +359,18 @@ class StructuredDelta(nn.Module):
     def _update(self) -> products.Update:
         """ΔW as it is now."""
         start = self._start_generators() if self.centred else None
-        return products.Update(self.structure, self.generators(), start, self.grid, self.scale)
+        return products.Update(self.structure, self._generators_at(self._numbers()), start, self.grid, self.scale)
+
+    def _numbers(self) -> Tensor:
+        """θ, which may be δ's own memory: a small layer's pass takes as long as it has operations."""
+        if self.shared_pool is not None:
+            self.shared_pool.check_one(self)
+        numbers = self.pool.to(working_dtype(self.pool))
+        if self.structure.raw_step != 1:
+            numbers = numbers * self.structure.raw_step
+        if self.num_fixed:
+            numbers = nn.functional.pad(numbers, (self.num_fixed, 0))
+        return numbers if self.start is None else numbers + self._start_numbers()
 
     def _start_numbers(self) -> Tensor:
         """θ⁰, (P,)."""

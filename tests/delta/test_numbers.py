@@ -100,3 +100,16 @@ def test_seeds(family: str) -> None:
         assert other.index is not None
         assert not torch.equal(other.index, reference.index)
         assert not torch.equal(other.dense(), reference.dense())
+
+
+@every_family
+@every_source
+def test_what_is_given_out_is_not_the_trained_numbers_own_memory(family: str, source: str) -> None:
+    for splits in (3, 1) if "pool_size" not in SOURCES[source] else (3,):  # one block may be a view of its numbers
+        delta = moved(make(family, source, num_splits=splits))
+        before, whole = delta.pool.detach().clone(), delta.dense().detach().clone()
+        with torch.no_grad():
+            for given in (delta.numbers(), delta.dealt(), delta.dense(), *delta.generators().values()):
+                given.mul_(3.0)  # raises where entries share a place
+        assert torch.equal(delta.pool, before)
+        assert torch.equal(delta.dense(), whole) and whole.any()

@@ -41,9 +41,16 @@ class Update:
         return replace(self, structure=structure, generators=generators, start=None)
 
     def matrix(self) -> Tensor:
-        """ΔW (out, in), or (stack, out, in), in at least fp32, under autocast too, differentiable."""
+        """ΔW (out, in), or (stack, out, in), in at least fp32, under autocast too, differentiable.
+
+        It may be the generators' own memory, with entries that share a place.
+        """
         update = self.as_one_block()
         found = blocks(update.structure, update.generators)
         if update.start is not None:
             found = found - blocks(update.structure, update.start)
-        return self.grid.assemble(found) * self.scale
+        return self.scaled(self.grid.assemble(found))
+
+    def scaled(self, unscaled: Tensor) -> Tensor:
+        """`scale` times that; at 1, the default, without an operation."""
+        return unscaled if self.scale == 1 else unscaled * self.scale

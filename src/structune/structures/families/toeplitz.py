@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -19,9 +18,8 @@ from structune.structures.shift import shift
 
 
 def toeplitz_entries(t: Tensor, cols: int) -> Tensor:
-    """W[i, j] = t[i − j + cols − 1], from t (…, rows + cols − 1): a Hankel matrix upside down, copied by whole rows."""
-    upside_down = hankel_entries(t.flip(-1), cols)
-    return upside_down.index_select(-2, torch.arange(upside_down.shape[-2] - 1, -1, -1, device=t.device))
+    """W[i, j] = t[i − j + cols − 1], from t (…, rows + cols − 1): a Hankel matrix upside down."""
+    return hankel_entries(t.flip(-1), cols).flip(-2)
 
 
 def diagonal_sums(matrix: Tensor) -> Tensor:
