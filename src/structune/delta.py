@@ -43,8 +43,9 @@ class StructuredDelta(nn.Module):
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
     left out: families linear in all generators start from θ⁰ = 0; own generators of families that are a product from
-    one factor at zero and the others at random (low rank: G = 0, random H). Otherwise θ⁰ is uniform on (−1, 1) and its
-    matrix is subtracted, so that frozen numbers of linear families cancel and those of all others take part.
+    one factor at zero and the others at random (low rank: G = 0, random H), uniform on (−1, 1), or with "lora", the
+    default of low rank, on (−1/√n, 1/√n), where n is the length of their last axis. Otherwise θ⁰ is uniform on (−1, 1)
+    and its matrix is subtracted, so that frozen numbers of linear families cancel and those of all others take part.
     `init_weights=False` is the papers' own form instead: θ⁰ is random and nothing is subtracted.
 
     Args:
@@ -108,7 +109,7 @@ class StructuredDelta(nn.Module):
         self.num_blocks = self.grid.num_blocks * (stack or 1)
         self.full_scale = resolved.scale
         self.strength = 1.0
-        block, seed, init_weights = self.structure, self.options.seed, self.options.init_weights
+        block, seed, init_weights = self.structure, self.options.seed, resolved.init_weights
         blocks = mark(block.name, block.rows, block.cols, self.pooled)
         own_options = options_mark(block.options, block.own_options())
         self.identity = Identity(seed, stream, init_weights, blocks, own_options=own_options)

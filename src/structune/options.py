@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from structune import pool_maps, structures
 
-InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform"]
+InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform", "lora"]
 Scale: TypeAlias = float | Literal["1/in_features"]
 BlockSize: TypeAlias = int | Literal["gcd"]
 PoolScope: TypeAlias = str | dict[str, str]
@@ -109,8 +109,8 @@ def _check_scale(name: str, value: Any) -> None:
 
 
 def _check_init_weights(name: str, value: Any) -> None:
-    if not isinstance(value, bool) and value not in ("xavier_uniform", "kaiming_uniform"):
-        raise ValueError(f"{name}={value!r} must be True, False, 'xavier_uniform' or 'kaiming_uniform'")
+    if not isinstance(value, bool) and value not in ("xavier_uniform", "kaiming_uniform", "lora"):
+        raise ValueError(f"{name}={value!r} must be True, False, 'xavier_uniform', 'kaiming_uniform' or 'lora'")
 
 
 def _check_algorithm(name: str, value: Any) -> None:
@@ -257,7 +257,8 @@ class UpdateOptions:
     scale: Scale = option(1.0, "factor of ΔW; '1/in_features' is the convention of PEFT's C3A", _check_scale)
     init_weights: InitWeights = option(
         True,
-        "True starts at ΔW = 0; False, 'xavier_uniform' and 'kaiming_uniform' start at random (papers)",
+        "True starts at ΔW = 0 ('lora': the same for low_rank blocks with numbers of their own, where it is what True "
+        "stands for); False, 'xavier_uniform' and 'kaiming_uniform' start at random (papers)",
         _check_init_weights,
     )
     algorithm: str = option(

@@ -23,6 +23,8 @@ class Start:
         by_generator: whether each generator has its own start; else all numbers are drawn alike.
         subtracted: whether S(θ⁰) is taken off ΔW, because it is not zero by itself.
         is_default: whether ΔW starts at zero; else the papers' random start.
+        narrow: whether generators start as LoRA's A does: with n numbers on their last axis, the inputs that are
+            summed, uniform on (−1/√n, 1/√n) in place of (−1, 1).
     """
 
     random: bool
@@ -30,21 +32,31 @@ class Start:
     by_generator: bool
     subtracted: bool
     is_default: bool
+    narrow: bool
 
     @classmethod
     def of(cls, init_weights: InitWeights, structure: Structure, *, pooled: bool, sizes: tuple[int, int]) -> Start:
         """The start that `init_weights` asks for.
 
         Args:
-            init_weights: True, False or a name: see `StructuredDelta`.
+            init_weights: True, False or a name: see `StructuredDelta`; of a family, `zero_start` is in True's place.
             structure: the family of the blocks.
             pooled: whether blocks share their numbers.
             sizes: (out_features, in_features) of ΔW.
+
+        Raises:
+            ValueError: "lora", and blocks share their numbers, or are of a family that does not start so.
         """
         bound = _bound(init_weights, *sizes)
         # Numbers of a pool play every generator's part at once, so they have no generator's start.
         by_generator = bound is None and not pooled
         zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
+        narrow = init_weights == "lora"
+        if narrow and (pooled or structure.zero_start != "lora"):
+            raise ValueError(
+                "init_weights='lora' is for low_rank blocks with numbers of their own: "
+                f"take True for {structure.name}{' in a pool' if pooled else ''}"
+            )
         random = bound is not None or not structure.is_linear
         return cls(
             random=random,
@@ -52,6 +64,7 @@ class Start:
             by_generator=by_generator,
             subtracted=bound is None and random and not zero,
             is_default=bound is None,
+            narrow=narrow,
         )
 
     def integers(self, structure: Structure, pool_size: int, seed: int) -> Tensor:
@@ -65,12 +78,14 @@ class Start:
         generators = list(structure.generators().values())
         parts = position.view(-1, structure.numel).split([math.prod(g.shape) for g in generators], dim=1)
         drawn = [g.start(part.unflatten(1, g.shape), seed) for g, part in zip(generators, parts, strict=True)]
+        if self.narrow:  # a quotient of fp64 numbers is rounded alike on every platform
+            drawn = [(whole.double() / math.sqrt(whole.shape[-1])).round().to(torch.int32) for whole in drawn]
         return torch.cat([values.flatten(1) for values in drawn], dim=1).flatten()
 
 
 def _bound(init_weights: InitWeights, out_features: int, in_features: int) -> float | None:
     """Bound of the papers' random start, uniform on (−bound, bound); None for the start at ΔW = 0."""
-    if init_weights is True:
+    if init_weights in (True, "lora"):
         return None
     if init_weights == "kaiming_uniform":
         return math.sqrt(1 / in_features)

@@ -47,7 +47,12 @@ from .conftest import IN, OUT, every_family, every_source, make
         ({"scale": 1e-40}, "scale=1e-40 must be at least 1e-18 in size: fp32 would leave nothing of the update"),
         ({"scale": math.nan}, "scale=nan must be a finite number"),
         ({"scale": "1/out_features"}, "scale='1/out_features' must be a finite number"),
-        ({"init_weights": "zeros"}, "init_weights='zeros' must be True, False, 'xavier_uniform' or 'kaiming_uniform'"),
+        ({"init_weights": "zeros"}, "init_weights='zeros' must be True, False, .*, 'kaiming_uniform' or 'lora'"),
+        ({"init_weights": "lora"}, "init_weights='lora' is for low_rank blocks .*: take True for toeplitz"),
+        (
+            {"init_weights": "lora", "structure": "low_rank", "pool_size": 9},
+            "init_weights='lora' is for low_rank blocks with numbers of their own: take True for low_rank in a pool",
+        ),
         ({"init_weights": None}, "init_weights=None must be True"),
         ({"algorithm": "factored"}, "algorithm='factored'.*toeplitz blocks: choose .*'auto'.*dense.*fft"),
         ({"algorithm": "fast"}, "algorithm='fast'"),
