@@ -43,9 +43,10 @@ class StructuredDelta(nn.Module):
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
     left out: families linear in all generators start from θ⁰ = 0; own generators of families that are a product from
-    one factor at zero and the others at random (low rank: G = 0, random H), uniform on (−1, 1), or with "lora", the
-    default of low rank, on (−1/√n, 1/√n), where n is the length of their last axis. Otherwise θ⁰ is uniform on (−1, 1)
-    and its matrix is subtracted, so that frozen numbers of linear families cancel and those of all others take part.
+    one factor at zero and the others at random (low rank: G = 0, random H), uniform on (−1, 1), or, for low rank with
+    `init_weights="lora"`, on (−1/√n, 1/√n), where n is the length of their last axis. Otherwise θ⁰ is uniform on
+    (−1, 1) and its matrix is subtracted, so that frozen numbers of linear families cancel and those of all others take
+    part.
     `init_weights=False` is the papers' own form instead: θ⁰ is random and nothing is subtracted.
 
     Args:
@@ -109,7 +110,7 @@ class StructuredDelta(nn.Module):
         self.num_blocks = self.grid.num_blocks * (stack or 1)
         self.full_scale = resolved.scale
         self.strength = 1.0
-        block, seed, init_weights = self.structure, self.options.seed, resolved.init_weights
+        block, seed, init_weights = self.structure, self.options.seed, self.options.init_weights
         blocks = mark(block.name, block.rows, block.cols, self.pooled)
         own_options = options_mark(block.options, block.own_options())
         self.identity = Identity(seed, stream, init_weights, blocks, own_options=own_options)
@@ -242,7 +243,9 @@ class StructuredDelta(nn.Module):
         None where a start is subtracted that leaves no blocks of one family.
         """
         update = self._update().as_one_block()
-        return None if update.start is not None else (update.structure, dict(update.generators))
+        if update.start is not None:
+            return None
+        return update.structure, {name: generator.clone() for name, generator in update.generators.items()}
 
     def generators(self) -> dict[str, Tensor]:
         """The generators (P, Q, *shape), or (stack, P, Q, *shape), of all blocks at θ, in at least fp32."""
@@ -250,7 +253,8 @@ class StructuredDelta(nn.Module):
 
     def dense(self) -> Tensor:
         """ΔW (out, in), or (stack, out, in), in at least fp32, under autocast too, differentiable."""
-        return self._update().matrix().clone(memory_format=torch.contiguous_format)
+        whole = self._update().matrix()  # at the scale 1 it may be the numbers' own memory
+        return whole.clone(memory_format=torch.contiguous_format) if self.scale == 1 else whole
 
     def lookup(self, index: Tensor) -> Tensor:
         """Rows of ΔW, as a table of embeddings is read: int64 (…,) to (…, in), in at least fp32.

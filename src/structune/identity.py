@@ -56,7 +56,7 @@ class Identity:
     Args:
         seed: of the configuration.
         stream: the layer's own sequence of the seed.
-        init_weights: how training started; where `True` stood for a start like LoRA's it says so.
+        init_weights: how training started.
         blocks: `mark` of the family and the size of its blocks.
         sampler_version: version of the arithmetic that turns seeds into numbers.
         pool_map: how a number of the pool reaches a generator.
@@ -181,9 +181,7 @@ class Identity:
                 "again, and its numbers alone"
             )
         seed, stream = (int(value) for value in stored)
-        start = True if self.init_weights == "lora" else self.init_weights  # there was none like LoRA's
-        old = replace(self, seed=seed, stream=stream, init_weights=start, pool_map=OF_OLD, share=None, pool_size=0)
-        return self.taking_over(old)
+        return self.taking_over(replace(self, seed=seed, stream=stream, pool_map=OF_OLD, share=None, pool_size=0))
 
 
 _ALONE = Share("matrix", 0, 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from structune import pool_maps, products
 from structune.grid import Grid
-from structune.options import InitWeights, PoolScope, UpdateOptions, check_count, families_with
+from structune.options import PoolScope, UpdateOptions, check_count, families_with
 from structune.pool_maps.pool_map import PoolMap
 from structune.start import Start
 from structune.structures import Structure, get
@@ -32,7 +32,6 @@ class ResolvedOptions:
         pool_map: how they reach the blocks; None where those have numbers of their own.
         num_fixed: how many of them, the first ones, are frozen.
         scale: the factor of ΔW.
-        init_weights: how training starts; True is the family's own way no more, which is named.
         start: where training starts.
     """
 
@@ -45,7 +44,6 @@ class ResolvedOptions:
     pool_map: PoolMap | None
     num_fixed: int
     scale: float
-    init_weights: InitWeights
     start: Start
 
     @classmethod
@@ -88,9 +86,6 @@ class ResolvedOptions:
         pooled = options.pool_size is not None or ratio > 0
         read_by = pool_maps.get(options.pool_map or pool_maps.DEFAULT)
         sizes = out_features, in_features
-        init_weights = options.init_weights
-        if init_weights is True and not pooled:
-            init_weights = structure.zero_start
         return cls(
             grid=grid,
             stack=stack,
@@ -101,8 +96,7 @@ class ResolvedOptions:
             pool_map=read_by(pool_size, demand // structure.numel, structure.numel) if pooled else None,
             num_fixed=num_fixed,
             scale=1.0 / in_features if options.scale == "1/in_features" else float(options.scale),
-            init_weights=init_weights,
-            start=Start.of(init_weights, structure, pooled=pooled, sizes=sizes),
+            start=Start.of(options.init_weights, structure, pooled=pooled, sizes=sizes),
         )
 
 

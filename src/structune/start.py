@@ -23,8 +23,8 @@ class Start:
         by_generator: whether each generator has its own start; else all numbers are drawn alike.
         subtracted: whether S(θ⁰) is taken off ΔW, because it is not zero by itself.
         is_default: whether ΔW starts at zero; else the papers' random start.
-        narrow: whether generators start as LoRA's A does: with n numbers on their last axis, the inputs that are
-            summed, uniform on (−1/√n, 1/√n) in place of (−1, 1).
+        narrow: whether generators start as LoRA's A does: raw numbers uniform on (−1/√n, 1/√n) in place of (−1, 1),
+            where n is the length of their last axis, a block's columns.
     """
 
     random: bool
@@ -39,7 +39,7 @@ class Start:
         """The start that `init_weights` asks for.
 
         Args:
-            init_weights: True, False or a name: see `StructuredDelta`; of a family, `zero_start` is in True's place.
+            init_weights: True, False or a name: see `StructuredDelta`.
             structure: the family of the blocks.
             pooled: whether blocks share their numbers.
             sizes: (out_features, in_features) of ΔW.
@@ -52,7 +52,7 @@ class Start:
         by_generator = bound is None and not pooled
         zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
         narrow = init_weights == "lora"
-        if narrow and (pooled or structure.zero_start != "lora"):
+        if narrow and (pooled or not structure.can_start_as_lora):
             raise ValueError(
                 "init_weights='lora' is for low_rank blocks with numbers of their own: "
                 f"take True for {structure.name}{' in a pool' if pooled else ''}"

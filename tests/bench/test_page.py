@@ -160,20 +160,23 @@ def test_figure_of_times_shows_the_medians_cheapest_first(
         assert {(round(float(x), 6), float(y)) for x, y in points} >= {(1.0, 0.0), (1.25, 1.0), (1.4, 2.0), (1.5, 1.0)}
 
 
-@pytest.mark.parametrize("targets", [[], [{"methods": ["toeplitz-*"], "peak": "weight"}]])
+@pytest.mark.parametrize("workload", ["layer", "model"])
 def test_figure_of_memory_leaves_out_cases_without_numbers(
-    targets: list[dict[str, object]], invent: Invent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    workload: str, invent: Invent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr("structune.bench.panels.save", lambda figure, path: drawn.append(figure))
     results = times(invent)
     noted = [Row(method=row.method, kind=row.kind, note="too large") for row in results.cases[1].rows]
     cases = [results.cases[0], results.cases[1].model_copy(update={"rows": noted})]
-    suite = {**results.suite, "measure": ["memory"], "targets": targets}
+    suite = {**results.suite, "measure": ["memory"], "workload": workload}
     draw(results.model_copy(update={"suite": suite, "cases": cases}), tmp_path / "x.png")
     (axes,) = drawn[0].axes
     assert axes.get_title(loc="left") == "16x8, 4 tokens"
-    assert [text.get_text() for text in axes.texts] == (["x", "W"] if targets else [])  # sizes of a layer
+    assert [text.get_text() for text in axes.texts] == (["x", "W"] if workload == "layer" else [])  # sizes of a layer
+    cases = [case.model_copy(update={"rows": noted}) for case in results.cases]
+    draw(results.model_copy(update={"suite": suite, "cases": cases}), tmp_path / "x.png")  # nothing to show
+    assert len(drawn[1].axes) == 2
 
 
 @pytest.fixture

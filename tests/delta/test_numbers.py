@@ -109,7 +109,9 @@ def test_what_is_given_out_is_not_the_trained_numbers_own_memory(family: str, so
         delta = moved(make(family, source, num_splits=splits))
         before, whole = delta.pool.detach().clone(), delta.dense().detach().clone()
         with torch.no_grad():
-            for given in (delta.numbers(), delta.dealt(), delta.dense(), *delta.generators().values()):
+            block = delta.as_one_block()
+            inside = () if block is None else block[1].values()
+            for given in (delta.numbers(), delta.dealt(), delta.dense(), *delta.generators().values(), *inside):
                 given.mul_(3.0)  # raises where entries share a place
         assert torch.equal(delta.pool, before)
         assert torch.equal(delta.dense(), whole) and whole.any()

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 def draw_memory(results: Results, path: Path) -> None:
     """Draw the bytes saved for backward and the transient peak of each method.
 
-    Those of x and W stand beside them where the suite has targets for memory: they are of one layer.
+    Those of x and W stand beside them where they are of the one layer that is measured.
     """
     label = "MB beyond what is frozen: saved for backward (hollow), transient peak (full)"
-    has_targets = any(target.get("saved") or target.get("peak") for target in results.suite["targets"])
-    if has_targets:
+    of_a_layer = results.suite["workload"] == "layer"
+    if of_a_layer:
         label += "; x: input, W: weight"
 
     def draw_one(axes: Axes, panel: Panel, names: Sequence[str], case: CaseResult) -> None:
         _pairs(axes, panel, names)
-        if has_targets:
+        if of_a_layer:
             _sizes(axes, case)
 
     draw_panels(results, path, lambda line: line.peak, draw_one, label)

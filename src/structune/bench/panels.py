@@ -51,6 +51,7 @@ def draw_panels(
                 values.setdefault(line.row.method, []).append(found)
         if panel:
             panels.append((panel, case))
+    panels = panels or [({}, case) for case in results.cases]
     names = sorted(values, key=lambda name: sum(values[name]) / len(values[name]))
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)

@@ -83,7 +83,7 @@ class Algorithm(ABC):
         """ΔW x: (…, in) to (…, out) in x's dtype, or in autocast's where it is multiplied in that."""
         x_Q = update.grid.split(x)
         y_P = self.grid_product(update.structure, x_Q, update.generators, update.start)
-        return update.scaled(update.grid.join(y_P))
+        return update.grid.join(y_P) * update.scale  # memory of its own, without what was cropped
 
     def prepared(self, update: Update, dtype: torch.dtype) -> Prepared | None:
         """What can be kept while the update's numbers stay, for products worked out in `dtype`; None if nothing can."""

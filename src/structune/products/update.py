@@ -49,8 +49,5 @@ class Update:
         found = blocks(update.structure, update.generators)
         if update.start is not None:
             found = found - blocks(update.structure, update.start)
-        return self.scaled(self.grid.assemble(found))
-
-    def scaled(self, unscaled: Tensor) -> Tensor:
-        """`scale` times that; at 1, the default, without an operation."""
-        return unscaled if self.scale == 1 else unscaled * self.scale
+        whole = self.grid.assemble(found)
+        return whole if self.scale == 1 else whole * self.scale

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -54,8 +54,8 @@ class Structure(ABC):
     raw_step: ClassVar[float] = 1.0
     """How far a raw number moves per unit of its trained difference: what makes learning rates comparable."""
 
-    zero_start: ClassVar[Literal[True, "lora"]] = True
-    """What `init_weights=True` is where blocks have numbers of their own: see `structune.start.Start`."""
+    can_start_as_lora: ClassVar[bool] = False
+    """Whether `init_weights="lora"` is for the family: see `structune.start.Start`."""
 
     def __post_init__(self) -> None:
         for field in (f.name for f in fields(self)):

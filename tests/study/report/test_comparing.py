@@ -182,6 +182,9 @@ def test_incomplete_blocks_and_too_few_are_said_and_not_drawn() -> None:
     gaps = [*three, *(cell(f"t{t}", m, [0.5]) for t in range(15) for m, gap in (("x", 0), ("y", 1)) if t != gap)]
     found = ranked(gaps)
     assert found.left_out == ["t0", "t1"] and len(found.labels) == 5  # on tasks that no method alone has
+    unlike = [cell(f"t{t}", m, [0.5]) for t in range(10) for m, known in (("a", 10), ("b", 3), ("c", 3)) if t < known]
+    found = ranked(unlike)
+    assert (found.labels, len(found.tasks)) == (list("abc"), 3)  # 9 scores that can be tested before 10 of one method
     for cells, said in (
         ([c for c in three if c.label != "a"], "two methods have test scores on the same tasks"),
         ([c for c in three if c.task == "t0"], "One task is no sample of tasks"),

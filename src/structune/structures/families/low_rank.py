@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class LowRank(RankedStructure):
     name: ClassVar[str] = "low_rank"
     learning_rate: ClassVar[float] = 4e-3  # TR2024-157, Appendix B
     num_splits: ClassVar[int] = 1
-    zero_start: ClassVar[Literal[True, "lora"]] = "lora"  # from (−1, 1) H hardly turns, and a low rank needs it to
+    can_start_as_lora: ClassVar[bool] = True
     marker: ClassVar[str] = "P"
 
     @classmethod

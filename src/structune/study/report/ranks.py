@@ -41,7 +41,7 @@ class Ranks:
 def ranked(cells: Sequence[Cell]) -> Ranks:
     """Rank the methods by mean test scores, tasks being blocks; seeds are no blocks of their own.
 
-    Where some scores are missing, those methods and tasks are taken that have most scores without a gap.
+    Where some scores are missing, methods and tasks are taken that have as many scores as can be without a gap.
     """
     scores = {(cell.task, cell.label): cell.upwards for cell in cells if cell.seeds}
     tasks, whole = _without_gaps(scores)
@@ -56,7 +56,7 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
         return Ranks(labels, ranks, tasks, left_out, difference, list(groups), said)
 
     if len(whole) < 3:
-        some = ("no method has a test score", "one method has", "two methods have test scores on the same tasks")
+        some = ("no method has a test score", "one method has one", "two methods have test scores on the same tasks")
         return found(f"Nothing to test: {some[len(whole)]}, and it takes three.")
     if len(tasks) < 2:
         return found("One task is no sample of tasks: the order on it is that of the table above.")
@@ -80,7 +80,10 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
 
 
 def _without_gaps(scores: Mapping[tuple[str, str], float]) -> tuple[list[str], list[str]]:
-    """Tasks and methods, each of which has a score on each of these tasks, with as many scores as can be."""
+    """Tasks that one or two methods have scores on, and all methods that have them on each: those of most scores.
+
+    Three methods and two tasks, which can be tested, come before fewer; of equals those of more tasks.
+    """
     tasks_of: dict[str, list[str]] = {}
     for task, label in scores:
         tasks_of.setdefault(label, []).append(task)
@@ -88,6 +91,10 @@ def _without_gaps(scores: Mapping[tuple[str, str], float]) -> tuple[list[str], l
     def methods_on(tasks: Sequence[str]) -> list[str]:
         return [label for label, known in tasks_of.items() if set(tasks) <= set(known)]
 
+    def worth(tasks: Sequence[str]) -> tuple[bool, int, int]:
+        methods = len(methods_on(tasks)) if tasks else 0
+        return methods >= 3 and len(tasks) >= 2, len(tasks) * methods, len(tasks)
+
     common = ([task for task in one if task in other] for one in tasks_of.values() for other in tasks_of.values())
-    tasks = max(common, key=lambda tasks: len(tasks) * len(methods_on(tasks)), default=[])
+    tasks = max(common, key=worth, default=[])
     return tasks, methods_on(tasks) if tasks else []
