@@ -6,13 +6,14 @@ import io
 import re
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from structune.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from structune.study.report.figures.axes import task_looks
 from structune.study.report.figures.contrast import contrast, readable
 from structune.study.report.figures.critical_difference import draw_critical_difference
-from structune.study.report.figures.scores import draw_scores
+from structune.study.report.figures.scores import draw_scores, score_panel
 from structune.study.report.line_looks import Line
 from structune.study.report.page import DARK, LIGHT
 from structune.study.report.ranks import Ranks
@@ -90,6 +91,25 @@ def test_what_trains_no_number_and_what_is_to_be_beaten_are_level_lines() -> Non
     (low, at_low), *_, (high, at_high) = sorted(ticks.items())
     heights = [low + (at - at_low) / (at_high - at_low) * (high - low) for at in levels]
     assert sorted(heights) == pytest.approx([55.0, 75.0], abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("tests", "shown"),
+    [
+        ((0.801, 0.803), (78.2, 82.2)),  # two tenths of a point are no mountain
+        ((0.5, 0.9), (48.0, 92.0)),
+    ],
+)
+def test_small_differences_look_small(tests: tuple[float, float], shown: tuple[float, float]) -> None:
+    rows = [{"method": m, "numbers": 100, "test": [test]} for m, test in zip("ab", tests, strict=True)]
+    looks = {m: Line(m, BLUE, "o", "-", BLUE) for m in "ab"}
+    axes = Figure().subplots()
+    score_panel(axes, rows, Metric("accuracy", "accuracy", percent=True, range=(0, 1)), looks)
+    assert axes.get_ylim() == pytest.approx(shown, abs=0.01)
+    axes = Figure().subplots()
+    score_panel(axes, rows, Metric("loss", "loss", greater_is_better=False, range=(0, None)), looks)
+    low, high = axes.get_ylim()
+    assert high - low < 1.2 * (tests[1] - tests[0])  # a loss has no scale of its own
 
 
 def test_many_tasks_are_told_apart() -> None:

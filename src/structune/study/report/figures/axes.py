@@ -36,3 +36,10 @@ def log_axis(axes: Axes, values: Sequence[float], text: str = "{:,.0f}") -> None
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.format(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def at_least_high(axes: Axes, height: float) -> None:
+    """Widen the y-axis to both sides until it shows this much, so that small differences look small."""
+    low, high = axes.get_ylim()
+    if (missing := height - (high - low)) > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from structune.figure_style import tidy
 from structune.palette import GREY
-from structune.study.report.figures.axes import log_axis
+from structune.study.report.figures.axes import at_least_high, log_axis
 from structune.study.report.figures.drawn import Drawn, drawn, plain_text
 from structune.study.report.line_looks import Line
 from structune.study.report.score_text import factor, number, titled
@@ -16,6 +16,9 @@ from structune.tasks.task import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+LEAST_SHARE = 0.04
+"""Of all that a bounded score can be, what its axis shows at the least: some standard errors of a thousand answers."""
 
 
 def draw_scores(
@@ -85,6 +88,9 @@ def score_panel(
         axes.axhline(times * mean, color=GREY, linestyle=(0, (6, 3)), linewidth=1.2, zorder=0, label=said)
     if numbers := [row["numbers"] for row in rows if row["numbers"]]:
         log_axis(axes, numbers)
+    lowest, highest = metric.range
+    if lowest is not None and highest is not None:
+        at_least_high(axes, LEAST_SHARE * times * (highest - lowest))
     better = "" if metric.greater_is_better else ", less is better"
     axes.set(xlabel="trained numbers in the adapter", ylabel=f"{titled(metric)}{better}")
     tidy(axes)
