@@ -45,8 +45,8 @@ def ranked(cells: Sequence[Cell]) -> Ranks:
     """
     scores = {(cell.task, cell.label): cell.upwards for cell in cells if cell.seeds}
     tasks, whole = _without_gaps(scores)
-    left_out = [name for place, kept in ((1, whole), (0, tasks)) for name in dict.fromkeys(key[place] for key in scores)
-                if name not in kept]  # fmt: skip
+    left_out = [label for label in dict.fromkeys(label for _, label in scores) if label not in whole]
+    left_out += [task for task in dict.fromkeys(task for task, _ in scores) if task not in tasks]
     rows = [[scores[task, label] for label in whole] for task in tasks]
     ranks = mean_ranks(rows) if whole else []
     order = sorted(range(len(whole)), key=lambda number: (ranks[number], number))
@@ -89,12 +89,12 @@ def _without_gaps(scores: Mapping[tuple[str, str], float]) -> tuple[list[str], l
         tasks_of.setdefault(label, []).append(task)
 
     def methods_on(tasks: Sequence[str]) -> list[str]:
-        return [label for label, known in tasks_of.items() if set(tasks) <= set(known)]
+        return [label for label, known in tasks_of.items() if tasks and set(tasks) <= set(known)]
 
     def worth(tasks: Sequence[str]) -> tuple[bool, int, int]:
-        methods = len(methods_on(tasks)) if tasks else 0
+        methods = len(methods_on(tasks))
         return methods >= 3 and len(tasks) >= 2, len(tasks) * methods, len(tasks)
 
     common = ([task for task in one if task in other] for one in tasks_of.values() for other in tasks_of.values())
     tasks = max(common, key=worth, default=[])
-    return tasks, methods_on(tasks) if tasks else []
+    return tasks, methods_on(tasks)
