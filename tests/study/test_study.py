@@ -28,10 +28,10 @@ from structune.finetune.recipe.recipe import Recipe
 from structune.finetune.run_folder.run import Run
 from structune.study import dry_run
 from structune.study import engine as module
-from structune.study.cell import Cell
 from structune.study.engine import run_study
 from structune.study.inputs import hashes
 from structune.study.inputs.base_model import base_model
+from structune.study.pair import Pair
 from structune.study.report.figures.study_figure import draw
 from structune.study.report.summary_table import put_into, table
 from structune.study.results.counted import summaries
@@ -482,7 +482,7 @@ def test_checkpoints_are_chosen_by_the_score_that_is_reported(
     content["tasks"]["films"] |= {"metric": "f1", "train": content["tasks"]["films"]["train"] | train}
     plan = Study.model_validate(content)
     runner = Runner(
-        plan, Results(tmp_path), tmp_path, [Cell("films", *next(iter(plan.settings().items())))], [3], False
+        plan, Results(tmp_path), tmp_path, [Pair("films", *next(iter(plan.settings().items())))], [3], False
     )
     assert {step.job.recipe.train.metric for step in runner.steps()} == {metric}
 

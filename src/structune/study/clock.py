@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from structune.duration import duration
-from structune.study.cell import Cell, Step
+from structune.study.pair import Pair, Step
 from structune.study.runner import Left, Runner
 
 
@@ -25,17 +25,17 @@ class Takes:
     test: float = 0.0
 
     def of(self, left: Left) -> float:
-        """What is left of a cell whose runs take that."""
+        """What is left of a pair whose runs take that."""
         return left.runs * self.run + left.tests * self.test
 
 
-def finished_here(cell: Cell) -> Takes | None:
-    """Mean seconds of a cell's runs that were finished on this machine; None: there are none.
+def finished_here(pair: Pair) -> Takes | None:
+    """Mean seconds of a pair's runs that were finished on this machine; None: there are none.
 
     Results that do not say how long the whole of a run took say how long its training did.
     """
     here = {"platform": platform.platform(), "cpu": platform.processor() or platform.machine()}
-    found = [result for result in cell.results.values() if result is not None and "train_seconds" in result]
+    found = [result for result in pair.results.values() if result is not None and "train_seconds" in result]
     found = [result for result in found if here.items() <= result["versions"].items()]
     if not found:
         return None
@@ -46,22 +46,22 @@ def finished_here(cell: Cell) -> Takes | None:
 
 
 class Times:
-    """How long what is left takes: as steps of the same cell, else of the same task, else as all.
+    """How long what is left takes: as steps of the same pair, else of the same task, else as all.
 
     Args:
-        cells: whose runs of earlier commands count, where there are no later ones of the cell.
+        pairs: whose runs of earlier commands count, where there are no later ones of the pair.
     """
 
-    def __init__(self, cells: Sequence[Cell] = ()) -> None:
-        self._known: list[tuple[Cell, float]] = []
-        self._before = [(cell, takes) for cell in cells if (takes := finished_here(cell)) is not None]
+    def __init__(self, pairs: Sequence[Pair] = ()) -> None:
+        self._known: list[tuple[Pair, float]] = []
+        self._before = [(pair, takes) for pair in pairs if (takes := finished_here(pair)) is not None]
 
-    def add(self, cell: Cell, seconds: float) -> None:
-        self._known.append((cell, seconds))
+    def add(self, pair: Pair, seconds: float) -> None:
+        self._known.append((pair, seconds))
 
     def of(self, left: Left) -> float | None:
-        """Seconds that what is left of a cell takes; None: nothing is known."""
-        for alike in (lambda one: one is left.cell, lambda one: one.task == left.cell.task, lambda one: True):
+        """Seconds that what is left of a pair takes; None: nothing is known."""
+        for alike in (lambda one: one is left.pair, lambda one: one.task == left.pair.task, lambda one: True):
             if known := [seconds for one, seconds in self._known if alike(one)]:
                 return left.steps * statistics.mean(known)
             if before := [takes.of(left) for one, takes in self._before if alike(one)]:
@@ -81,7 +81,7 @@ class Clock:
     def __init__(self, runner: Runner, jobs: int) -> None:
         self.runner, self.jobs = runner, jobs
         self.done = runner.done()
-        self.times = Times(runner.cells)
+        self.times = Times(runner.pairs)
 
     def first_line(self) -> str:
         """What is done and left before the first step."""
@@ -96,7 +96,7 @@ class Clock:
 
     def line(self, step: Step, seconds: float, said: str) -> str:
         self.done += 1
-        self.times.add(step.cell, seconds)
+        self.times.add(step.pair, seconds)
         left = self.times.left(self.runner.left(), self.jobs)
         estimate = f"about {duration(left)} left" if left else "done"
         return f"{self.done}/{self.done + self.left()}  {step.said()}  {said}  {duration(seconds)}  [dim]{estimate}[/]"

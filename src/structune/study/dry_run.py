@@ -9,8 +9,8 @@ from rich.markup import escape
 
 from structune.duration import duration
 from structune.errors import UserError
-from structune.study.cell import Step
 from structune.study.clock import Takes, finished_here
+from structune.study.pair import Step
 from structune.study.runner import Runner
 from structune.study.workers.job_pool import Job
 from structune.study.workers.own_process import Outcome, stop_if_interrupted
@@ -32,13 +32,13 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
         Interrupted, KeyboardInterrupt: a signal such as Ctrl-C asked for the end.
     """
     steps, left = runner.steps(), [each for each in runner.left() if each.steps]
-    takes = {id(cell): found for cell in runner.cells if (found := finished_here(cell)) is not None}
+    takes = {id(pair): found for pair in runner.pairs if (found := finished_here(pair)) is not None}
     failed: list[str] = []
-    waiting = {id(step.cell): step for step in reversed(steps) if id(step.cell) not in takes}
+    waiting = {id(step.pair): step for step in reversed(steps) if id(step.pair) not in takes}
     if timing and waiting:
         takes, failed = _timed(runner, list(reversed(waiting.values())), takes, jobs, console)
     for step in steps:
-        what, found = "train" if step.job.test is None else "train and test", takes.get(id(step.cell))
+        what, found = "train" if step.job.test is None else "train and test", takes.get(id(step.pair))
         seconds = None if found is None else found.run + (found.test if step.job.test is not None else 0.0)
         console.print(
             f"{step.said()}  {what}{'' if seconds is None else f'  about {duration(seconds)}'}",
@@ -49,8 +49,8 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
         search = f"; searches may go on by {plan.further_rates} rates each"
     count = sum(each.steps for each in left)
     done = f"{runner.done()} runs and test scores are done, {count} left{search if left else ''}"
-    known = [each for each in left if id(each.cell) in takes]
-    seconds = sum(takes[id(each.cell)].of(each) for each in known) / jobs
+    known = [each for each in left if id(each.pair) in takes]
+    seconds = sum(takes[id(each.pair)].of(each) for each in known) / jobs
     said = [f"{done}: all is done" if not left else f"{done}: no run was timed, and none is finished on this machine"]
     if known:
         unknown = count - sum(each.steps for each in known)
@@ -66,7 +66,7 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
 def _timed(
     runner: Runner, steps: list[Step], takes: dict[int, Takes], jobs: int, console: Console
 ) -> tuple[dict[int, Takes], list[str]]:
-    """A few steps of one run of each cell, thrown away. Returns what each takes, and why some would fail."""
+    """A few steps of one run of each pair, thrown away. Returns what each takes, and why some would fail."""
     takes, failed, begun = dict(takes), [], time.monotonic()
     console.print(
         f"timing a few steps of each method on each task, {len(steps)} in all: this takes a while", highlight=False
@@ -85,7 +85,7 @@ def _timed(
                 if outcome.kind == "finished" and outcome.timed is not None:
                     found = outcome.timed
                     per_example = found.evaluation / found.examples
-                    takes[id(step.cell)] = Takes(found.run, per_example * runner.parts[step.cell.task].count("test"))
+                    takes[id(step.pair)] = Takes(found.run, per_example * runner.parts[step.pair.task].count("test"))
                     said = f"{found.step:.3g} s a step, about {duration(found.run)} a run"
                 elif outcome.kind == "interrupted":
                     continue
@@ -95,7 +95,7 @@ def _timed(
                 rest = (time.monotonic() - begun) / done * (len(steps) - done)
                 left = f"  [dim]about {duration(rest)} left[/]" if rest else ""
                 console.print(
-                    f"{done}/{len(steps)}  {escape(step.cell.task)}  {escape(step.cell.label)}  {said}{left}",
+                    f"{done}/{len(steps)}  {escape(step.pair.task)}  {escape(step.pair.label)}  {said}{left}",
                     highlight=False, soft_wrap=True,
                 )  # fmt: skip
         if workers.signals:

@@ -15,9 +15,9 @@ from rich.console import Console
 from structune.errors import UserError
 from structune.finetune.distributed.launch import refuse_several_processes
 from structune.finetune.run_folder.lock import locked
-from structune.study.cell import Cell, Step
 from structune.study.clock import Clock
 from structune.study.dry_run import tell
+from structune.study.pair import Pair, Step
 from structune.study.results.files import Results
 from structune.study.runner import Runner
 from structune.study.study_file import Study
@@ -98,8 +98,8 @@ def run_study(
     until = math.inf if hours is None else time.monotonic() + 3600 * hours
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, f"the folder {str(work)!r}"):
-        cells = [Cell(name, label, method) for (label, method), name in product(methods.items(), tasks)]
-        runner = Runner(plan, results, work, cells, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
+        pairs = [Pair(name, label, method) for (label, method), name in product(methods.items(), tasks)]
+        runner = Runner(plan, results, work, pairs, plan.seeds[:1] if first_seed_only else plan.seeds, keep_runs)
         if dry_run:
             tell(runner, jobs or 1, console, timing=timing, price=price_per_hour)
         else:

@@ -11,8 +11,8 @@ from rich.markup import escape
 from structune.files import write_json
 from structune.finetune.recipe.recipe import Recipe, ResolvedRecipe
 from structune.finetune.run_folder.run import Run
-from structune.study.cell import Cell, Step
 from structune.study.inputs.parts import Parts
+from structune.study.pair import Pair, Step
 from structune.study.results.files import Results, Wanted, settings
 from structune.study.results.measured import TOOK, measured
 from structune.study.search.points import Point, SearchSection
@@ -24,16 +24,16 @@ from structune.study.workers.own_process import Outcome
 
 
 class Left(NamedTuple):
-    """What is left of a cell.
+    """What is left of a pair.
 
     Attributes:
-        cell: which.
+        pair: which.
         steps: of any kind: a run, its test score, or both in one.
         runs: to be trained.
         tests: scores on the test part.
     """
 
-    cell: Cell
+    pair: Pair
     steps: int
     runs: int
     tests: int
@@ -47,10 +47,10 @@ class Runner:
     """
 
     def __init__(
-        self, plan: Study, results: Results, work: Path, cells: list[Cell], seeds: list[int], keep_runs: bool
+        self, plan: Study, results: Results, work: Path, pairs: list[Pair], seeds: list[int], keep_runs: bool
     ) -> None:
         self.plan, self.results, self.work = plan, results, work
-        self.cells, self.seeds, self.keep_runs = cells, seeds, keep_runs
+        self.pairs, self.seeds, self.keep_runs = pairs, seeds, keep_runs
         self.parts = {name: Parts(work / "data" / name, task) for name, task in plan.tasks.items()}
         self.metrics = plan.scores()
         self._recipes: dict[str, ResolvedRecipe] = {}
@@ -61,90 +61,90 @@ class Runner:
 
     def steps(self) -> list[Step]:
         """What can be done now; what says most comes first: all methods with one seed, then with the next."""
-        found = [step for cell in self.cells for step in self._steps(cell) if step.name not in self.failed]
+        found = [step for pair in self.pairs for step in self._steps(pair) if step.name not in self.failed]
         return sorted(found, key=lambda step: self.plan.seeds.index(step.wanted.seed))
 
     def left(self) -> list[Left]:
-        """What each cell has still, at least: a search may go beyond its ends."""
-        return [self._left(cell) for cell in self.cells]
+        """What each pair has still, at least: a search may go beyond its ends."""
+        return [self._left(pair) for pair in self.pairs]
 
     def done(self) -> int:
         """How many steps the results stand for: runs, and a test score more where the rate was chosen."""
-        there = [(key, result) for cell in self.cells for key, result in cell.results.items() if result is not None]
+        there = [(key, result) for pair in self.pairs for key, result in pair.results.items() if result is not None]
         return sum(1 + (seed == self.plan.seeds[0] and result["test"] is not None) for (_, seed), result in there)
 
-    def _steps(self, cell: Cell) -> Iterator[Step]:
+    def _steps(self, pair: Pair) -> Iterator[Step]:
         first = self.plan.seeds[0]
-        missing, best, _ = self._search(cell)
+        missing, best, _ = self._search(pair)
         for point in missing.values():
-            yield self._step(cell, cell.wanted(point, first), tested=False)
+            yield self._step(pair, pair.wanted(point, first), tested=False)
         if best is None:
             return
         for seed in self.seeds:
-            result = self._result(cell, best, seed)
+            result = self._result(pair, best, seed)
             if result is None or (result["validation"] is not None and result["test"] is None):
-                yield self._step(cell, cell.wanted(best, seed), tested=True)
+                yield self._step(pair, pair.wanted(best, seed), tested=True)
 
-    def _left(self, cell: Cell) -> Left:
-        now, found = list(self._steps(cell)), self._search(cell)
+    def _left(self, pair: Pair) -> Left:
+        now, found = list(self._steps(pair)), self._search(pair)
         open_ = [step for step in now if step.name not in self.failed]
         first = [step for step in open_ if step.job.test is not None and step.wanted.seed == self.plan.seeds[0]]
         if not found.missing or len(open_) < len(now):
             tests = sum(step.job.test is not None for step in open_)
-            return Left(cell, len(open_), len(open_) - len(first), tests)
+            return Left(pair, len(open_), len(open_) - len(first), tests)
         runs = len(open_) + found.later + len(self.seeds) - 1  # one of the first seed's is the one that is scored
-        return Left(cell, runs + 1, runs, len(self.seeds))
+        return Left(pair, runs + 1, runs, len(self.seeds))
 
-    def _search(self, cell: Cell) -> Choice:
-        better, space = self.metrics[cell.task].greater_is_better, self.spaces.get((cell.label, cell.task))
+    def _search(self, pair: Pair) -> Choice:
+        better, space = self.metrics[pair.task].greater_is_better, self.spaces.get((pair.label, pair.task))
         if self.plan.search is None or space is None:
-            rates = search(self.searches[cell.label, cell.task], lambda rate: self._score(cell, Point(rate)), better)
+            rates = search(self.searches[pair.label, pair.task], lambda rate: self._score(pair, Point(rate)), better)
             missing = {number: Point(rate) for number, rate in enumerate(rates.missing)}
             return Choice(missing, None if rates.best is None else Point(rates.best))
         while True:
-            known = {number: (point, self._score(cell, point)) for number, point in cell.tries.items()}
+            known = {number: (point, self._score(pair, point)) for number, point in pair.tries.items()}
             scores = {number: (point, score) for number, (point, score) in known.items() if score is not None}
-            if cell.searched is not None and cell.searched[0] == scores:  # of NaN there is one, which is itself
-                return cell.searched[1]
+            if pair.searched is not None and pair.searched[0] == scores:  # of NaN there is one, which is itself
+                return pair.searched[1]
             found = sampled(space, self.plan.search, scores, better)
-            cell.tries |= found.missing
-            cell.searched = scores, found
+            pair.tries |= found.missing
+            pair.searched = scores, found
 
-    def _score(self, cell: Cell, point: Point) -> float | None:
+    def _score(self, pair: Pair, point: Point) -> float | None:
         """On the validation part with the first seed, `RAN_AWAY`, or None: not there yet."""
-        result = self._result(cell, point, self.plan.seeds[0])
+        result = self._result(pair, point, self.plan.seeds[0])
         if result is None:
             return None
-        return RAN_AWAY if result["validation"] is None else float(result["validation"][self.metrics[cell.task].key])
+        return RAN_AWAY if result["validation"] is None else float(result["validation"][self.metrics[pair.task].key])
 
     def _find_tries(self, section: SearchSection) -> None:
         """What was tried before, by its number: what comes next follows from it, whichever version has drawn it."""
-        cells = {(cell.label, cell.task): cell for cell in self.cells}
-        for key in self.spaces.keys() & cells.keys():
+        pairs = {(pair.label, pair.task): pair for pair in self.pairs}
+        for key in self.spaces.keys() & pairs.keys():
             check_sampler(section, self.spaces[key])
         for result in self.results.all() if section.sampler != "grid" else ():
             key = result["method"], result["task"]
-            cell, space = cells.get(key), self.spaces.get(key)
-            if cell is None or space is None or result["seed"] != self.plan.seeds[0] or "try" not in result:
+            pair, space = pairs.get(key), self.spaces.get(key)
+            if pair is None or space is None or result["seed"] != self.plan.seeds[0] or "try" not in result:
                 continue
             if (point := Point.of_run(result)).inside(space):
-                cell.tries.setdefault(result["try"], point)
+                pair.tries.setdefault(result["try"], point)
 
-    def _result(self, cell: Cell, point: Point, seed: int) -> dict[str, Any] | None:
+    def _result(self, pair: Pair, point: Point, seed: int) -> dict[str, Any] | None:
         """What is known of a run; its file is looked for once."""
-        if (point, seed) not in cell.results:
-            wanted = cell.wanted(point, seed)
-            cell.results[point, seed] = self.results.get(wanted, self._recipe(wanted))
-        return cell.results[point, seed]
+        if (point, seed) not in pair.results:
+            wanted = pair.wanted(point, seed)
+            pair.results[point, seed] = self.results.get(wanted, self._recipe(wanted))
+        return pair.results[point, seed]
 
-    def _step(self, cell: Cell, wanted: Wanted, tested: bool) -> Step:
-        test = self.parts[cell.task].file("test") if tested else None
-        return Step(cell, wanted, Job(self._recipe(wanted), test))
+    def _step(self, pair: Pair, wanted: Wanted, tested: bool) -> Step:
+        test = self.parts[pair.task].file("test") if tested else None
+        return Step(pair, wanted, Job(self._recipe(wanted), test))
 
     def record(self, step: Step, outcome: Outcome) -> str:
         """Write down how a step ended, and say it in a few words."""
-        cell, wanted, run = step.cell, step.wanted, step.job.run
-        metric = self.metrics[cell.task]
+        pair, wanted, run = step.pair, step.wanted, step.job.run
+        metric = self.metrics[pair.task]
         if outcome.kind == "failed":
             self.failed[step.name] = outcome.reason
             return f"[red]failed:[/] {escape(outcome.reason)}"
@@ -156,37 +156,37 @@ class Runner:
             content = content | {"test": outcome.test}
             said = f"test {metric.title} {metric.text(outcome.test[metric.key])}"
         write_json(self.results.file(wanted), content)
-        cell.results[wanted.point, wanted.seed] = content
+        pair.results[wanted.point, wanted.seed] = content
         run.remove_checkpoints()
         if outcome.test is not None and not self.keep_runs:
-            self._remove_others(cell, wanted.point)
+            self._remove_others(pair, wanted.point)
         return said
 
     def _content(self, step: Step, outcome: Outcome) -> dict[str, Any]:
         """What the file of a run says."""
-        cell, wanted, recipe = step.cell, step.wanted, step.job.recipe
+        pair, wanted, recipe = step.pair, step.wanted, step.job.recipe
         content: dict[str, Any] = {
             "task": wanted.task,
             "method": wanted.label,
             "rate": wanted.point.rate,
             "seed": wanted.seed,
         }
-        if (cell.label, cell.task) in self.spaces:
-            numbers = {point: number for number, point in cell.tries.items()}
+        if (pair.label, pair.task) in self.spaces:
+            numbers = {point: number for number, point in pair.tries.items()}
             content |= {"try": numbers[wanted.point], "tried": dict(wanted.point.more)}
         content |= {"validation": None, "test": None, "settings": settings(recipe)}
         if outcome.kind != "finished":
             return content
-        before = cell.results.get((wanted.point, wanted.seed)) or {}
+        before = pair.results.get((wanted.point, wanted.seed)) or {}
         now = dict(zip(TOOK, (outcome.took.run, outcome.took.test), strict=True))
         took = {key: round(seconds, 1) for key in TOOK if (seconds := now[key] or before.get(key)) is not None}
         return content | (measured(recipe, step.job.run) if outcome.measured is None else outcome.measured) | took
 
-    def _remove_others(self, cell: Cell, best: Point) -> None:
+    def _remove_others(self, pair: Pair, best: Point) -> None:
         """Delete the runs of what was not chosen: what they say is in their results."""
-        for point, seed in cell.results:
+        for point, seed in pair.results:
             if point != best:
-                Run(self._folder(cell.wanted(point, seed))).remove()
+                Run(self._folder(pair.wanted(point, seed))).remove()
 
     def _folder(self, wanted: Wanted) -> Path:
         return self.work / "runs" / wanted.name

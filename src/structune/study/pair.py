@@ -15,7 +15,7 @@ from structune.study.workers.job_pool import Job
 
 
 @dataclass
-class Cell:
+class Pair:
     """One method on one task: a rate is searched, then come the seeds.
 
     Attributes:
@@ -39,7 +39,7 @@ class Cell:
 class Step:
     """What one process is to do: a run, a test score, or both."""
 
-    cell: Cell
+    pair: Pair
     wanted: Wanted
     job: Job
 
@@ -50,5 +50,5 @@ class Step:
     def said(self) -> str:
         """For a person, to be printed."""
         tried = (word.replace("=", " ", 1) for word in self.wanted.point.words())
-        what = (self.cell.task, self.cell.label, *tried, f"seed {self.wanted.seed}")
+        what = (self.pair.task, self.pair.label, *tried, f"seed {self.wanted.seed}")
         return escape("  ".join(what))
