@@ -127,7 +127,7 @@ INSIDE = {
         | workers.processes
         | workers.ray_task
         | workers.ray_workers
-        | cell
+        | pair
         | runner
         | clock
         | dry_run

@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from structune import pool_maps, structures
 
-InitWeights: TypeAlias = bool | Literal["xavier_uniform", "kaiming_uniform", "lora"]
+NamedStart: TypeAlias = Literal["xavier_uniform", "kaiming_uniform", "lora"]
+InitWeights: TypeAlias = bool | NamedStart
 Scale: TypeAlias = float | Literal["1/in_features"]
 BlockSize: TypeAlias = int | Literal["gcd"]
 PoolScope: TypeAlias = str | dict[str, str]
@@ -109,8 +110,9 @@ def _check_scale(name: str, value: Any) -> None:
 
 
 def _check_init_weights(name: str, value: Any) -> None:
-    if not isinstance(value, bool) and value not in ("xavier_uniform", "kaiming_uniform", "lora"):
-        raise ValueError(f"{name}={value!r} must be True, False, 'xavier_uniform', 'kaiming_uniform' or 'lora'")
+    names = get_args(NamedStart)
+    if not isinstance(value, bool) and value not in names:
+        raise ValueError(f"{name}={value!r} must be True, False, {', '.join(map(repr, names[:-1]))} or {names[-1]!r}")
 
 
 def _check_algorithm(name: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from structune.numerics import draws
 from structune.options import InitWeights
-from structune.structures import Structure
+from structune.structures import Structure, usable
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Start:
         zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
         narrow = init_weights == "lora"
         if narrow and (pooled or not structure.can_start_as_lora):
+            able = ", ".join(family.name for family in usable() if family.can_start_as_lora)
             raise ValueError(
-                "init_weights='lora' is for low_rank blocks with numbers of their own: "
+                f"init_weights='lora' is for {able} blocks with numbers of their own: "
                 f"take True for {structure.name}{' in a pool' if pooled else ''}"
             )
         random = bound is not None or not structure.is_linear
