@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from torch import nn
 
 from structune.errors import UserError
 from structune.finetune.adapters import check_method
@@ -39,6 +40,14 @@ def test_a_type_may_be_written_small(recipe: MakeRecipe) -> None:
         ({"type": "LORA", "rank": 4}, r"rank: LORA takes no such option.*; it takes .*lora_alpha, .*r, "),
         ({"type": "LORA", "lora_alhpa": 4}, r"lora_alhpa: LORA takes no such option \(did you mean 'lora_alpha'\?\)"),
         ({"type": "PROMPT_TUNING", "num_virtual_tokens": 4}, r"type = 'PROMPT_TUNING': adapts no layers"),
+        ({"type": "ADAPTION_PROMPT"}, r"type = 'ADAPTION_PROMPT': adapts no layers"),
+        ({"type": "TRAINABLE_TOKENS"}, r"type = 'TRAINABLE_TOKENS': adapts no layers"),
+        ({"type": "ADALORA"}, r"type = 'ADALORA': allocates ranks .* of AdaLoRA there is \{name: adalora\}"),
+        ({"type": "ADAMSS", "use_asa": True}, r"type = 'ADAMSS': allocates ranks"),
+        ({"type": "POLY"}, r"type = 'POLY': takes task_ids with each batch"),
+        ({"type": "SHADOW"}, r"type = 'SHADOW': is made for other modules .*; name them in target_modules$"),
+        ({"type": "LN_TUNING"}, r"type = 'LN_TUNING': is made for other modules .* target_modules, for example .*norm"),
+        ({"type": "LORA", "init_lora_weights": "eva"}, r"init_lora_weights = 'eva': PEFT works that start out of data"),
     ],
 )
 def test_what_peft_has_not_is_told_before_a_model_is_loaded(
@@ -46,6 +55,20 @@ def test_what_peft_has_not_is_told_before_a_model_is_loaded(
 ) -> None:
     with pytest.raises(UserError, match=expected):
         check_method(recipe({"name": "peft", **settings}).method)
+
+
+def test_a_type_that_names_its_layers_is_taken_for_them(recipe: MakeRecipe) -> None:
+    check_method(recipe({"name": "peft", "type": "LN_TUNING", "target_modules": ["LayerNorm"]}).method)
+    check_method(recipe({"name": "peft", "type": "ADAMSS", "use_asa": False}).method)
+
+
+def test_lora_s_rate_is_doubted_for_another_type(recipe: MakeRecipe) -> None:
+    def told(type_: str, rate: float) -> list[str]:
+        return list(recipe({"name": "peft", "type": type_}).method.doubts(nn.Linear(2, 2), rate))
+
+    assert told("LORA", 1e-3) == told("MISS", 2e-3) == []
+    (said,) = told("miss", 1e-3)
+    assert said.startswith("train.learning_rate = 0.001: is what LoRA begins with, and was not tried for miss")
 
 
 def test_what_the_run_fills_in_is_refused(recipe: MakeRecipe) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue, model_validator
@@ -15,6 +16,7 @@ from structune.section import closest, wrong_text
 
 if TYPE_CHECKING:
     import peft
+    from torch import nn
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 _FOR_A_FOLDER = re.compile(r"[A-Za-z0-9_.+-]{1,20}")
@@ -32,12 +34,16 @@ _NOT_ITS_OWN = {
 }
 """Fields of a configuration that are the run's to fill in."""
 
+_FROM_DATA = {"corda", "eva", "lora_ga"}
+"""Starts of LoRA's for which PEFT wants calls before training (`initialize_lora_eva_weights` and their like)."""
+
 
 class AnyPeft(PeftMethod):
     """An adapter of PEFT's `type`, with fields of its configuration as further keys: `{name: peft, type: MISS, r: 16}`.
 
     PEFT says which types there are, and what each takes: that is looked at before a model is loaded. Types that change
-    no layers, such as prompts, are refused.
+    no layers, such as prompts, are refused, and what wants more than a run does: ranks that are allocated, tasks that
+    come with a batch, a start that is worked out of data.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -70,22 +76,56 @@ class AnyPeft(PeftMethod):
             near = closest(name, list(types))
             raise ValueError(f"type = {self.type!r}: unknown to PEFT{near}; known: {', '.join(types)}")
         make = types[name]
-        known = {field.name for field in fields(make)} - _NOT_ITS_OWN
-        if "target_modules" not in known:
+        every = {field.name for field in fields(make)}
+        known = every - _NOT_ITS_OWN
+        if not {"target_modules", "modules_to_save"} <= every:
             raise ValueError(f"type = {self.type!r}: adapts no layers, and methods here do; choose another type")
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[peft.PeftType(name)]
+        self._check_type(tuner)
         for key in self.options():
             if key not in known:
                 near = closest(key, sorted(known))
                 raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
-        config: peft.PeftConfig = make(**self.options(), **common)
         # Who allocates only if use_asa says so (AdaMSS) trains without it.
-        allocates = hasattr(PEFT_TYPE_TO_TUNER_MAPPING[peft.PeftType(name)], "update_and_allocate")
-        if allocates and getattr(config, "use_asa", True):
+        if hasattr(tuner, "update_and_allocate") and self.options().get("use_asa", "use_asa" not in known):
             raise ValueError(
                 f"type = {self.type!r}: allocates ranks while it trains, which no run asks it to; of AdaLoRA there is "
                 f"{{name: adalora}}"
             )
+        if (start := str(self.options().get("init_lora_weights"))) in _FROM_DATA:
+            raise ValueError(
+                f"init_lora_weights = {start!r}: PEFT works that start out of data, by a call of its own that no run "
+                f"makes, and would train from an ordinary one; choose another, for example pissa or olora"
+            )
+        config: peft.PeftConfig = make(**self.options(), **common)
         return config
+
+    def doubts(self, model: nn.Module, rate: float) -> Iterator[str]:
+        """Whether LoRA's rate is taken for another type."""
+        if self.type.upper() != "LORA" and rate == self.rates().adapter:
+            yield (
+                f"train.learning_rate = {rate:g}: is what LoRA begins with, and was not tried for {self.type}; other "
+                f"types want up to hundreds of times as much (PEFT's C3A 0.3): try several, or let a study search it"
+            )
+
+    def _check_type(self, tuner: Any) -> None:
+        """Refuse what wants more with each batch than a run gives, and layers that it is not made for.
+
+        Raises:
+            ValueError: it is so.
+        """
+        from peft import LoraModel
+
+        if "task_ids" in signature(tuner.forward).parameters:
+            raise ValueError(f"type = {self.type!r}: takes task_ids with each batch, which no run has; choose another")
+        usual = LoraModel.target_module_mapping
+        its = getattr(tuner, "target_module_mapping", usual)  # by architecture
+        if self.target_modules is None and not any({*its[model]} & {*usual.get(model, ())} for model in its):
+            example = f", for example {', '.join(next(iter(its.values())))}" if its else ""
+            raise ValueError(
+                f"type = {self.type!r}: is made for other modules than the attention's query and value, which are "
+                f"adapted where nothing is said; name them in target_modules{example}"
+            )
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
