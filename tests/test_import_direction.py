@@ -39,7 +39,7 @@ ROOT = "structune"
 MATHS = (
     "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
 )
-HELPERS = "errors files section registry doubt duration paths palette"
+HELPERS = "errors files section registry doubt duration paths palette processor"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
@@ -49,6 +49,7 @@ PARTS = {
     "duration": part("", ""),
     "paths": part("errors section", "pydantic pydantic_core"),
     "palette": part("", ""),
+    "processor": part("", ""),
     "quiet": part("", "transformers"),
     "lazy": part("", ""),
     "surroundings": part("", "torch"),

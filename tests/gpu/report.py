@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 
 import torch
 
+from structune.processor import processor
+
 ROOT = Path(__file__).parents[2]
 TESTS = ("tests/structures/test_conformance.py", "tests/gpu")
 PACKAGES = ("torch", "triton", "peft", "transformers", "safetensors", "numpy", "scipy")
@@ -26,7 +28,7 @@ PACKAGES = ("torch", "triton", "peft", "transformers", "safetensors", "numpy", "
 def device(name: str) -> dict[str, Any]:
     """What the device is."""
     if name != "cuda":
-        return {"type": name, "name": platform.processor() or platform.machine()}
+        return {"type": name, "name": processor()}
     properties = torch.cuda.get_device_properties(0)
     return {
         "type": name,

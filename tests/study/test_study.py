@@ -90,6 +90,14 @@ def test_the_rate_is_searched_once_and_its_choice_scored(plan: Study, tmp_path: 
         assert len(row["test"]) == 2
 
 
+def test_every_method_has_one_seed_before_any_has_the_next(plan: Study, tmp_path: Path, trained: list[str]) -> None:
+    run_study(plan, Results(tmp_path / "results"), tmp_path / "work")
+    first = [name for name in trained if name.endswith("seed=3")]
+    assert trained[: len(first)] == first
+    assert {name.split("-lr")[0] for name in first} == {name.split("-lr")[0] for name in trained[len(first) :]}
+    assert len(trained) == 3 * (2 + 1)
+
+
 def test_the_parts_have_no_text_in_common_and_the_test_part_is_the_data_s_own(
     plan: Study, tmp_path: Path, trained: list[str]
 ) -> None:
@@ -613,11 +621,11 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     lines = screen.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]  # a StringIO
     assert lines[0] == "3 runs and test scores are done, about 1 left: about 10 min"
     assert re.fullmatch(r"4/4  films  pool  lr 0\.0[14]  seed 4  test accuracy [0-9.]+%  \d+ s  done", lines[1])
-    for file in results.folder.glob("*/*.json"):
-        elsewhere = json.loads(file.read_text())
-        elsewhere["versions"]["platform"] = "another machine"
-        file.write_text(json.dumps(elsewhere))
-    assert "4 runs and test scores are done, 8 left: no run was timed" in said(1)
+    files = {file: json.loads(file.read_text()) for file in results.folder.glob("*/*.json")}
+    for what in ("platform", "cpu", "gpu"):
+        for file, here in files.items():
+            file.write_text(json.dumps(here | {"versions": here["versions"] | {what: "another"}}))
+        assert "4 runs and test scores are done, 8 left: no run was timed" in said(1)
     with pytest.raises(UserError, match="--price-per-hour 0: give a price above 0"):
         said(1, price_per_hour=0)
     with pytest.raises(UserError, match="--ray auto: --dry-run takes its times on this machine"):

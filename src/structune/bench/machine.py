@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from structune.finetune.run_folder.run import versions
+from structune.processor import processor
 
 PACKAGES = ("python", "torch", "peft", "transformers", "structune")
 
@@ -20,7 +21,7 @@ PACKAGES = ("python", "torch", "peft", "transformers", "structune")
 def machine(device: str) -> dict[str, Any]:
     """Processor, threads, memory, GPU and system; what must not change within one benchmark."""
     found = {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "ram_gib": round(psutil.virtual_memory().total / 2**30),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
@@ -65,15 +66,6 @@ def device_slug(device: str, found: dict[str, Any]) -> str:
     """For file names: `cpu-amd-epyc-2-threads`, `cuda-nvidia-h200`."""
     name = found["gpu"] if device == "cuda" else f"{found['cpu']} {found['threads']} threads"
     return re.sub(r"[^a-z0-9]+", "-", f"{device} {name}".lower()).strip("-")
-
-
-def _cpu() -> str:
-    try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        match = None
-    name = match[1] if match else platform.processor() or platform.machine()
-    return re.sub(r"\((R|TM)\)|\bProcessor\b|\bCPU\b|@.*", "", name).strip()
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -41,6 +41,7 @@ def test_everything_is_written(report: Path) -> None:
         with Image.open(report / "figures" / figure) as drawn:
             assert len(drawn.convert("RGB").getcolors(1 << 24)) > 10
     tables = (report / "tables.md").read_text("utf-8")
+    assert re.search(r"^- LoRA r=8: .*[0-9.]+ is best, inside the rates that were tried\.", tables, re.MULTILINE)
     assert "| LoRA r=8 | one | done | 80.1 | 79.9 to 80.3 |" in re.sub(" +", " ", tables)
 
 

@@ -30,6 +30,7 @@ from structune.finetune.run_folder.lock import LOCK_FILE, locked, refuse_locked
 from structune.finetune.run_folder.place import check_own_folder
 from structune.finetune.stopping.resume import changes, resume_line
 from structune.methods.method import PeftMethod
+from structune.processor import processor
 from structune.tasks.task import Targets
 
 if TYPE_CHECKING:
@@ -490,7 +491,7 @@ def versions() -> dict[str, str]:
         "structune": __version__,
         **{name: _version(name) for name in packages},
         "platform": platform.platform(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor(),
         "cpu_threads": str(torch.get_num_threads()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }

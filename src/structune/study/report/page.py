@@ -241,6 +241,8 @@ def _markdown(name: str, content: Mapping[str, Any]) -> str:
     parts += ["## Every method on every task", content["whole"].markdown(), *content["interval_notes"]]
     parts += _sections(content["against"])
     parts += ["## By task", content["tasks"].markdown(), content["ranks"].said]
+    rates = "\n".join(f"- {one.heading}: {' '.join(one.notes)}" for one in content["rates"])
+    parts += [f"## {content['rates_heading']}", rates]
     parts += _sections(content["one_rate"])
     parts += ["## What was run where", content["machines"].markdown()]
     return "\n\n".join(part for part in parts if part) + "\n"
