@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,18 @@ TRAIN_CONFIG = {
 
 SHAPE = {"hidden_size": 3072, "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128}
 """Llama-3.2-3B's layers."""
+
+
+def test_a_script_knows_our_configurations_where_it_is_run_with_structune(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("FOUND = 'a module beside the script'")
+    (tmp_path / "run.py").write_text(
+        "import sys\nfrom peft import PeftConfig\nfrom beside import FOUND\n"
+        "print(__name__, sys.argv[1:], PeftConfig.from_pretrained(sys.argv[-1]).structure, FOUND, sep='; ')"
+    )
+    folder = str(FOLDER / "experiments" / "structune" / "llama-3.2-3B-hydra-toeplitz-pool1536")
+    words = [sys.executable, str(FOLDER / "with_structune.py"), "run.py", "-v", folder]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"__main__; {['-v', folder]}; toeplitz; a module beside the script\n"
 
 
 @pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda path: path.name)
