@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import HOSTILE
+from structune.study.report.page import write_report
+
+from .conftest import HOSTILE, MadeUp
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
@@ -136,6 +138,32 @@ def test_a_printed_page_is_light_and_shows_whole_tables(window: Any) -> None:
     )
     assert window.evaluate(clipped) == 0
     window.emulate_media(media="screen", color_scheme="light")
+
+
+def test_the_critical_difference_is_seen(window: Any, tmp_path: Path) -> None:
+    tasks = {name: {"data": {"embedded": "tweets"}} for name in ("one", "two", "three", "four", "five", "six")}
+    study = MadeUp(tmp_path, tasks=tasks)
+    for number, task in enumerate(tasks):
+        for rank, label in enumerate(("LoRA r=8", HOSTILE, "pool 100", "pool 13")):
+            study.add(task, label, 0.004, 0, 0.8, 0.9 - 0.1 * rank - 0.01 * number)
+    path = write_report(study.plan, study.results, tmp_path / "out", "the command")
+    page, said = window.context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    diagram = page.locator("figure", has=page.locator("svg[aria-label*=Nemenyi]"))
+    assert diagram.count() == 1 and diagram.is_visible()
+    assert {"LoRA r=8 1.00", "pool 100 3.00", "pool 13 4.00"} <= {
+        " ".join(text.split()) for text in diagram.locator("text").all_text_contents()
+    }
+    for width in (360, 1200):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(OVERLAPS) == []
+    page.emulate_media(color_scheme="dark")
+    assert [one for one in page.evaluate(CONTRASTS) if one[2] < (3 if one[0] == "sign" else 4.5)] == []
+    assert said == []
+    page.close()
 
 
 CONTRASTS = """
