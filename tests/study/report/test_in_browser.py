@@ -153,7 +153,7 @@ def test_the_critical_difference_is_seen(window: Any, tmp_path: Path) -> None:
     page.goto(path.as_uri())
     diagram = page.locator("figure", has=page.locator("svg[aria-label*=Nemenyi]"))
     assert diagram.count() == 1 and diagram.is_visible()
-    assert {"LoRA r=8 1.00", "pool 100 3.00", "pool 13 4.00"} <= {
+    assert {"LoRA r=8 1.00", "3.00 pool 100", "4.00 pool 13"} <= {
         " ".join(text.split()) for text in diagram.locator("text").all_text_contents()
     }
     for width in (360, 1200):
