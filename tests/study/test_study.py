@@ -600,6 +600,9 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
         return screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
     assert said(1).count("seed 3  train\n") == 3 * 2
+    assert "films  LoRA r=2  then the best one's test score, seed 4 at it\n" in said(1)
+    assert said(1).count(" then ") == 3
+    assert "films  pool  then the best one's test score\n" in said(1, first_seed_only=True)
     assert "0 runs and test scores are done, 12 left: no run was timed, and none is finished on this machine" in said(1)
     run_study(plan, results, tmp_path / "work", only="pool", first_seed_only=True)
     for file in results.folder.glob("*/*.json"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,14 +13,14 @@ from structune.duration import duration
 from structune.errors import UserError
 from structune.study.clock import Takes, finished_here
 from structune.study.pair import Step
-from structune.study.runner import Runner
+from structune.study.runner import Left, Runner
 from structune.study.workers.job_pool import Job
 from structune.study.workers.own_process import Outcome, stop_if_interrupted
 from structune.study.workers.processes import Workers
 
 
 def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, price: float | None = None) -> None:
-    """What can be run now, a line a run, then the time and the cost of all that is left.
+    """What can be run now, a line a run, what follows on it, then the time and the cost of all that is left.
 
     Args:
         runner: of the study.
@@ -44,6 +46,14 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
             f"{step.said()}  {what}{'' if seconds is None else f'  about {duration(seconds)}'}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
+    listed = Counter(id(step.pair) for step in steps)
+    for each in left:
+        if each.steps > listed[id(each.pair)]:
+            pair = each.pair
+            console.print(
+                f"{escape(f'{pair.task}  {pair.label}')}  then {_later(each, listed[id(pair)], runner.seeds)}",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
     search, plan = "", runner.plan
     if plan.search is None and plan.further_rates:
         search = f"; searches may go on by {plan.further_rates} rates each"
@@ -61,6 +71,16 @@ def tell(runner: Runner, jobs: int, console: Console, *, timing: bool = True, pr
     console.print("\n".join(said), soft_wrap=True, highlight=False)
     if failed:
         raise UserError("\n".join(["these would fail:", *failed]))
+
+
+def _later(left: Left, now: int, seeds: Sequence[int]) -> str:
+    """What comes once a search is over, and what of the search has to wait, in words."""
+    others = [str(seed) for seed in seeds[1:]]
+    tries = left.runs - now - len(others)
+    parts = [f"{tries} more {'try' if tries == 1 else 'tries'}"] if tries else []
+    parts += ["the best one's test score"]
+    parts += [f"{'seed' if len(others) == 1 else 'seeds'} {', '.join(others)} at it"] if others else []
+    return ", ".join(parts)
 
 
 def _timed(

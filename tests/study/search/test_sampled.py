@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from structune.errors import Interrupted, UserError
 from structune.study import engine as engines
@@ -235,6 +237,16 @@ def test_every_method_has_as_many_tries_and_the_best_is_scored(
         assert (row["rate"], row["tried"], row["seeds"]) == (best["rate"], best["tried"], [3, 4])
     lora = next(job.recipe for job in jobs if job.run.folder.name.startswith("LoRA"))
     assert (lora.train.learning_rate, lora.method.alpha, lora.train.head_learning_rate) == tried["LoRA"][0]  # type: ignore[attr-defined]
+
+
+def test_a_dry_run_says_what_waits_for_scores(content: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    plan, screen = study(content, tmp_path), Console(file=io.StringIO(), width=200)
+    run_study(plan, Results(tmp_path / "results"), tmp_path / "work", dry_run=True, timing=False, console=screen)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert said.count("  seed 3  train\n") == 3 * 3
+    assert "films  head  then 3 more tries, the best one's test score, seed 4 at it\n" in said
+    assert "24 left" in said
 
 
 def test_a_stopped_search_goes_on_with_the_same_tries(
