@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from structune.finetune.adapters import apply_method, split_parameters
+from structune.finetune.recipe.recipe import Recipe
 from structune.study.smoke import smoke
 from structune.study.study_file import Study
 from structune.tasks.task import Base
@@ -25,6 +26,16 @@ FOLDER = Path(__file__).parents[1] / "studies" / "papers"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 LLAMA_3 = {"intermediate_size": 14336, "num_key_value_heads": 8, "vocab_size": 128256}
+
+
+@pytest.mark.parametrize("task", ["commonsense", "math", "code"])
+def test_instructions_are_trained_as_by_the_recipes(task: str) -> None:
+    alone = Recipe.load(f"c3a-{task}-llama3")
+    for name, section in study("c3a-instruction").tasks.items():
+        if name.startswith(task):
+            whole = section.recipe("here").task
+            assert whole == alone.task.model_copy(update={"samples": 0})
+            assert section.train.model_copy(update={"learning_rate": alone.train.learning_rate}) == alone.train
 
 
 @cache

@@ -47,7 +47,11 @@ def test_a_type_may_be_written_small(recipe: MakeRecipe) -> None:
         ({"type": "POLY"}, r"type = 'POLY': takes task_ids with each batch"),
         ({"type": "SHADOW"}, r"type = 'SHADOW': is made for other modules .*; name them in target_modules$"),
         ({"type": "LN_TUNING"}, r"type = 'LN_TUNING': is made for other modules .* target_modules, for example .*norm"),
+        ({"type": "LN_TUNING", "target_modules": []}, r"type = 'LN_TUNING': is made for other modules"),
         ({"type": "LORA", "init_lora_weights": "eva"}, r"init_lora_weights = 'eva': PEFT works that start out of data"),
+        ({"type": "lora", "init_lora_weights": "corda"}, r"init_lora_weights = 'corda': PEFT works"),
+        ({"type": "LORA", "init_lora_weights": "lora_ga"}, r"init_lora_weights = 'lora_ga': PEFT works"),
+        ({"type": "IA3"}, r"type = 'IA3': PEFT would take feedforward_modules from its own list"),
     ],
 )
 def test_what_peft_has_not_is_told_before_a_model_is_loaded(
@@ -60,13 +64,14 @@ def test_what_peft_has_not_is_told_before_a_model_is_loaded(
 def test_a_type_that_names_its_layers_is_taken_for_them(recipe: MakeRecipe) -> None:
     check_method(recipe({"name": "peft", "type": "LN_TUNING", "target_modules": ["LayerNorm"]}).method)
     check_method(recipe({"name": "peft", "type": "ADAMSS", "use_asa": False}).method)
+    check_method(recipe({"name": "peft", "type": "IA3", "feedforward_modules": []}).method)
 
 
 def test_lora_s_rate_is_doubted_for_another_type(recipe: MakeRecipe) -> None:
     def told(type_: str, rate: float) -> list[str]:
         return list(recipe({"name": "peft", "type": type_}).method.doubts(nn.Linear(2, 2), rate))
 
-    assert told("LORA", 1e-3) == told("MISS", 2e-3) == []
+    assert told("LORA", 1e-3) == told("lora", 1e-3) == told("MISS", 2e-3) == []
     (said,) = told("miss", 1e-3)
     assert said.startswith("train.learning_rate = 0.001: is what LoRA begins with, and was not tried for miss")
 

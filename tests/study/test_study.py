@@ -600,7 +600,7 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
         return screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
     assert said(1).count("seed 3  train\n") == 3 * 2
-    assert "films  LoRA r=2  then the best one's test score, seed 4 at it\n" in said(1)
+    assert "films  LoRA r=2  then the best one's test score, seed 4\n" in said(1)
     assert said(1).count(" then ") == 3
     assert "films  pool  then the best one's test score\n" in said(1, first_seed_only=True)
     assert "0 runs and test scores are done, 12 left: no run was timed, and none is finished on this machine" in said(1)
@@ -625,7 +625,7 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     assert lines[0] == "3 runs and test scores are done, about 1 left: about 10 min"
     assert re.fullmatch(r"4/4  films  pool  lr 0\.0[14]  seed 4  test accuracy [0-9.]+%  \d+ s  done", lines[1])
     files = {file: json.loads(file.read_text()) for file in results.folder.glob("*/*.json")}
-    for what in ("platform", "cpu", "gpu"):
+    for what in ("platform", "cpu"):
         for file, here in files.items():
             file.write_text(json.dumps(here | {"versions": here["versions"] | {what: "another"}}))
         assert "4 runs and test scores are done, 8 left: no run was timed" in said(1)

@@ -78,9 +78,12 @@ class AnyPeft(PeftMethod):
         make = types[name]
         every = {field.name for field in fields(make)}
         known = every - _NOT_ITS_OWN
-        if not {"target_modules", "modules_to_save"} <= every:
-            raise ValueError(f"type = {self.type!r}: adapts no layers, and methods here do; choose another type")
-        tuner = PEFT_TYPE_TO_TUNER_MAPPING[peft.PeftType(name)]
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(peft.PeftType(name))
+        if tuner is None or not {"target_modules", "modules_to_save"} <= every:
+            raise ValueError(
+                f"type = {self.type!r}: adapts no layers, or has no head trained beside them, as methods here do; "
+                f"choose another type"
+            )
         self._check_type(tuner)
         for key in self.options():
             if key not in known:
@@ -95,14 +98,19 @@ class AnyPeft(PeftMethod):
         if (start := str(self.options().get("init_lora_weights"))) in _FROM_DATA:
             raise ValueError(
                 f"init_lora_weights = {start!r}: PEFT works that start out of data, by a call of its own that no run "
-                f"makes, and would train from an ordinary one; choose another, for example pissa or olora"
+                f"makes; choose another, for example pissa or olora"
+            )
+        if "feedforward_modules" in known - self.options().keys():
+            raise ValueError(
+                f"type = {self.type!r}: PEFT would take feedforward_modules from its own list, though others are "
+                f"adapted; give it, [] where none of the adapted ones is of the feed-forward part"
             )
         config: peft.PeftConfig = make(**self.options(), **common)
         return config
 
     def doubts(self, model: nn.Module, rate: float) -> Iterator[str]:
         """Whether LoRA's rate is taken for another type."""
-        if self.type.upper() != "LORA" and rate == self.rates().adapter:
+        if self.type.upper() not in ("LORA", "STRUCTUNE") and rate == self.rates().adapter:
             yield (
                 f"train.learning_rate = {rate:g}: is what LoRA begins with, and was not tried for {self.type}; other "
                 f"types want up to hundreds of times as much (PEFT's C3A 0.3): try several, or let a study search it"
@@ -111,17 +119,20 @@ class AnyPeft(PeftMethod):
     def _check_type(self, tuner: Any) -> None:
         """Refuse what wants more with each batch than a run gives, and layers that it is not made for.
 
+        What a type is made for is what PEFT adapts by default, architecture by architecture: where LoRA has none of
+        these layers in any architecture, the layers that runs adapt by default are not for it.
+
         Raises:
-            ValueError: it is so.
+            ValueError: it takes tasks with each batch, or is for other layers and none are named.
         """
         from peft import LoraModel
 
         if "task_ids" in signature(tuner.forward).parameters:
             raise ValueError(f"type = {self.type!r}: takes task_ids with each batch, which no run has; choose another")
-        usual = LoraModel.target_module_mapping
-        its = getattr(tuner, "target_module_mapping", usual)  # by architecture
-        if self.target_modules is None and not any({*its[model]} & {*usual.get(model, ())} for model in its):
-            example = f", for example {', '.join(next(iter(its.values())))}" if its else ""
+        of_lora = LoraModel.target_module_mapping
+        own = getattr(tuner, "target_module_mapping", of_lora)
+        if not self.target_modules and not any({*own[model]} & {*of_lora.get(model, ())} for model in own):
+            example = f", for example {', '.join(next(iter(own.values())))}" if own else ""
             raise ValueError(
                 f"type = {self.type!r}: is made for other modules than the attention's query and value, which are "
                 f"adapted where nothing is said; name them in target_modules{example}"

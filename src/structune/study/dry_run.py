@@ -78,8 +78,8 @@ def _later(left: Left, now: int, seeds: Sequence[int]) -> str:
     others = [str(seed) for seed in seeds[1:]]
     tries = left.runs - now - len(others)
     parts = [f"{tries} more {'try' if tries == 1 else 'tries'}"] if tries else []
-    parts += ["the best one's test score"]
-    parts += [f"{'seed' if len(others) == 1 else 'seeds'} {', '.join(others)} at it"] if others else []
+    parts += ["the best one's test score" if now + tries > 1 else "its test score"]
+    parts += [f"{'seed' if len(others) == 1 else 'seeds'} {', '.join(others)}"] if others else []
     return ", ".join(parts)
 
 

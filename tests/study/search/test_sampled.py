@@ -245,7 +245,7 @@ def test_a_dry_run_says_what_waits_for_scores(content: dict[str, Any], tmp_path:
     run_study(plan, Results(tmp_path / "results"), tmp_path / "work", dry_run=True, timing=False, console=screen)
     said = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert said.count("  seed 3  train\n") == 3 * 3
-    assert "films  head  then 3 more tries, the best one's test score, seed 4 at it\n" in said
+    assert "films  head  then 3 more tries, the best one's test score, seed 4\n" in said
     assert "24 left" in said
 
 
