@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def processor() -> str:
     """The model as Linux tells it, such as `AMD EPYC`, without trademarks and clock; elsewhere what Python knows."""
     try:

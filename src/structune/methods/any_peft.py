@@ -76,10 +76,10 @@ class AnyPeft(PeftMethod):
             near = closest(name, list(types))
             raise ValueError(f"type = {self.type!r}: unknown to PEFT{near}; known: {', '.join(types)}")
         make = types[name]
-        every = {field.name for field in fields(make)}
-        known = every - _NOT_ITS_OWN
+        defaults = {field.name: field.default for field in fields(make)}
+        known = defaults.keys() - _NOT_ITS_OWN
         tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(peft.PeftType(name))
-        if tuner is None or not {"target_modules", "modules_to_save"} <= every:
+        if tuner is None or not {"target_modules", "modules_to_save"} <= defaults.keys():
             raise ValueError(
                 f"type = {self.type!r}: adapts no layers, or has no head trained beside them, as methods here do; "
                 f"choose another type"
@@ -90,7 +90,7 @@ class AnyPeft(PeftMethod):
                 near = closest(key, sorted(known))
                 raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
         # Who allocates only if use_asa says so (AdaMSS) trains without it.
-        if hasattr(tuner, "update_and_allocate") and self.options().get("use_asa", "use_asa" not in known):
+        if hasattr(tuner, "update_and_allocate") and (defaults | self.options()).get("use_asa", True):
             raise ValueError(
                 f"type = {self.type!r}: allocates ranks while it trains, which no run asks it to; of AdaLoRA there is "
                 f"{{name: adalora}}"

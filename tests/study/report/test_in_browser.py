@@ -30,21 +30,30 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def window(report: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The page, opened once; `said` and `asked` are its console and its requests."""
+    """The page, opened once."""
     with playwright.sync_playwright() as driver:
         profile = tmp_path_factory.mktemp("profile")
         context = driver.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport={"width": 1200, "height": 900}
         )
-        page = context.pages[0]
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.set_default_timeout(5000)
-        page.goto((report / "report.html").as_uri())
-        yield page
+        yield opened(context.pages[0], report / "report.html")
         context.close()
+
+
+def opened(page: Any, path: Path) -> Any:
+    """A report in a page of the browser; `said` and `asked` are its console and its requests."""
+    page.said, page.asked = [], []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.set_default_timeout(5000)
+    page.goto(path.as_uri())
+    return page
+
+
+def too_faint(page: Any) -> list[Any]:
+    """What has less contrast than WCAG AA asks for; what is no text needs less."""
+    return [one for one in page.evaluate(CONTRASTS) if one[2] < (3 if one[0] == "sign" else 4.5)]
 
 
 def column(window: Any, number: int) -> list[str]:
@@ -124,7 +133,7 @@ def test_all_text_has_the_contrast_of_wcag_aa(window: Any, scheme: str) -> None:
     found = window.evaluate(CONTRASTS)
     assert len(found) > 200
     assert {kind for kind, *_ in found} >= {"text", "th", "td", "p", "a", "h2", "button", "sign"}
-    assert [one for one in found if one[2] < (3 if one[0] == "sign" else 4.5)] == []  # what is no text needs less
+    assert too_faint(window) == []
     paper = window.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
 
@@ -147,10 +156,7 @@ def test_the_critical_difference_is_seen(window: Any, tmp_path: Path) -> None:
         for rank, label in enumerate(("LoRA r=8", HOSTILE, "pool 100", "pool 13")):
             study.add(task, label, 0.004, 0, 0.8, 0.9 - 0.1 * rank - 0.01 * number)
     path = write_report(study.plan, study.results, tmp_path / "out", "the command")
-    page, said = window.context.new_page(), []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(path.as_uri())
+    page = opened(window.context.new_page(), path)
     diagram = page.locator("figure", has=page.locator("svg[aria-label*=Nemenyi]"))
     assert diagram.count() == 1 and diagram.is_visible()
     assert {"LoRA r=8 1.00", "3.00 pool 100", "4.00 pool 13"} <= {
@@ -161,8 +167,8 @@ def test_the_critical_difference_is_seen(window: Any, tmp_path: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate(OVERLAPS) == []
     page.emulate_media(color_scheme="dark")
-    assert [one for one in page.evaluate(CONTRASTS) if one[2] < (3 if one[0] == "sign" else 4.5)] == []
-    assert said == []
+    assert too_faint(page) == []
+    assert page.said == []
     page.close()
 
 
