@@ -64,6 +64,7 @@ def test_what_peft_has_not_is_told_before_a_model_is_loaded(
 def test_a_type_that_names_its_layers_is_taken_for_them(recipe: MakeRecipe) -> None:
     check_method(recipe({"name": "peft", "type": "LN_TUNING", "target_modules": ["LayerNorm"]}).method)
     check_method(recipe({"name": "peft", "type": "ADAMSS", "use_asa": False}).method)
+    check_method(recipe({"name": "peft", "type": "ADAMSS"}).method)  # PEFT's default allocates nothing
     check_method(recipe({"name": "peft", "type": "IA3", "feedforward_modules": []}).method)
 
 

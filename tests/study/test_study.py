@@ -619,20 +619,33 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
         in said(2)
     )
     assert "0.08 hours of this machine, which cost 0.25 at 3 an hour" in said(2, price_per_hour=3.0)
+    assert "films  LoRA r=2  then" in said(2) and "films  pool  then" not in said(2)  # nothing waits for a search
+    files = {file: json.loads(file.read_text()) for file in results.folder.glob("*/*.json")}
+    for what in ("platform", "cpu"):
+        for file, here in files.items():
+            file.write_text(json.dumps(here | {"versions": here["versions"] | {what: "another"}}))
+        assert "3 runs and test scores are done, 9 left: no run was timed" in said(1)
+    for file, here in files.items():
+        file.write_text(json.dumps(here))
     assert len(trained) == 2
     run_study(plan, results, tmp_path / "work", only="pool", console=wide)
     lines = screen.file.getvalue().splitlines()[-2:]  # type: ignore[attr-defined]  # a StringIO
     assert lines[0] == "3 runs and test scores are done, about 1 left: about 10 min"
     assert re.fullmatch(r"4/4  films  pool  lr 0\.0[14]  seed 4  test accuracy [0-9.]+%  \d+ s  done", lines[1])
-    files = {file: json.loads(file.read_text()) for file in results.folder.glob("*/*.json")}
-    for what in ("platform", "cpu"):
-        for file, here in files.items():
-            file.write_text(json.dumps(here | {"versions": here["versions"] | {what: "another"}}))
-        assert "4 runs and test scores are done, 8 left: no run was timed" in said(1)
+    assert "4 runs and test scores are done, 8 left: no run was timed" in said(1)
     with pytest.raises(UserError, match="--price-per-hour 0: give a price above 0"):
         said(1, price_per_hour=0)
     with pytest.raises(UserError, match="--ray auto: --dry-run takes its times on this machine"):
         said(1, ray="auto")
+
+
+def test_a_dry_run_of_a_rate_that_is_not_searched(content: dict[str, Any], tmp_path: Path, screen: Console) -> None:
+    content["methods"][1]["fixed_rates"] = {"films": 0.02}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    plan, results = Study.load(tmp_path / "tiny.yaml"), Results(tmp_path / "results")
+    run_study(plan, results, tmp_path / "work", only="pool", dry_run=True, timing=False, console=screen)
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    assert lines[:2] == ["films  pool  lr 0.02  seed 3  train", "films  pool  then its test score, seed 4"]
 
 
 def test_a_dry_run_times_steps_of_each_method(
