@@ -39,11 +39,12 @@ ROOT = "structune"
 MATHS = (
     "surroundings numerics structures products pool pool_maps grid options identity shared_pool start resolved delta"
 )
-HELPERS = "errors files section registry doubt duration paths palette processor"
+HELPERS = "errors files section annotation registry doubt duration paths palette processor"
 PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
     "section": part("errors", "pydantic pydantic_core"),
+    "annotation": part("", "pydantic pydantic_core"),
     "registry": part("errors section", "pydantic"),
     "doubt": part("", ""),
     "duration": part("", ""),

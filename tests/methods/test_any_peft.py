@@ -52,6 +52,11 @@ def test_a_type_may_be_written_small(recipe: MakeRecipe) -> None:
         ({"type": "lora", "init_lora_weights": "corda"}, r"init_lora_weights = 'corda': PEFT works"),
         ({"type": "LORA", "init_lora_weights": "lora_ga"}, r"init_lora_weights = 'lora_ga': PEFT works"),
         ({"type": "IA3"}, r"type = 'IA3': PEFT would take feedforward_modules from its own list"),
+        ({"type": "LORA", "init_lora_weights": 1}, r"init_lora_weights = 1: input should be a valid boolean; or input"),
+        ({"type": "LORA", "r": "8"}, r"r = '8': input should be a valid integer"),
+        ({"type": "LORA", "r": None}, r"r = None: input should be a valid integer"),
+        ({"type": "LORA", "layers_to_transform": ["a"]}, r"layers_to_transform = \['a'\]: input should be a valid int"),
+        ({"type": "BOFT", "boft_block_size": True}, r"boft_block_size = True: input should be a valid integer"),
     ],
 )
 def test_what_peft_has_not_is_told_before_a_model_is_loaded(
@@ -66,6 +71,23 @@ def test_a_type_that_names_its_layers_is_taken_for_them(recipe: MakeRecipe) -> N
     check_method(recipe({"name": "peft", "type": "ADAMSS", "use_asa": False}).method)
     check_method(recipe({"name": "peft", "type": "ADAMSS"}).method)  # PEFT's default allocates nothing
     check_method(recipe({"name": "peft", "type": "IA3", "feedforward_modules": []}).method)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"init_lora_weights": "pissa_niter_4"},  # PEFT's annotation has 'pissa_niter_[number of iters]'
+        {"lora_alpha": 0.5},  # an int by its annotation
+        {"lora_dropout": 0},
+        {"layer_replication": [[0, 1], [0, 2]]},  # tuples, which YAML does not have
+        {"rank_pattern": {"query": 4}},
+        {"layers_pattern": None},
+    ],
+)
+def test_what_peft_takes_is_not_refused(options: dict[str, Any], recipe: MakeRecipe) -> None:
+    given: Any = recipe({"name": "peft", "type": "LORA", **options}).method
+    made = given.config(target_modules=["query"], modules_to_save=None, task_type=None)
+    assert {key: getattr(made, key) for key in options} == options
 
 
 def test_lora_s_rate_is_doubted_for_another_type(recipe: MakeRecipe) -> None:

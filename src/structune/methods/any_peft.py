@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue, model_validator
 
+from structune.annotation import unlike_annotation
 from structune.methods.method import PeftMethod
 from structune.palette import PURPLE
 from structune.section import closest, wrong_text
@@ -89,6 +90,10 @@ class AnyPeft(PeftMethod):
             if key not in known:
                 near = closest(key, sorted(known))
                 raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
+        for key, value in self.options().items():
+            unset = value is None and defaults[key] is None  # where an annotation forgets None
+            if not unset and (why := unlike_annotation(make, key, value)):
+                raise ValueError(f"{key} = {value!r}: {why}")
         # Who allocates only if use_asa says so (AdaMSS) trains without it.
         if hasattr(tuner, "update_and_allocate") and (defaults | self.options()).get("use_asa", True):
             raise ValueError(

@@ -156,7 +156,11 @@ def test_nothing_is_no_report(made_up: MadeUp) -> None:
     assert not (made_up.folder / "out").exists()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"task": "one"}'])
+NOT_A_NUMBER = """{"task": "one", "method": "LoRA r=8", "rate": 0.001, "seed": 0, "test": null,
+                   "validation": {"accuracy": NaN}}"""
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"task": "one"}', NOT_A_NUMBER])
 def test_a_damaged_result_is_named(made_up: MadeUp, content: str) -> None:
     made_up.add("one", "LoRA r=8", 0.001, 0, 0.5)
     (made_up.results.folder / "one" / "half.json").write_text(content)

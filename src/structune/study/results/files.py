@@ -93,7 +93,7 @@ class Results:
         for folder in (self.folder, *self.others):
             for file in folder.glob("*/*.json"):
                 try:
-                    content = json.loads(file.read_text(encoding="utf-8"))
+                    content = _loaded(file)
                     _ = [content[key] for key in ("task", "method", "rate", "seed", "validation", "test")]
                 except (ValueError, KeyError, TypeError, OSError) as error:
                     raise _damaged(file, error) from None
@@ -108,7 +108,7 @@ def _better(contents: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content = _loaded(file)
         stored = content["settings"]
         absent = "weights" in stored.get("base", ()) and not Path(recipe.model.name).is_dir()
         same = are_of(stored, recipe)
@@ -121,6 +121,16 @@ def _read(file: Path, recipe: ResolvedRecipe) -> dict[str, Any]:
             f"{file}: was run with other settings than the study has now; take another --out and another --work, or "
             f"delete the file and the run's folder in --work"
         )
+    return content
+
+
+def _loaded(file: Path) -> dict[str, Any]:
+    """Raises ValueError where a number is none: what compares with nothing would be the best score, or the worst."""
+
+    def refused(word: str) -> None:
+        raise ValueError(f"{word} is no score")
+
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"), parse_constant=refused)
     return content
 
 

@@ -1,0 +1,30 @@
+"""Whether a value of a recipe is of the type that a dataclass says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_type_hints
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+
+def unlike_annotation(config: type[Any], name: str, value: JsonValue) -> str | None:
+    """Why a field of a dataclass does not take a value, by its annotation; None: it does, as far as that says.
+
+    Annotations of PEFT's are narrower than what it takes in two ways, which are let pass: texts that are written out
+    stand for others (`pissa_niter_[number of iters]`), and whole numbers for all numbers.
+    """
+    try:
+        # As JSON, where a list is taken for a tuple and a text for an enum's member, and else nothing is turned.
+        TypeAdapter(get_type_hints(config)[name]).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problems = error.errors()
+        if not any(_let_pass(problem) for problem in problems):
+            return "; or ".join(dict.fromkeys(problem["msg"].lower() for problem in problems))
+    return None
+
+
+def _let_pass(problem: ErrorDetails) -> bool:
+    kinds = {"literal_error": str, "int_type": float, "int_from_float": float}
+    return isinstance(problem["input"], kinds.get(problem["type"], ()))
