@@ -725,6 +725,19 @@ def test_a_test_score_stands_beside_the_record_of_the_training_that_it_is_of(
     assert now["validation"] == whole["validation"]
 
 
+def test_results_say_how_the_scores_came(content: dict[str, Any], tmp_path: Path) -> None:
+    """Each epoch is scored on the validation part, and the last of these scores is the run's."""
+    content["tasks"]["films"]["train"] = {"epochs": 2, "batch_size": 8, "device": "cpu", "evaluate_first": True}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    results = Results(tmp_path / "results")
+    run_study(Study.load(tmp_path / "tiny.yaml"), results, tmp_path / "work", only="pool", first_seed_only=True)
+    for result in results.all():
+        curve = result["validation_curve"]
+        assert curve["step"] == [0, result["steps"] // 2, result["steps"]]
+        assert {key: values[0] for key, values in curve.items() if key != "step"} == result["untrained"]
+        assert {key: values[-1] for key, values in curve.items() if key != "step"} == result["validation"]
+
+
 def test_a_task_may_have_its_own_model(content: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
     content["tasks"]["films"]["model"] = content["model"]
     content["model"] = {"name": "nowhere"}

@@ -58,6 +58,7 @@ class MadeUp:
                 "peak_memory_bytes": 2**27, "peak_memory_kind": "rss growth", "device": "cpu", "train_seconds": 30.0,
                 "versions": {"torch": "2.13.0", "cpu": "x86_64", "cpu_threads": "2", "gpu": "none"},
                 "curve": [[10, 0.7], [20, 0.7 - 0.1 * validation]],
+                "validation_curve": {"step": [10, 20], "loss": [0.48, 0.5], key: [validation - 0.1, validation]},
             }  # fmt: skip
         if test is not None:
             content["test"] = {key: test, "loss": 0.5, "examples": 1000}

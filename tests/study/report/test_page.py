@@ -58,6 +58,8 @@ def test_runs_are_in_the_parquet_file(report: Path) -> None:
         assert list(zip(row["curve_step"] or [], row["curve_loss"] or [], strict=True)) == [
             tuple(point) for point in one.get("curve", [])
         ]
+        for key, values in one.get("validation_curve", {}).items():
+            assert row[f"validation_curve_{key}"] == values
 
 
 @pytest.mark.parametrize("tried", [[{}, {}], [{"method.alpha": 8}, {"method.alpha": "x"}], [{"method.alpha": 8}, {}]])
@@ -103,10 +105,22 @@ def test_what_statistics_show_and_what_not_is_said(report: Path) -> None:
     assert "left out: pool 13 on one at 0.064, seed 0." in seen
     assert "Against LoRA r=8 over all tasks: 0 of 3 ahead, 1 behind, for 2 no difference shown" in seen
     assert "“No difference shown” is not “no difference”" in seen
+    assert "in 24 of 24 runs, the validation loss more than 5 % above its lowest in 0 of 24" in seen
     assert "A bootstrap of 3 seeds never leaves the lowest and the highest score" in seen
     assert "at most 75 times in 100" in seen
     assert "Too few tasks: by Nemenyi's test mean ranks of 4 methods on 2 tasks" in seen
     assert "one score has a standard error of up to 1.5 on one, 1.4 on two" in seen  # √(0.6 · 0.4 / 1000), √(0.7 · 0.3)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_validation_loss_that_rises_again_is_told(made_up: MadeUp) -> None:
+    risen = {"step": [10, 20, 30], "loss": [0.5, 0.4, 0.43], "accuracy": [0.7, 0.8, 0.8]}
+    for seed, loss in enumerate([0.41, 0.43, 0.39]):
+        curve = risen | {"loss": [0.5, 0.4, loss]}
+        made_up.add("one", "LoRA r=8", 0.004, seed, 0.8, 0.8, validation_curve=curve)
+    once = {"step": [30], "loss": [0.4], "accuracy": [0.8]}  # one score is no curve
+    made_up.add("two", "LoRA r=8", 0.004, 0, 0.8, 0.8, validation_curve=once)
+    assert "the validation loss more than 5 % above its lowest in 1 of 3" in words(page(made_up))
 
 
 @pytest.mark.usefixtures("without_figures")

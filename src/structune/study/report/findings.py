@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from structune.study.report.against import AHEAD, BEHIND, NO_DIFFERENCE, Against, Compared
 from structune.study.report.cells import Cell
-from structune.study.report.figures.small import curves
+from structune.study.report.figures.small import curves, validation_curves
 from structune.study.report.machines import Cost
 from structune.study.report.one_rate import AtRate, common_rate, cost
 from structune.study.report.optimum import FIXED, INSIDE, LARGEST, LEVEL, ONE, SMALLEST, Optimum
@@ -216,12 +216,17 @@ def one_rate_notes(known: Sequence[AtRate]) -> list[str]:
 
 
 def losses(cells: Sequence[Cell]) -> str:
-    """How many losses fall."""
+    """How many losses fall, and how many on the validation part rise again."""
     ends = [(curve[0][1], curve[-1][1]) for cell in cells for curve in curves(cell)]
     if not ends:
         return "No training losses are recorded"
     fallen = sum(last < first - 0.05 * abs(first) for first, last in ends)
-    return f"The training loss ends more than 5 % lower than it began in {fallen} of {counted(len(ends), 'run')}"
+    said = f"The training loss ends more than 5 % lower than it began in {fallen} of {counted(len(ends), 'run')}"
+    held_out = [[loss for _, loss in curve] for cell in cells for curve in validation_curves(cell)]
+    if not held_out:
+        return said
+    risen = sum(own[-1] > min(own) + 0.05 * abs(min(own)) for own in held_out)
+    return f"{said}, the validation loss more than 5 % above its lowest in {risen} of {len(held_out)}"
 
 
 def costs_of(device: str, found: Sequence[Cost], reference: str | None) -> str:

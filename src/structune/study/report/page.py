@@ -20,7 +20,7 @@ from structune.study.report.figures.costs import draw_costs
 from structune.study.report.figures.critical_difference import draw_critical_difference
 from structune.study.report.figures.drawn import Drawn, variable
 from structune.study.report.figures.scores import draw_scores
-from structune.study.report.figures.small import curves, draw_curves, draw_rates, limits
+from structune.study.report.figures.small import curves, draw_curves, draw_rates, limits, validation_curves
 from structune.study.report.line_looks import line_looks
 from structune.study.report.machines import Cost, costs, machines
 from structune.study.report.one_rate import at_rates
@@ -195,10 +195,11 @@ def _rates(
 def _losses(known: Sequence[Cell], tasks: Sequence[str], reference: str | None, names: _Names) -> Iterator[Shown]:
     """A panel for each method whose runs have losses; all have one axis."""
     own = [cell for cell in known if curves(cell)]
-    values = [loss for cell in own for curve in curves(cell) for _, loss in curve]
+    values = [loss for cell in own for curve in (*curves(cell), *validation_curves(cell)) for _, loss in curve]
     beaten = {cell.task: cell for cell in own if cell.label == reference}
     for label, group in by_label(own).items():
-        words = f"Training loss of {label} by step, a line a seed"
+        rings = ", and the validation loss as rings" if any(validation_curves(cell) for cell in group) else ""
+        words = f"Training loss of {label} by step, a line a seed{rings}"
         name = names.of(f"losses {label}")
         yield Shown(draw_curves(group, beaten, tasks, limits(values), name, words), label, [])
 

@@ -11,7 +11,7 @@ from typing import Any
 from structune.files import write_bytes
 from structune.study.report.cells import Cell
 
-_PARTS = ("validation", "test", "untrained")
+_PARTS = ("validation", "test", "untrained", "validation_curve")
 _AS_TEXT = ("settings", "tried")
 _CURVE = "curve"
 
@@ -21,7 +21,7 @@ def write_runs(cells: Sequence[Cell], path: Path) -> None:
 
     A run whose numbers ran away has no scores. `chosen` says which runs are those of the table; a result that
     does not count for the study as it is now is none of them. The training losses are two lists, `curve_step` and
-    `curve_loss`.
+    `curve_loss`, and what was scored while training lists `validation_curve_…`.
     """
     import pyarrow as pa
     from pyarrow import parquet

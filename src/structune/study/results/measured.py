@@ -13,7 +13,7 @@ TOOK = ("run_seconds", "test_seconds")
 
 
 def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
-    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, day, losses."""
+    """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, day, curves."""
     metrics = run.metrics()
     scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
     content: dict[str, Any] = {"validation": {key: metrics[f"eval_{key}"] for key in scores}}
@@ -27,4 +27,8 @@ def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
     ended = datetime.fromtimestamp(run.metrics_file.stat().st_mtime, timezone.utc)
     content["date"] = ended.date().isoformat()
     content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
+    scored = {entry["step"]: entry for entry in run.history() if "eval_loss" in entry}  # of one step the last
+    content["validation_curve"] = {"step": list(scored)} | {
+        key: [entry[f"eval_{key}"] for entry in scored.values()] for key in scores
+    }
     return content

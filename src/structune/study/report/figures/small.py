@@ -65,7 +65,9 @@ def draw_rates(cells: Sequence[Cell], tasks: Sequence[str], height: Limits, name
 def draw_curves(
     cells: Sequence[Cell], beaten: Mapping[str, Cell], tasks: Sequence[str], height: Limits, name: str, words: str
 ) -> Drawn:
-    """Training losses of one method at the rates that were chosen, a line a seed, and in grey the reference's.
+    """Losses of one method at the rates that were chosen: in training a line a seed, in grey the reference's.
+
+    Rings are losses on the validation part, where a run was scored more than once.
 
     Args:
         cells: of the method, those with losses.
@@ -85,6 +87,9 @@ def draw_curves(
         for cell in cells:
             for curve in curves(cell):
                 axes.plot(*zip(*curve, strict=True), color=looks[cell.task][0], linewidth=1.1)
+            for curve in validation_curves(cell):
+                colour = looks[cell.task][0]
+                axes.plot(*zip(*curve, strict=True), "o:", color=colour, markersize=4, mfc="none", linewidth=0.8)
         axes.set_ylim(height)
         axes.set_xlim(left=0)
         return drawn(figure, name, words)
@@ -93,6 +98,12 @@ def draw_curves(
 def curves(cell: Cell) -> list[list[tuple[int, float]]]:
     """Step and training loss of the runs that were chosen, where they have a record of it."""
     return [run["curve"] for run in cell.scored if run.get("curve")]
+
+
+def validation_curves(cell: Cell) -> list[list[tuple[int, float]]]:
+    """Step and validation loss of the runs that were chosen, where they were scored more than once."""
+    known = [run["validation_curve"] for run in cell.scored if len(run.get("validation_curve", {}).get("step", [])) > 1]
+    return [list(zip(curve["step"], curve["loss"], strict=True)) for curve in known]
 
 
 def _panel(title: str, across: str) -> tuple[Figure, Axes]:
