@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, get_type_hints
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 
@@ -16,8 +16,12 @@ def unlike_annotation(config: type[Any], name: str, value: JsonValue) -> str | N
     stand for others (`pissa_niter_[number of iters]`), and whole numbers for all numbers.
     """
     try:
+        annotated = TypeAdapter(get_type_hints(config)[name])
+    except (NameError, PydanticSchemaGenerationError):  # of what only a type checker imports, or pydantic does not know
+        return None
+    try:
         # As JSON, where a list is taken for a tuple and a text for an enum's member, and else nothing is turned.
-        TypeAdapter(get_type_hints(config)[name]).validate_json(json.dumps(value), strict=True)
+        annotated.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         problems = error.errors()
         if not any(_let_pass(problem) for problem in problems):
