@@ -30,5 +30,5 @@ def unlike_annotation(config: type[Any], name: str, value: JsonValue) -> str | N
 
 
 def _let_pass(problem: ErrorDetails) -> bool:
-    kinds = {"literal_error": str, "int_type": float, "int_from_float": float}
+    kinds = {"literal_error": str, "int_type": float}
     return isinstance(problem["input"], kinds.get(problem["type"], ()))

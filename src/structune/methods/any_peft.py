@@ -91,8 +91,7 @@ class AnyPeft(PeftMethod):
                 near = closest(key, sorted(known))
                 raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
         for key, value in self.options().items():
-            unset = value is None and defaults[key] is None  # where an annotation forgets None
-            if not unset and (why := unlike_annotation(make, key, value)):
+            if why := unlike_annotation(make, key, value):
                 raise ValueError(f"{key} = {value!r}: {why}")
         # Who allocates only if use_asa says so (AdaMSS) trains without it.
         if hasattr(tuner, "update_and_allocate") and (defaults | self.options()).get("use_asa", True):

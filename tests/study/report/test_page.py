@@ -16,7 +16,10 @@ from typer.testing import CliRunner
 
 from structune import cli
 from structune.errors import UserError
+from structune.study.report import page as report_page
 from structune.study.report.cells import cells
+from structune.study.report.figures.drawn import Drawn
+from structune.study.report.figures.small import Limits
 from structune.study.report.page import write_report
 from structune.study.report.runs_table import write_runs
 
@@ -121,6 +124,18 @@ def test_a_validation_loss_that_rises_again_is_told(made_up: MadeUp) -> None:
     once = {"step": [30], "loss": [0.4], "accuracy": [0.8]}  # one score is no curve
     made_up.add("two", "LoRA r=8", 0.004, 0, 0.8, 0.8, validation_curve=once)
     assert "the validation loss more than 5 % above its lowest in 1 of 3" in words(page(made_up))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_no_validation_loss_is_drawn_outside_the_panel(made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    heights: list[Limits] = []
+    drawn = Drawn("none", "<svg></svg>", b"", frozenset())
+    monkeypatch.setattr(report_page, "draw_curves", lambda *given: heights.append(given[3]) or drawn)
+    curve = {"step": [10, 20], "loss": [0.1, 3.0], "accuracy": [0.7, 0.8]}
+    made_up.add("one", "LoRA r=8", 0.004, 0, 0.8, 0.8, validation_curve=curve)
+    page(made_up)
+    ((low, high),) = heights
+    assert low < 0.1 and high > 3.0
 
 
 @pytest.mark.usefixtures("without_figures")
