@@ -44,7 +44,7 @@ PARTS = {
     "errors": part("", ""),
     "files": part("", "safetensors"),
     "section": part("errors", "pydantic pydantic_core"),
-    "annotation": part("", "pydantic pydantic_core"),
+    "annotation": part("section", "pydantic pydantic_core"),
     "registry": part("errors section", "pydantic"),
     "doubt": part("", ""),
     "duration": part("", ""),

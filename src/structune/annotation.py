@@ -8,12 +8,14 @@ from typing import Any, get_type_hints
 from pydantic import JsonValue, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from structune.section import inside_a_line
+
 
 def unlike_annotation(config: type[Any], name: str, value: JsonValue) -> str | None:
     """Why a field of a dataclass does not take a value, by its annotation; None: it does, as far as that says.
 
     Annotations of PEFT's are narrower than what it takes in two ways, which are let pass: texts that are written out
-    stand for others (`pissa_niter_[number of iters]`), and whole numbers for all numbers.
+    stand for others (`pissa_niter_[number of iters]`), and whole numbers are any numbers (`lora_alpha`).
     """
     try:
         annotated = TypeAdapter(get_type_hints(config)[name])
@@ -25,7 +27,7 @@ def unlike_annotation(config: type[Any], name: str, value: JsonValue) -> str | N
     except ValidationError as error:
         problems = error.errors()
         if not any(_let_pass(problem) for problem in problems):
-            return "; or ".join(dict.fromkeys(problem["msg"].lower() for problem in problems))
+            return "; or ".join(dict.fromkeys(map(inside_a_line, problems)))
     return None
 
 

@@ -50,6 +50,11 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [NoneType if annotation is None else origin or annotation]
 
 
+def inside_a_line(problem: ErrorDetails) -> str:
+    """Pydantic's message as it stands after a colon: names in it keep their capitals."""
+    return problem["msg"][:1].lower() + problem["msg"][1:]
+
+
 def _line(problem: ErrorDetails, root: type[Section]) -> str:
     path, known = _locate(problem["loc"], root)
     value = problem["input"]
@@ -76,7 +81,7 @@ def _line(problem: ErrorDetails, root: type[Section]) -> str:
             reason = str(problem["ctx"]["error"])
             return f"{path}: {reason}" if path else reason
         case _:
-            return f"{path} = {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            return f"{path} = {value!r}: {inside_a_line(problem)}"
 
 
 def _as_text(value: Any) -> str:

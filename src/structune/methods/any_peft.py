@@ -86,11 +86,10 @@ class AnyPeft(PeftMethod):
                 f"choose another type"
             )
         self._check_type(tuner)
-        for key in self.options():
+        for key, value in self.options().items():
             if key not in known:
                 near = closest(key, sorted(known))
                 raise ValueError(f"{key}: {self.type} takes no such option{near}; it takes {', '.join(sorted(known))}")
-        for key, value in self.options().items():
             if why := unlike_annotation(make, key, value):
                 raise ValueError(f"{key} = {value!r}: {why}")
         # Who allocates only if use_asa says so (AdaMSS) trains without it.

@@ -14,11 +14,12 @@ TOOK = ("run_seconds", "test_seconds")
 
 def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
     """What the folder of a finished run says of it: scores on the validation part, sizes, time, memory, day, curves."""
-    metrics = run.metrics()
+    metrics, history = run.metrics(), run.history()
     scores = [*(metric.key for metric in recipe.task.metrics), "loss"]
     content: dict[str, Any] = {"validation": {key: metrics[f"eval_{key}"] for key in scores}}
+    scored = {entry["step"]: entry for entry in history if "eval_loss" in entry}  # of one step the last
     if recipe.train.evaluate_first:
-        first = next(entry for entry in run.history() if "eval_loss" in entry)
+        first = next(iter(scored.values()))
         content["untrained"] = {key: first[f"eval_{key}"] for key in scores}
     kept = ("trainable_adapter", "trainable_head", "adapter_bytes", "steps", "train_examples", "eval_examples")
     taken = ("seconds_per_step", "peak_memory_bytes", "peak_memory_kind", "device")
@@ -26,8 +27,7 @@ def measured(recipe: ResolvedRecipe, run: Run) -> dict[str, Any]:
     content |= {"train_seconds": round(metrics["train_seconds"], 1), "versions": run.machine()}
     ended = datetime.fromtimestamp(run.metrics_file.stat().st_mtime, timezone.utc)
     content["date"] = ended.date().isoformat()
-    content["curve"] = [[entry["step"], entry["loss"]] for entry in run.history() if "loss" in entry]
-    scored = {entry["step"]: entry for entry in run.history() if "eval_loss" in entry}  # of one step the last
+    content["curve"] = [[entry["step"], entry["loss"]] for entry in history if "loss" in entry]
     content["validation_curve"] = {"step": list(scored)} | {
         key: [entry[f"eval_{key}"] for entry in scored.values()] for key in scores
     }
