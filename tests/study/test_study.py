@@ -621,7 +621,7 @@ def test_a_dry_run_says_what_is_left(plan: Study, tmp_path: Path, trained: list[
     assert "0.08 hours of this machine, which cost 0.25 at 3 an hour" in said(2, price_per_hour=3.0)
     assert "films  LoRA r=2  then" in said(2) and "films  pool  then" not in said(2)  # nothing waits for a search
     files = {file: json.loads(file.read_text()) for file in results.folder.glob("*/*.json")}
-    for what in ("platform", "cpu"):
+    for what in ("platform", "cpu", "gpu"):
         for file, here in files.items():
             file.write_text(json.dumps(here | {"versions": here["versions"] | {what: "another"}}))
         assert "3 runs and test scores are done, 9 left: no run was timed" in said(1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from structune.duration import duration
-from structune.processor import processor
+from structune.finetune.run_folder.run import versions
 from structune.study.pair import Pair, Step
 from structune.study.runner import Left, Runner
 
@@ -35,7 +34,8 @@ def finished_here(pair: Pair) -> Takes | None:
 
     Results that do not say how long the whole of a run took say how long its training did.
     """
-    here = {"platform": platform.platform(), "cpu": processor()}
+    machine = versions()
+    here = {key: machine[key] for key in ("platform", "cpu", "gpu")}
     found = [result for result in pair.results.values() if result is not None and "train_seconds" in result]
     found = [result for result in found if here.items() <= result["versions"].items()]
     if not found:
