@@ -43,10 +43,10 @@ class StructuredDelta(nn.Module):
 
     At the start ΔW = 0 with a gradient that is not zero, for every family. Where S(θ⁰) = 0 already, the second term is
     left out: families linear in all generators start from θ⁰ = 0; own generators of families that are a product from
-    one factor at zero and the others at random (low rank: G = 0, random H), uniform on (−1, 1), or, for low rank with
-    `init_weights="lora"`, on (−1/√n, 1/√n), where n is the length of their last axis. Otherwise θ⁰ is uniform on
-    (−1, 1) and its matrix is subtracted, so that frozen numbers of linear families cancel and those of all others take
-    part.
+    one factor at zero and the others at random (low rank: G = 0, random H), uniform on (−1, 1). Otherwise θ⁰ is uniform
+    on (−1, 1) and its matrix is subtracted, so that frozen numbers of linear families cancel and those of all others
+    take part. With `init_weights="lora"`, for low rank alone, (−1/√N, 1/√N) takes the place of (−1, 1), N a block's
+    columns.
     `init_weights=False` is the papers' own form instead: θ⁰ is random and nothing is subtracted.
 
     Args:

@@ -259,8 +259,8 @@ class UpdateOptions:
     scale: Scale = option(1.0, "factor of ΔW; '1/in_features' is the convention of PEFT's C3A", _check_scale)
     init_weights: InitWeights = option(
         True,
-        "True starts at ΔW = 0; 'lora' too, as LoRA does, for low_rank blocks with numbers of their own, which train "
-        "better so; False, 'xavier_uniform' and 'kaiming_uniform' start at random (papers)",
+        "True starts at ΔW = 0; 'lora' too, from numbers as small as LoRA's, for low_rank blocks, which train better "
+        "so; False, 'xavier_uniform' and 'kaiming_uniform' start at random (papers)",
         _check_init_weights,
     )
     algorithm: str = option(

@@ -23,8 +23,6 @@ class Start:
         by_generator: whether each generator has its own start; else all numbers are drawn alike.
         subtracted: whether S(θ⁰) is taken off ΔW, because it is not zero by itself.
         is_default: whether ΔW starts at zero; else the papers' random start.
-        narrow: whether generators start as LoRA's A does: raw numbers uniform on (−1/√n, 1/√n) in place of (−1, 1),
-            where n is the length of their last axis, a block's columns.
     """
 
     random: bool
@@ -32,7 +30,6 @@ class Start:
     by_generator: bool
     subtracted: bool
     is_default: bool
-    narrow: bool
 
     @classmethod
     def of(cls, init_weights: InitWeights, structure: Structure, *, pooled: bool, sizes: tuple[int, int]) -> Start:
@@ -45,27 +42,22 @@ class Start:
             sizes: (out_features, in_features) of ΔW.
 
         Raises:
-            ValueError: "lora", and blocks share their numbers, or are of a family that does not start so.
+            ValueError: "lora", and blocks are of a family that does not start so.
         """
-        bound = _bound(init_weights, *sizes)
-        # Numbers of a pool play every generator's part at once, so they have no generator's start.
-        by_generator = bound is None and not pooled
-        zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
-        narrow = init_weights == "lora"
-        if narrow and (pooled or not structure.can_start_as_lora):
+        if init_weights == "lora" and not structure.can_start_as_lora:
             able = ", ".join(family.name for family in usable() if family.can_start_as_lora)
-            raise ValueError(
-                f"init_weights='lora' is for {able} blocks with numbers of their own: "
-                f"take True for {structure.name}{' in a pool' if pooled else ''}"
-            )
-        random = bound is not None or not structure.is_linear
+            raise ValueError(f"init_weights='lora' is for {able} blocks: take True for {structure.name}")
+        is_default = init_weights in (True, "lora")
+        # Numbers of a pool play every generator's part at once, so they have no generator's start.
+        by_generator = is_default and not pooled
+        zero = by_generator and any(generator.starts_at_zero for generator in structure.generators().values())
+        random = not (is_default and structure.is_linear)
         return cls(
             random=random,
-            step=(1.0 if bound is None else bound) / draws.ONE,
+            step=_bound(init_weights, structure, *sizes) / draws.ONE,
             by_generator=by_generator,
-            subtracted=bound is None and random and not zero,
-            is_default=bound is None,
-            narrow=narrow,
+            subtracted=is_default and random and not zero,
+            is_default=is_default,
         )
 
     def integers(self, structure: Structure, pool_size: int, seed: int) -> Tensor:
@@ -79,15 +71,15 @@ class Start:
         generators = list(structure.generators().values())
         parts = position.view(-1, structure.numel).split([math.prod(g.shape) for g in generators], dim=1)
         drawn = [g.start(part.unflatten(1, g.shape), seed) for g, part in zip(generators, parts, strict=True)]
-        if self.narrow:  # a quotient of fp64 numbers is rounded alike on every platform
-            drawn = [(whole.double() / math.sqrt(whole.shape[-1])).round().to(torch.int32) for whole in drawn]
         return torch.cat([values.flatten(1) for values in drawn], dim=1).flatten()
 
 
-def _bound(init_weights: InitWeights, out_features: int, in_features: int) -> float | None:
-    """Bound of the papers' random start, uniform on (−bound, bound); None for the start at ΔW = 0."""
-    if init_weights in (True, "lora"):
-        return None
+def _bound(init_weights: InitWeights, structure: Structure, out_features: int, in_features: int) -> float:
+    """θ⁰ is uniform on (−bound, bound), or a generator's own start that many times."""
+    if init_weights is True:
+        return 1.0
+    if init_weights == "lora":  # of LoRA's A, where a block is the whole matrix
+        return math.sqrt(1 / structure.cols)
     if init_weights == "kaiming_uniform":
         return math.sqrt(1 / in_features)
     return math.sqrt(6 / (in_features + out_features))

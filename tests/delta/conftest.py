@@ -35,6 +35,8 @@ def bound_of(start: bool | str) -> float:
     """θ⁰ is uniform on (−bound, bound)."""
     if start is True:
         return 1.0
+    if start == "lora":
+        return math.sqrt(1 / 3)  # columns of a block
     return math.sqrt(1 / IN) if start == "kaiming_uniform" else math.sqrt(6 / (IN + OUT))
 
 
@@ -63,7 +65,7 @@ def by_hand(delta: StructuredDelta, start: bool | str, scale: float = 1.0) -> Te
         for q in range(-(-IN // cols)):
             number = p * -(-IN // cols) + q
             W = block(now, number)
-            if start is True:
+            if start in (True, "lora"):
                 W = W - block(begin, number)
             for i in range(rows):
                 for j in range(cols):

@@ -48,11 +48,7 @@ from .conftest import IN, OUT, every_family, every_source, make
         ({"scale": math.nan}, "scale=nan must be a finite number"),
         ({"scale": "1/out_features"}, "scale='1/out_features' must be a finite number"),
         ({"init_weights": "zeros"}, "init_weights='zeros' must be True, False, .*, 'kaiming_uniform' or 'lora'"),
-        ({"init_weights": "lora"}, "init_weights='lora' is for low_rank blocks .*: take True for toeplitz"),
-        (
-            {"init_weights": "lora", "structure": "low_rank", "pool_size": 9},
-            "init_weights='lora' is for low_rank blocks with numbers of their own: take True for low_rank in a pool",
-        ),
+        ({"init_weights": "lora"}, "init_weights='lora' is for low_rank blocks: take True for toeplitz"),
         ({"init_weights": None}, "init_weights=None must be True"),
         ({"algorithm": "factored"}, "algorithm='factored'.*toeplitz blocks: choose .*'auto'.*dense.*fft"),
         ({"algorithm": "fast"}, "algorithm='fast'"),

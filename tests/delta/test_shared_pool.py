@@ -94,6 +94,15 @@ def test_each_is_what_it_would_be_alone(family: str) -> None:
     assert len({tuple(d.dense().flatten()[:5].tolist()) for d in model.deltas}) == 3
 
 
+def test_each_starts_as_narrow_as_lora_would_there() -> None:
+    """The common θ⁰, times a bound that follows from the columns of a matrix's own blocks."""
+    model = Chain(("low_rank",) * 3, init_weights="lora")
+    for delta, cols in zip(model.deltas, (4, 5, 3), strict=True):
+        assert torch.equal(delta.start, model.deltas[0].start)
+        torch.testing.assert_close(delta.numbers() * cols**0.5, delta.start * 2.0**-24, rtol=1e-6, atol=0)
+        assert not delta.dense().any()
+
+
 @every_family
 @pytest.mark.parametrize("fixed_ratio", [0.0, 0.4])
 def test_starts_at_zero_with_a_gradient(family: str, fixed_ratio: float) -> None:

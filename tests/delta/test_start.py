@@ -82,18 +82,35 @@ def test_own_start_of_ranked_families(family: str) -> None:
             assert 0.8 < part.abs().max() <= 1
 
 
-def test_low_rank_blocks_can_start_as_lora_does() -> None:
+@every_source
+def test_low_rank_blocks_can_start_as_lora_does(source: str) -> None:
     """The same draws, at another size; which one is meant is told by the identity that is saved."""
-    narrow, wide = make("low_rank", init_weights="lora"), make("low_rank")
+    narrow, wide = make("low_rank", source, init_weights="lora"), make("low_rank", source)
     assert (narrow.identity.init_weights, wide.identity.init_weights) == ("lora", True)
-    assert not narrow.generators()["G"].any() and not narrow.dense().any()
-    first, second = narrow.generators()["H"] * math.sqrt(narrow.structure.cols), wide.generators()["H"]
-    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+    assert not narrow.dense().any()
+    for name, generator in wide.generators().items():
+        drawn = narrow.generators()[name] * math.sqrt(narrow.structure.cols)
+        torch.testing.assert_close(drawn, generator, rtol=0, atol=1e-6)
+        assert name == "H" or generator.any() == narrow.pooled  # of its own, G starts at zero
     moved(narrow)
-    for fresh in (make("low_rank"), make("low_rank", init_weights="lora", stream=7)):
+    expected = by_hand(narrow, "lora")
+    for other in by_every_algorithm(narrow):
+        assert normalised_error(other.dense().detach(), expected) < 1e-5, other.algorithm
+    for fresh in (make("low_rank", source), make("low_rank", source, init_weights="lora", stream=7)):
         fresh.load_state_dict(narrow.state_dict())
         assert fresh.identity.init_weights == "lora"
         assert torch.equal(fresh.dense(), narrow.dense())
+
+
+def test_a_pool_that_starts_as_lora_does_is_another_at_a_smaller_scale() -> None:
+    """GH is of degree two: numbers c times as large, and steps, too, are ΔW at the scale c²."""
+    narrow = make("low_rank", "pooled", init_weights="lora")
+    factor = math.sqrt(1 / narrow.structure.cols)
+    wide = moved(make("low_rank", "pooled", scale=factor**2))
+    with torch.no_grad():
+        narrow.pool.copy_(factor * wide.pool)
+    assert wide.dense().abs().max() > 0.01
+    torch.testing.assert_close(narrow.dense(), wide.dense(), rtol=1e-4, atol=1e-6)
 
 
 @every_family

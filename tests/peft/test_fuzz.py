@@ -41,7 +41,7 @@ FIELDS = {
     "fixed_ratio": field(st.floats(0, 0.9)),
     "seed": field(st.integers(-5, 5)),
     "scale": field(st.sampled_from([1.0, 0.25, "1/in_features"])),
-    "init_weights": field(st.sampled_from([True, False, "xavier_uniform", "kaiming_uniform"])),
+    "init_weights": field(st.sampled_from([True, False, "xavier_uniform", "kaiming_uniform", "lora"])),
     "algorithm": field(st.sampled_from(["auto", "dense"])),
     "dropout": field(st.floats(0, 0.9)),
     "rank_pattern": field(st.dictionaries(st.sampled_from(["lin0", "lin1", "x("]), st.integers(1, 2), max_size=1)),
