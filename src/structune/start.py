@@ -44,8 +44,8 @@ class Start:
         Raises:
             ValueError: "lora", and blocks are of a family that does not start so.
         """
-        if init_weights == "lora" and not structure.can_start_as_lora:
-            able = ", ".join(family.name for family in usable() if family.can_start_as_lora)
+        if init_weights == "lora" and structure.learning_rate_as_lora is None:
+            able = ", ".join(family.name for family in usable() if family.learning_rate_as_lora is not None)
             raise ValueError(f"init_weights='lora' is for {able} blocks: take True for {structure.name}")
         is_default = init_weights in (True, "lora")
         # Numbers of a pool play every generator's part at once, so they have no generator's start.

@@ -142,6 +142,19 @@ def test_preset_names_take_underscores_too() -> None:
     assert methods.preset("hydra_low_rank") == Hydra(structure="low_rank", num_splits=1)
 
 
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [
+        ({"name": "hydra", "structure": "low_rank"}, 4e-3),
+        ({"name": "hydra", "structure": "low_rank", "init_weights": "lora"}, 8e-3),
+        ({"name": "structune", "structure": "low_rank", "init_weights": "lora"}, 8e-3),
+        ({"name": "hydra", "structure": "toeplitz", "init_weights": "lora"}, 2e-3),  # which is refused with the model
+    ],
+)
+def test_the_start_decides_the_recommended_rate(method: dict[str, Any], rate: float) -> None:
+    assert Recipe.parse({**DATA, "method": method}).resolved().train.learning_rate == rate
+
+
 def test_given_learning_rates_win() -> None:
     recipe = Recipe.parse({**DATA, "train": {"learning_rate": 0.7, "head_learning_rate": 0.3}}).resolved()
     assert (recipe.train.learning_rate, recipe.train.head_learning_rate) == (0.7, 0.3)

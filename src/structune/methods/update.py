@@ -49,7 +49,8 @@ class UpdateMethod(PeftMethod):
 
     def rates(self) -> LearningRates:
         """The family's: HyDRA's Appendix B has 0.002, 0.01 for Vandermonde and 0.004 for low rank."""
-        return LearningRates(adapter=declared(self.family, "learning_rate"))
+        as_lora = getattr(self, "init_weights", True) == "lora" and declared(self.family, "learning_rate_as_lora")
+        return LearningRates(adapter=as_lora or declared(self.family, "learning_rate"))
 
     def doubts(self, model: nn.Module, rate: float) -> Iterator[str]:
         """Whether the general rate is taken where layers are much wider than those that it was found in.

@@ -43,7 +43,10 @@ class Structure(ABC):
     """The name under which the family is registered."""
 
     learning_rate: ClassVar[float] = 2e-3
-    """Recommended for the family's numbers; like the next two a plain number or text, which is read without torch."""
+    """Recommended for the family's numbers; like the next three written out, as they are read without torch."""
+
+    learning_rate_as_lora: ClassVar[float | None] = None
+    """Recommended where they start with `init_weights="lora"`, of `structune.start.Start`; None: they cannot."""
 
     num_splits: ClassVar[int] = 4
     """Recommended blocks per axis, where blocks share a pool."""
@@ -53,9 +56,6 @@ class Structure(ABC):
 
     raw_step: ClassVar[float] = 1.0
     """How far a raw number moves per unit of its trained difference: what makes learning rates comparable."""
-
-    can_start_as_lora: ClassVar[bool] = False
-    """Whether `init_weights="lora"` is for the family: see `structune.start.Start`."""
 
     def __post_init__(self) -> None:
         for field in (f.name for f in fields(self)):

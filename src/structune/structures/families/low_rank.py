@@ -21,8 +21,8 @@ class LowRank(RankedStructure):
 
     name: ClassVar[str] = "low_rank"
     learning_rate: ClassVar[float] = 4e-3  # TR2024-157, Appendix B
+    learning_rate_as_lora: ClassVar[float | None] = 8e-3  # docs/results/glue-small.md
     num_splits: ClassVar[int] = 1
-    can_start_as_lora: ClassVar[bool] = True
     marker: ClassVar[str] = "P"
 
     @classmethod
