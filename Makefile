@@ -16,7 +16,7 @@ help: ## list the targets
 
 # --resume: a second call keeps the runs that are finished, and goes on where Ctrl-C stopped.
 demo: $(VENV)/.demo ## fine-tune a small transformer on real text with C3A, HyDRA, LoRA and the head alone
-	$(BIN)/structune compare recipes/movie-sentences.yaml --methods c3a,hydra-toeplitz,lora,head --out $(DEMO_OUT) --resume
+	$(BIN)/structune compare recipes/movie-sentences.yaml --methods c3a,hydra-low-rank,lora,head --out $(DEMO_OUT) --resume
 
 # The tests use no network: the hub is switched off, and one thread per process keeps two processes on two cores.
 test test-floor: export HF_HUB_OFFLINE = 1

@@ -1,4 +1,4 @@
-"""Labels beside points that cover neither one another nor the points."""
+"""Labels beside points that cover neither one another nor the points, nor their error bars."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def place_labels(
     centres = [axes.transData.transform(point) for point in points]
     taken = [Bbox.from_bounds(x - 5 * pixels, y - 5 * pixels, 10 * pixels, 10 * pixels) for x, y in centres]
     taken += [text.get_window_extent() for text in axes.texts]
+    taken += [bars.get_datalim(axes.transData).transformed(axes.transData) for bars in axes.collections]
     inside = axes.get_window_extent()
     # From top to bottom, so that labels of points above one another keep their order.
     for number in sorted(range(len(points)), key=lambda number: -points[number][1]):
