@@ -32,7 +32,8 @@ def place_labels(
     centres = [axes.transData.transform(point) for point in points]
     taken = [Bbox.from_bounds(x - 5 * pixels, y - 5 * pixels, 10 * pixels, 10 * pixels) for x, y in centres]
     taken += [text.get_window_extent() for text in axes.texts]
-    taken += [bars.get_datalim(axes.transData).transformed(axes.transData) for bars in axes.collections]
+    # A collection is one point's error bar.
+    taken += [bar.get_datalim(axes.transData).transformed(axes.transData) for bar in axes.collections]
     inside = axes.get_window_extent()
     # From top to bottom, so that labels of points above one another keep their order.
     for number in sorted(range(len(points)), key=lambda number: -points[number][1]):

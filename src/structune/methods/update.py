@@ -48,9 +48,13 @@ class UpdateMethod(PeftMethod):
         return f"{super().label}-{self.family.replace('_', '-')}"
 
     def rates(self) -> LearningRates:
-        """The family's: HyDRA's Appendix B has 0.002, 0.01 for Vandermonde and 0.004 for low rank."""
-        as_lora = getattr(self, "init_weights", True) == "lora" and declared(self.family, "learning_rate_as_lora")
-        return LearningRates(adapter=as_lora or declared(self.family, "learning_rate"))
+        """The family's: HyDRA's Appendix B has 0.002, 0.01 for Vandermonde and 0.004 for low rank.
+
+        From LoRA's start low rank has 0.008 (docs/results/glue-small.md).
+        """
+        starts_as_lora = getattr(self, "init_weights", True) == "lora"
+        rate = declared(self.family, "learning_rate_as_lora") if starts_as_lora else None
+        return LearningRates(adapter=rate or declared(self.family, "learning_rate"))
 
     def doubts(self, model: nn.Module, rate: float) -> Iterator[str]:
         """Whether the general rate is taken where layers are much wider than those that it was found in.

@@ -16,8 +16,8 @@ from structune.errors import UserError
 def compare(
     recipe: RecipeFile,
     methods: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Methods by name, for example c3a,hydra-toeplitz,lora,head.")
-    ] = "c3a,hydra-toeplitz,lora,head",
+        str, typer.Option(metavar="A,B,...", help="Methods by name, for example c3a,hydra-low-rank,lora,head.")
+    ] = "c3a,hydra-low-rank,lora,head",
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="DIR", help="Folder for the runs, the table and the figure.", show_default=False),
