@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from structune.duration import duration
 from structune.finetune.run_folder.run import versions
@@ -34,16 +35,21 @@ def finished_here(pair: Pair) -> Takes | None:
 
     Results that do not say how long the whole of a run took say how long its training did.
     """
-    machine = versions()
-    here = {key: machine[key] for key in ("platform", "cpu", "gpu")}
     found = [result for result in pair.results.values() if result is not None and "train_seconds" in result]
-    found = [result for result in found if here.items() <= result["versions"].items()]
+    found = [result for result in found if _here().items() <= result["versions"].items()]
     if not found:
         return None
     whole = [result["run_seconds"] for result in found if "run_seconds" in result]
     tests = [result["test_seconds"] for result in found if "test_seconds" in result]
     run = statistics.mean(whole or [result["train_seconds"] for result in found])
     return Takes(run, statistics.mean(tests) if tests else 0.0)
+
+
+@cache
+def _here() -> dict[str, str]:
+    """What results say of this machine that decides how long a run takes; torch is imported to tell the GPU."""
+    found = versions()
+    return {key: found[key] for key in ("platform", "cpu", "gpu")}
 
 
 class Times:
